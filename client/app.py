@@ -1,0 +1,216 @@
+"""The ClientApp of a study: fedseal's trainer behind `sealed_mod`.
+
+`app` is what a study's pyproject.toml names as its clientapp. It keeps a site's model and data warm between messages
+where the process lives on (a resident node, a simulation); a stock SuperNode starts a new process for each message
+and simply builds them again.
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedseal.client.metrics import Measured, measure
+from fedseal.client.mod import open_store, sealed_mod
+from fedseal.client.noise import noisy_mean
+from fedseal.client.normalise import Normalisation, moment_rows
+from fedseal.client.records import CONTROL, arrays_of
+from fedseal.client.release import PLAN_RAN
+from fedseal.client.task import SiteData, Split, Task, size
+from fedseal.client.trainer import Trainer, TrainSettings, load
+from fedseal.errors import ConfigError
+from fedseal.privacy.plan import LocalGaussian, PlanKind, decode_plan
+from fedseal.privacy.randomness import Stream
+from fedseal.privacy.releases import MOMENTS, VALIDATION_RATIO
+from fedseal.privacy.store import Identity
+from fedseal.study import load_task
+
+STUDY_KEY = "fedseal-study"
+DATA_KEY = "fedseal-data"
+WEIGHT = "num-examples"
+# A laptop simulates dozens of sites in one process; a real site is one.
+WARM_SITES = 64
+
+
+class SiteWork:
+    """What one site needs to train and measure: its task, its persons, its trainer."""
+
+    def __init__(self, task: Task, split: Split, persons: int) -> None:
+        self.task = task
+        self.split = split
+        self._public_persons = persons
+        self._trainers: dict[Normalisation | None, Trainer] = {}
+
+    def trainer(self, normalisation: Normalisation | None) -> Trainer:
+        """The trainer on this site's persons, normalised as the federation agreed."""
+        if normalisation not in self._trainers:
+            persons = self.split.train if normalisation is None else normalisation.apply(self.split.train)
+            self._trainers = {normalisation: Trainer(self.task, persons, public_persons=self._public_persons)}
+        return self._trainers[normalisation]
+
+
+class Warm:
+    """The most recently used sites of this process."""
+
+    def __init__(self) -> None:
+        self._sites: OrderedDict[str, SiteWork] = OrderedDict()
+
+    def work(self, context: Context, identity: Identity) -> SiteWork:
+        """The work of the site that a context belongs to, built at its first message."""
+        folder = _setting(context, DATA_KEY)
+        if folder not in self._sites:
+            task = cast(Task, load_task(_task_reference(context), context.node_config.get(STUDY_KEY)))
+            split = task.data(SiteData(identity.name, Path(folder)))
+            entry = identity.roster.entry(identity.number)
+            self._sites[folder] = SiteWork(task, split, entry.persons if entry else 0)
+            if len(self._sites) > WARM_SITES:
+                self._sites.popitem(last=False)
+        self._sites.move_to_end(folder)
+        return self._sites[folder]
+
+
+def client_app() -> ClientApp:
+    """A sealed ClientApp with a memory of its own."""
+    flower_app = ClientApp(mods=[sealed_mod])
+    warm = Warm()
+
+    @flower_app.train()
+    def train(message: Message, context: Context) -> Message:
+        identity = open_store(context).identity
+        work = warm.work(context, identity)
+        facts = message.content.config_records[CONTROL]
+        if facts["release"] == MOMENTS:
+            return _moments(message, facts, identity, work)
+        return _train(message, facts, identity, work)
+
+    @flower_app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        work = warm.work(context, open_store(context).identity)
+        module = work.task.model()
+        load(module, arrays_of(next(iter(message.content.array_records.values()))))
+        normalisation = normalisation_of(_settings(message))
+        persons = work.split.test if normalisation is None else normalisation.apply(work.split.test)
+        measured = measure(work.task, module, persons)
+        return Message(RecordDict({"metrics": _metric_record(measured)}), reply_to=message)
+
+    return flower_app
+
+
+def _train(message: Message, facts: ConfigRecord, identity: Identity, work: SiteWork) -> Message:
+    """Train from the received model; without a private plan, measure it first on the validation persons."""
+    settings = _settings(message)
+    normalisation, plan = normalisation_of(settings), decode_plan(cast(bytes, facts["plan"]))
+    trainer = work.trainer(normalisation)
+    received = arrays_of(next(iter(message.content.array_records.values())))
+    train_settings = TrainSettings(
+        learning_rate=_number(settings, "learning-rate"),
+        sample_rate=_number(settings, "sample-rate"),
+        local_steps=int(_number(settings, "local-steps")),
+    )
+    content = RecordDict({CONTROL: ConfigRecord({PLAN_RAN: cast(bytes, facts["plan"])})})
+    if plan.kind is PlanKind.NONE:
+        validation = work.split.validation if normalisation is None else normalisation.apply(work.split.validation)
+        load(trainer.module, received)
+        measured = measure(work.task, trainer.module, validation)
+        content["metrics"] = _ride_along(measured, size(work.split.train))
+    trained = trainer.fit(received, train_settings, plan, _streams(identity, facts))
+    content["arrays"] = ArrayRecord({name: Array(array) for name, array in trained.items()})
+    return Message(content, reply_to=message)
+
+
+def _moments(message: Message, facts: ConfigRecord, identity: Identity, work: SiteWork) -> Message:
+    """The mean of (u, u^2) over this site's training persons, under the plan of the round."""
+    settings, plan = _settings(message), decode_plan(cast(bytes, facts["plan"]))
+    rows = moment_rows(work.split.train, cast(list[float], settings["low"]), cast(list[float], settings["high"]))
+    entry = identity.roster.entry(identity.number)
+    if isinstance(plan, LocalGaussian):
+        if plan.sample_rate != 1.0 or plan.steps != 1:
+            raise ConfigError("statistics need a plan with sample_rate 1 and one step")
+        persons = max(entry.persons if entry else 0, 1)
+        mean = noisy_mean(rows, plan, persons=persons, stream=_streams(identity, facts)("noise"))
+    else:
+        mean = rows.mean(axis=0) if len(rows) else np.zeros(rows.shape[1])
+    content = RecordDict(
+        {
+            CONTROL: ConfigRecord({PLAN_RAN: cast(bytes, facts["plan"])}),
+            "arrays": ArrayRecord({MOMENTS: Array(mean)}),
+            "metrics": MetricRecord({WEIGHT: len(rows)}),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+def normalisation_of(settings: ConfigRecord) -> Normalisation | None:
+    """The federation's normalisation in a task's settings, if it has one."""
+    if "feature-mean" not in settings:
+        return None
+    mean, deviation = cast(list[float], settings["feature-mean"]), cast(list[float], settings["feature-deviation"])
+    return Normalisation(tuple(mean), tuple(deviation))
+
+
+def _metric_record(measured: Measured) -> MetricRecord:
+    record = MetricRecord({WEIGHT: measured.persons})
+    for name, mean in measured.means.items():
+        record[name] = float(mean[0]) if len(mean) == 1 else [float(v) for v in mean]
+    return record
+
+
+def _ride_along(measured: Measured, trained_on: int) -> MetricRecord:
+    """Validation metrics beside an update, which is weighted by its training persons.
+
+    Each mean is multiplied by the ratio of validation to training persons, and the ratio rides along: the quotient of
+    the two sealed means is the exact mean over all validation persons of all sites.
+    """
+    ratio = measured.persons / max(trained_on, 1)
+    record = MetricRecord({WEIGHT: trained_on, VALIDATION_RATIO: ratio})
+    for name, mean in measured.means.items():
+        record[name] = float(ratio * mean[0]) if len(mean) == 1 else [float(v) for v in ratio * mean]
+    return record
+
+
+def _streams(identity: Identity, facts: ConfigRecord) -> "ReleaseStreams":
+    return ReleaseStreams(identity, int(cast(int, facts["sequence"])), int(cast(int, facts["attempt"])))
+
+
+class ReleaseStreams:
+    """A site's randomness for one attempt at one release."""
+
+    def __init__(self, identity: Identity, sequence: int, attempt: int) -> None:
+        self._randomness = identity.randomness()
+        self._release = (sequence, attempt)
+
+    def __call__(self, *purpose: str | int) -> Stream:
+        """The stream of one purpose."""
+        return self._randomness.stream(*purpose, *self._release)
+
+
+def _settings(message: Message) -> ConfigRecord:
+    records = [r for name, r in message.content.config_records.items() if name != CONTROL]
+    return records[0] if records else ConfigRecord()
+
+
+def _number(settings: ConfigRecord, key: str) -> float:
+    value = settings.get(key)
+    if not isinstance(value, int | float):
+        raise ConfigError(f"the task's settings lack {key!r}")
+    return float(value)
+
+
+def _setting(context: Context, key: str) -> str:
+    value = context.node_config.get(key)
+    if not isinstance(value, str):
+        raise ConfigError(f"the node's configuration has no {key!r}")
+    return value
+
+
+def _task_reference(context: Context) -> str:
+    value = context.run_config.get("fedseal-task")
+    if not isinstance(value, str):
+        raise ConfigError("the run's configuration has no 'fedseal-task'")
+    return value
+
+
+app = client_app()

@@ -1,0 +1,42 @@
+"""Which part of the study a person belongs to: decided by a hash of the person's id, the same at every site, in every
+run, for ever.
+
+Nobody can be trained on in one run and tested on in the next, and a person who moves between sites stays in the same
+part.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.intp]
+
+
+def by_hash(
+    persons: Iterable[object], *, study: str, validation: float = 0.1, test: float = 0.2
+) -> tuple[Indices, Indices, Indices]:
+    """Indices of the train, validation and test persons.
+
+    Args:
+        persons: an id for each row; the same id always lands in the same part.
+        study: the study's name, so that studies split differently.
+        validation: share of validation persons.
+        test: share of test persons.
+
+    Raises:
+        ValueError: the shares are not between 0 and 1, or leave nothing to train on.
+    """
+    if validation < 0 or test < 0 or validation + test >= 1:
+        raise ValueError("expected shares of at least 0 that leave something to train on")
+    places = np.array([_place(study, person) for person in persons])
+    is_test, is_validation = places < test, (places >= test) & (places < test + validation)
+    return np.flatnonzero(~is_test & ~is_validation), np.flatnonzero(is_validation), np.flatnonzero(is_test)
+
+
+def _place(study: str, person: object) -> float:
+    """A number in [0, 1), uniform over ids. Numeric ids hash alike whether a file gave them as 7, 7.0 or "7"."""
+    text = str(int(person)) if isinstance(person, float | np.floating) and float(person).is_integer() else str(person)
+    digest = hashlib.sha256(f"{study}\x00{text}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2.0**64

@@ -1,0 +1,345 @@
+"""A site's privacy ledger, pure: what a population of persons has spent, entry by entry, and what it can still
+afford.
+
+The ledger belongs to a population, not to a file or a run: everything released about the same persons is charged
+here. It counts Rényi divergence at the one order fixed when it was opened, in whole units of 10^-12, costs rounded up
+and the budget rounded down, so that nothing is ever counted too low and sums do not depend on their order.
+
+A run first *reserves* what its plan will cost with all retries, then *charges* each release before it leaves, then
+*releases* what is left. Every entry holds the hash of the one before, the running totals and the site's signature;
+`counter` only grows, and peers remember it.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from itertools import pairwise
+from typing import Annotated, ClassVar, TypeAlias
+
+from fedseal.errors import BudgetExceeded, ConfigError, LocalError
+from fedseal.privacy import accounting
+from fedseal.privacy.plan import NoPrivacy, PlanKind, PrivacyPlan, decode_plan, encode_plan
+from fedseal.privacy.receipt import Receipt
+from fedseal.privacy.secagg.keys import DOMAIN, SigningKey, verify
+from fedseal.wire import F64, U8, U32, U64, Blob, Bytes16, Bytes32, Bytes64, Str, decode, encode
+
+UNITS = 10**12
+GENESIS = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What was promised to a population when its ledger was opened; never changed afterwards."""
+
+    TAG: ClassVar[int] = 60
+
+    population: Str
+    unit: Str
+    adjacency: Str
+    epsilon: F64
+    delta: F64
+    order: F64
+
+    @property
+    def budget(self) -> int:
+        """The Rényi divergence at ``order`` that epsilon and delta leave, in units of 10^-12, rounded down."""
+        return math.floor(accounting.rdp_budget(self.epsilon, self.delta, self.order) * UNITS)
+
+
+def open_terms(population: str, *, epsilon: float, delta: float, order: float) -> Terms:
+    """Terms for persons under add-or-remove-one.
+
+    Raises:
+        ConfigError: out of range, or the order leaves nothing of the budget.
+    """
+    if not (epsilon > 0 and 0 < delta < 1 and order > 1):
+        raise ConfigError("expected epsilon > 0, 0 < delta < 1 and order > 1")
+    terms = Terms(population, "person", "add-or-remove-one", float(epsilon), float(delta), float(order))
+    if terms.budget <= 0:
+        raise ConfigError(
+            f"at order {order:g}, epsilon {epsilon:g} and delta {delta:g} leave no budget at all",
+            next_step="Open the ledger with the order of the plan you expect: `fedseal.privacy.accounting.best_order`.",
+        )
+    return terms
+
+
+class EntryKind(IntEnum):
+    """What an entry does."""
+
+    OPEN = 0
+    RESERVE = 1
+    CHARGE = 2
+    RELEASE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the ledger. ``charged`` and ``reserved`` are the totals after it, ``amount`` what it moved."""
+
+    TAG: ClassVar[int] = 61
+
+    counter: U64
+    kind: U8
+    previous: Bytes32
+    terms: Bytes32
+    run: Bytes16
+    release_name: Str
+    release_seq: U64
+    attempt: U32
+    session: Bytes32
+    plan: Annotated[bytes, Blob(4096)]
+    amount: U64
+    charged: U64
+    reserved: U64
+
+    def digest(self) -> bytes:
+        """What the next entry names as ``previous``."""
+        return hashlib.sha256(encode(self)).digest()
+
+    def signed_message(self) -> bytes:
+        """What the site signs."""
+        return DOMAIN + b"ledger\x00" + self.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class SignedEntry:
+    """An entry as it is stored."""
+
+    TAG: ClassVar[int] = 62
+
+    entry: Annotated[bytes, Blob(1 << 16)]
+    signature: Bytes64
+
+    def open(self, public_key: bytes) -> Entry:
+        """The entry, if its site signed it; LocalError otherwise: the file was changed by other hands."""
+        entry = decode(self.entry, Entry)
+        if not verify(public_key, self.signature, entry.signed_message()):
+            raise LocalError(
+                "a ledger entry is not signed by this site",
+                next_step="The ledger's file was changed from outside. Restore it, and compare its counter with the "
+                "other sites.",
+            )
+        return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Which release an entry is about. ``session`` is the hash of the header that asked for it."""
+
+    run: bytes
+    name: str
+    seq: int
+    attempt: int
+    session: bytes
+
+
+# A run may have several plans: one for its statistics, one for its training.
+Reservation: TypeAlias = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The state after the last entry.
+
+    Each operation returns the next state and its entry, or raises and changes nothing.
+    """
+
+    terms: Terms
+    last: Entry
+    reservations: Mapping[Reservation, int]
+
+    @property
+    def counter(self) -> int:
+        """How many entries there have been; what this site advertises."""
+        return self.last.counter
+
+    @property
+    def available(self) -> int:
+        """What is neither charged nor reserved, in units."""
+        return self.terms.budget - self.last.charged - self.last.reserved
+
+    def reserve(self, run: bytes, plan: PrivacyPlan) -> tuple["Ledger", Entry]:
+        """Set aside the cost of all attempts of one of a run's plans.
+
+        Raises:
+            BudgetExceeded: it does not fit what is available.
+            LocalError: the run holds a reservation for this plan already.
+        """
+        key = (run, encode_plan(plan))
+        if key in self.reservations:
+            raise LocalError("this run holds a reservation for this plan already")
+        amount = cost(plan, self.terms.order) * plan.attempts
+        if amount > self.available:
+            raise BudgetExceeded(
+                f"this run would cost {_fraction(amount, self.terms)} of the budget of population "
+                f"{self.terms.population!r}, {_fraction(self.available, self.terms)} is left",
+                next_step="Plan fewer rounds or more noise, or ask the data owner for a budget for new persons.",
+            )
+        release = Release(run, "", 0, 0, bytes(32))
+        entry = self._next(EntryKind.RESERVE, release, plan, amount, self.last.charged, self.last.reserved + amount)
+        return replace(self, last=entry, reservations={**self.reservations, key: amount}), entry
+
+    def charge(self, release: Release, plan: PrivacyPlan) -> tuple["Ledger", Entry, Receipt]:
+        """Spend one release of a run's reservation for this plan, irrevocably.
+
+        Raises:
+            BudgetExceeded: the run has no reservation for it or has used it up.
+        """
+        key = (release.run, encode_plan(plan))
+        amount, left = cost(plan, self.terms.order), self.reservations.get(key)
+        if left is None or amount > left:
+            raise BudgetExceeded(
+                "this run has used up what its plan reserved",
+                next_step="Start a new run with a plan for the rounds that remain.",
+            )
+        entry = self._next(
+            EntryKind.CHARGE, release, plan, amount, self.last.charged + amount, self.last.reserved - amount
+        )
+        following = replace(self, last=entry, reservations={**self.reservations, key: left - amount})
+        return following, entry, Receipt(release.session, key[1], entry.counter)
+
+    def release(self, run: bytes, plan: PrivacyPlan) -> tuple["Ledger", Entry]:
+        """Give back what a closed run has not spent of a plan. LocalError if it holds no reservation for it."""
+        key = (run, encode_plan(plan))
+        left = self.reservations.get(key)
+        if left is None:
+            raise LocalError("this run holds no reservation for this plan")
+        release = Release(run, "", 0, 0, bytes(32))
+        entry = self._next(EntryKind.RELEASE, release, plan, left, self.last.charged, self.last.reserved - left)
+        rest = {k: amount for k, amount in self.reservations.items() if k != key}
+        return replace(self, last=entry, reservations=rest), entry
+
+    def _next(
+        self, kind: EntryKind, release: Release, plan: PrivacyPlan, amount: int, charged: int, reserved: int
+    ) -> Entry:
+        return Entry(
+            counter=self.last.counter + 1,
+            kind=int(kind),
+            previous=self.last.digest(),
+            terms=hashlib.sha256(encode(self.terms)).digest(),
+            run=release.run,
+            release_name=release.name,
+            release_seq=release.seq,
+            attempt=release.attempt,
+            session=release.session,
+            plan=encode_plan(plan),
+            amount=amount,
+            charged=charged,
+            reserved=reserved,
+        )
+
+
+def open_ledger(terms: Terms) -> tuple[Ledger, Entry]:
+    """A new ledger and its first entry."""
+    entry = Entry(
+        counter=1,
+        kind=int(EntryKind.OPEN),
+        previous=GENESIS,
+        terms=hashlib.sha256(encode(terms)).digest(),
+        run=bytes(16),
+        release_name="",
+        release_seq=0,
+        attempt=0,
+        session=bytes(32),
+        plan=b"",
+        amount=0,
+        charged=0,
+        reserved=0,
+    )
+    return Ledger(terms, entry, {}), entry
+
+
+def cost(plan: PrivacyPlan, order: float) -> int:
+    """What one release of ``plan`` costs at ``order``, in units of 10^-12, rounded up.
+
+    A plan without privacy costs nothing here: no budget could pay for it. It needs the site's permission instead, and
+    its entries say so.
+    """
+    if isinstance(plan, NoPrivacy):
+        return 0
+    return math.ceil(accounting.rdp_at(plan.event(1), order) * UNITS)
+
+
+def sign_entry(entry: Entry, key: SigningKey) -> SignedEntry:
+    """The entry as it is stored."""
+    return SignedEntry(encode(entry), key.sign(entry.signed_message()))
+
+
+def reservations(entries: Iterable[Entry]) -> dict[Reservation, int]:
+    """What is still set aside after these entries, by run and plan; LocalError if more was charged than set aside."""
+    left: dict[Reservation, int] = {}
+    for entry in entries:
+        key = (entry.run, entry.plan)
+        match EntryKind(entry.kind):
+            case EntryKind.RESERVE:
+                left[key] = entry.amount
+            case EntryKind.CHARGE:
+                left[key] = left.get(key, 0) - entry.amount
+            case EntryKind.RELEASE:
+                left[key] = left.get(key, 0) - entry.amount
+                if left.pop(key):
+                    raise LocalError("a run gave back another amount than it had left")
+            case EntryKind.OPEN:
+                continue
+        if left.get(key, 0) < 0:
+            raise LocalError("a run was charged more than it had set aside")
+    return left
+
+
+def check_chain(terms: Terms, entries: list[Entry]) -> Ledger:
+    """Replay a whole ledger from its first entry and return where it stands.
+
+    Raises:
+        LocalError: an entry is missing, altered or out of order, or the totals do not add up.
+    """
+    _, first = open_ledger(terms)
+    if not entries or entries[0] != first:
+        raise LocalError("the ledger does not begin with its opening entry")
+    for before, entry in pairwise(entries):
+        # What each kind of entry adds to the totals (charged, reserved), in units of its amount.
+        moves = {EntryKind.RESERVE: (0, 1), EntryKind.CHARGE: (1, -1), EntryKind.RELEASE: (0, -1)}
+        charged, reserved = moves.get(EntryKind(entry.kind), (-1, -1))
+        consistent = (
+            entry.counter == before.counter + 1
+            and entry.previous == before.digest()
+            and entry.terms == first.terms
+            and entry.kind != EntryKind.OPEN
+            and entry.charged == before.charged + charged * entry.amount
+            and entry.reserved == before.reserved + reserved * entry.amount
+            and entry.charged + entry.reserved <= terms.budget
+        )
+        if not consistent:
+            raise LocalError(
+                f"ledger entry {entry.counter} does not follow from the one before",
+                next_step="The ledger's file was changed from outside, or is damaged. Restore it, and compare its "
+                "counter with the other sites.",
+            )
+    return Ledger(terms, entries[-1], reservations(entries))
+
+
+def epsilon_spent(terms: Terms, entries: list[Entry]) -> float:
+    """The tight epsilon of everything charged so far: the number to show.
+
+    Infinite once something was released without privacy.
+    """
+    counts: dict[bytes, int] = {}
+    for entry in entries:
+        if entry.kind == EntryKind.CHARGE:
+            counts[entry.plan] = counts.get(entry.plan, 0) + 1
+    plans = sorted(counts)
+    if any(decode_plan(p).kind is PlanKind.NONE for p in plans):
+        return math.inf
+    return accounting.spent(tuple(decode_plan(p).event(counts[p]) for p in plans), terms.delta)
+
+
+def epsilon_enforced(ledger: Ledger) -> float:
+    """The epsilon that the filter holds against the budget: what was charged, converted at the ledger's order."""
+    if ledger.last.charged == 0:
+        return 0.0
+    return ledger.last.charged / UNITS + accounting.conversion(ledger.terms.order, ledger.terms.delta)
+
+
+def _fraction(amount: int, terms: Terms) -> str:
+    return f"{100 * amount / terms.budget:.1f} %"

@@ -1,0 +1,106 @@
+"""Where the coins and the noise come from.
+
+At a site they come from the operating system (`SystemRandomness`). In a simulation, and nowhere else, they are keyed
+by a seed (`KeyedRandomness`): every draw depends on the seed, the site, the round and the purpose alone, so the order
+of sites, retries of the protocol and the number of workers change nothing. Which of the two a site uses is written in
+its store when the store is made; a store that is not marked as simulated has no seed, and no argument of any function
+can give it one.
+
+Both expand a 32-byte key by AES-256-CTR, so speed and statistics are the same.
+"""
+
+import hashlib
+import os
+from typing import Protocol
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
+
+from fedseal.errors import LocalError
+
+
+class Stream:
+    """An endless supply of uniform bits from one key. Each method draws fresh ones."""
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+
+    def raw(self, length: int) -> bytes:
+        """``length`` random bytes."""
+        return self._cipher.update(bytes(length))
+
+    def words32(self, count: int) -> NDArray[np.uint32]:
+        """``count`` uniform 32-bit words."""
+        return np.frombuffer(self.raw(4 * count), dtype="<u4")
+
+    def words64(self, count: int) -> NDArray[np.uint64]:
+        """``count`` uniform 64-bit words."""
+        return np.frombuffer(self.raw(8 * count), dtype="<u8")
+
+    def uniform32(self, count: int) -> NDArray[np.float64]:
+        """``count`` multiples of 2^-32 in [0, 1)."""
+        return self.words32(count) * np.float64(2.0**-32)
+
+    def uniform53(self, count: int) -> NDArray[np.float64]:
+        """``count`` multiples of 2^-53 in (0, 1]: never 0, so that a logarithm may follow."""
+        return ((self.words64(count) >> np.uint64(11)) + np.uint64(1)) * np.float64(2.0**-53)
+
+    def coins(self, probability: float, count: int) -> NDArray[np.bool_]:
+        """``count`` independent coins that are True with ``probability``, exact to 2^-64.
+
+        Raises:
+            LocalError: the probability is not in [0, 1].
+        """
+        if not 0.0 <= probability <= 1.0:
+            raise LocalError("expected a probability between 0 and 1")
+        if probability == 1.0:
+            return np.ones(count, dtype=np.bool_)
+        return self.words64(count) < np.uint64(int(probability * 2.0**64))
+
+    def normal(self, count: int) -> NDArray[np.float64]:
+        """``count`` standard normal variates, each half the sum of four Box-Muller variates.
+
+        One double cannot take all the values a real Gaussian takes, and which ones it takes can betray what it was
+        added to (Mironov 2012; Jin, McMurtry, Rubinstein and Ohrimenko 2022). The sum of four makes finding the
+        summands infeasible (Holohan and Braghin 2021, section 5.1). The caller rounds the noisy value to a coarse
+        grid besides.
+        """
+        total = np.zeros(count)
+        for _ in range(4):
+            # Box and Muller 1958; the sine half is not used, so that the four share no uniform variate.
+            radius = np.sqrt(-2.0 * np.log(self.uniform53(count)))
+            total += radius * np.cos(2.0 * np.pi * self.uniform53(count))
+        total *= 0.5
+        return total
+
+
+class Randomness(Protocol):
+    """Gives out streams by purpose."""
+
+    def stream(self, *purpose: str | int) -> Stream:
+        """The stream for a purpose, e.g. ``("noise", round, attempt, step)``."""
+
+
+class SystemRandomness:
+    """Every stream has a key of its own from the operating system's generator; the purpose is not used."""
+
+    def stream(self, *purpose: str | int) -> Stream:
+        """A stream nobody can repeat."""
+        return Stream(os.urandom(32))
+
+
+class KeyedRandomness:
+    """For simulations: the stream's key is a hash of the seed, the component and the purpose."""
+
+    def __init__(self, seed: int, *component: str | int) -> None:
+        self._prefix = (seed, *component)
+
+    def stream(self, *purpose: str | int) -> Stream:
+        """The same stream whenever seed, component and purpose are the same."""
+        # Length-prefixed parts: ("ab", "c") and ("a", "bc") must not meet.
+        digest = hashlib.sha256(b"fedseal/keyed-randomness/1")
+        for part in (*self._prefix, *purpose):
+            raw = (f"i{part}" if isinstance(part, int) else f"s{part}").encode("utf-8")
+            digest.update(len(raw).to_bytes(4, "big") + raw)
+        return Stream(digest.digest())

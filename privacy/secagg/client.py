@@ -1,0 +1,251 @@
+"""The site's side of protocol SA1: `step` takes a state and an event and returns the next state and the reply.
+
+It checks everything before it makes anything: an error leaves the caller with the state it had. What keeps a site
+safe from the server, in the order of the checks: the header is signed, within the site's limits and new (the site's
+policy and `privacy.runs` see to the last two); every key is signed by a site of the pinned roster; the survivor set
+is signed once; shares are opened once, for one partition of the contributors, after t sites signed that same
+partition.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedseal.errors import LocalError, PeerError
+from fedseal.privacy.roster import Roster
+from fedseal.privacy.secagg import sharing
+from fedseal.privacy.secagg.checks import (
+    agree,
+    check_advertisements,
+    check_envelope,
+    check_subset,
+    open_header,
+    same_round,
+    self_commitment,
+    session_id,
+    survivors_digest,
+    vector_digest,
+)
+from fedseal.privacy.secagg.client_states import (
+    Advertised,
+    Confirmed,
+    Done,
+    Event,
+    Idle,
+    MaskedOut,
+    MaskedUpdate,
+    Ready,
+    Reply,
+    Shared,
+    State,
+    Vector,
+)
+from fedseal.privacy.secagg.header import AdvertiseRequest, Header
+from fedseal.privacy.secagg.keys import (
+    Agreement,
+    SigningKey,
+    envelope_key,
+    mask_private_key,
+    pair_mask_key,
+    self_mask_key,
+    x25519_public,
+)
+from fedseal.privacy.secagg.masks import apply_masks
+from fedseal.privacy.secagg.messages import (
+    Advertisement,
+    Confirmation,
+    ConsistencyRequest,
+    Masked,
+    MaskRequest,
+    Openings,
+    SecretKind,
+    ShareHead,
+    ShareReply,
+    ShareRequest,
+    Stage,
+    UnmaskRequest,
+    sign,
+)
+from fedseal.privacy.secagg.shamir import RandomBytes, split
+from fedseal.privacy.secret import Secret
+from fedseal.wire import decode, encode
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Who this is: number, long-term key, pinned roster, the highest ledger counter seen of each peer, and where
+    randomness comes from.
+    """
+
+    number: int
+    key: SigningKey
+    roster: Roster
+    known_counters: Mapping[int, int]
+    random_bytes: RandomBytes
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The next state and what to send."""
+
+    state: State
+    reply: Reply
+
+
+def step(site: Site, state: State, event: Event) -> Step:
+    """Advance one site by one event.
+
+    Raises:
+        PeerError: the event does not fit the state, or what it carries is false; `blamed` names a site where its own
+            signature proves it.
+        LocalError: the local vector does not fit the header.
+    """
+    transition = TRANSITIONS.get((type(state), type(event)))
+    if transition is None:
+        raise PeerError(
+            f"{type(event).__name__} cannot follow in state {type(state).__name__}",
+            peer="server",
+            next_step="The round was left as it was; the server has to open a new attempt.",
+        )
+    return transition(site, state, event)
+
+
+def _advertise(site: Site, state: Idle, event: AdvertiseRequest) -> Step:
+    header = open_header(event, site.roster, site.number)
+    mask_seed, self_seed, channel_key = (Secret(site.random_bytes(32)) for _ in range(3))
+    digest = header.digest()
+    payload = Advertisement(
+        mask_key=x25519_public(mask_private_key(mask_seed, digest)),
+        channel_key=x25519_public(channel_key.reveal()),
+        self_commitment=self_commitment(digest, site.number, self_seed.reveal()),
+        ledger_counter=state.ledger_counter,
+    )
+    message = sign(Stage.ADVERTISE, site.number, digest, payload, site.key)
+    return Step(Advertised(event.header, mask_seed, self_seed, channel_key, message), message)
+
+
+def _share(site: Site, state: Advertised, event: ShareRequest) -> Step:
+    header = decode(state.header, Header)
+    digest = header.digest()
+    same_round(event.header_hash, digest)
+    keys = check_advertisements(site.roster, header, event.advertisements, site.known_counters)
+    if state.advertisement not in event.advertisements:
+        raise PeerError("this site's own advertisement is missing or altered", peer="server")
+    session = session_id(digest, event.advertisements)
+    channel = Agreement(state.channel_key.reveal())
+    envelopes = {
+        v: envelope_key(agree(channel, keys[v].channel_key, v), session, site.number, v)
+        for v in keys
+        if v != site.number
+    }
+    entries, own = sharing.deal(
+        session,
+        site.number,
+        list(keys),
+        split(state.self_seed.reveal(), header.threshold, len(keys), site.random_bytes),
+        split(state.mask_seed.reveal(), header.threshold, len(keys), site.random_bytes),
+        envelopes,
+        site.random_bytes,
+    )
+    head = ShareHead(session, sharing.entry_root(entries), len(entries))
+    reply = ShareReply(sign(Stage.SHARE, site.number, digest, head, site.key), tuple(entries))
+    secrets = (state.mask_seed, state.self_seed, state.channel_key)
+    return Step(Shared(state.header, *secrets, session, event.advertisements, own), reply)
+
+
+def _receive_shares(site: Site, state: Shared, event: MaskRequest) -> Step:
+    header = decode(state.header, Header)
+    digest = header.digest()
+    same_round(event.header_hash, digest)
+    keys = {a.site: decode(a.payload, Advertisement) for a in state.advertisements}
+    check_subset(event.contributors, list(keys), site.number, header.minimum, "contributors")
+    if [d.head.site for d in event.deliveries] != [v for v in event.contributors if v != site.number]:
+        raise PeerError("the deliveries are not those of the contributors", peer="server")
+    position, channel = list(keys).index(site.number), Agreement(state.channel_key.reveal())
+    held = [state.own]
+    for delivery in event.deliveries:
+        dealer = delivery.head.site
+        check_envelope(site.roster, delivery.head, Stage.SHARE, digest, peer="server")
+        key = envelope_key(agree(channel, keys[dealer].channel_key, dealer), state.session, dealer, site.number)
+        try:
+            held.append(sharing.receive(delivery, state.session, site.number, position, len(keys), key))
+        except sharing.DeliveryError as error:
+            raise PeerError(f"from site {dealer}: {error}", peer="server") from None
+        except sharing.DealerError as error:
+            raise PeerError(f"site {dealer} dealt {error}", peer="server", blamed=dealer) from None
+    add, subtract = _mask_keys(site.number, state, keys, event.contributors, digest)
+    ordered = tuple(sorted(held, key=lambda h: h.dealer))
+    return Step(Ready(state.header, state.session, event.contributors, ordered, add, subtract), None)
+
+
+def _mask_keys(
+    number: int, state: Shared, keys: Mapping[int, Advertisement], contributors: tuple[int, ...], header_hash: bytes
+) -> tuple[tuple[Secret, ...], tuple[Secret, ...]]:
+    """The masks to add and to subtract: this site's own, and one a pair with the sign that cancels at the other end."""
+    agreement = Agreement(mask_private_key(state.mask_seed, header_hash))
+    add = [Secret(self_mask_key(state.self_seed, state.session, number))]
+    subtract: list[Secret] = []
+    for v in contributors:
+        if v == number:
+            continue
+        key = pair_mask_key(agree(agreement, keys[v].mask_key, v), state.session, number, v)
+        (add if number < v else subtract).append(Secret(key))
+    return tuple(add), tuple(subtract)
+
+
+def _mask(site: Site, state: Ready, event: Vector) -> Step:
+    header = decode(state.header, Header)
+    digest = header.digest()
+    if event.update.layout != header.layout:
+        raise LocalError("the update was quantised for another layout than the header's")
+    if event.receipt.session != digest or event.receipt.plan != header.plan:
+        raise LocalError("the ledger's receipt is for another round or another plan")
+    vector = event.update.vector
+    apply_masks(vector, [k.reveal() for k in state.add], [k.reveal() for k in state.subtract])
+    message = sign(Stage.MASK, site.number, digest, Masked(state.session, vector_digest(vector)), site.key)
+    following = MaskedOut(state.header, state.session, state.contributors, state.held)
+    return Step(following, MaskedUpdate(message, vector))
+
+
+def _confirm(site: Site, state: MaskedOut, event: ConsistencyRequest) -> Step:
+    header = decode(state.header, Header)
+    digest = header.digest()
+    same_round(event.header_hash, digest)
+    check_subset(event.survivors, state.contributors, site.number, header.minimum, "survivors")
+    payload = Confirmation(state.session, survivors_digest(state.session, event.survivors))
+    message = sign(Stage.CONSISTENCY, site.number, digest, payload, site.key)
+    return Step(Confirmed(state.header, state.session, state.contributors, state.held, event.survivors), message)
+
+
+def _open_shares(site: Site, state: Confirmed, event: UnmaskRequest) -> Step:
+    header = decode(state.header, Header)
+    digest = header.digest()
+    same_round(event.header_hash, digest)
+    if event.survivors != state.survivors:
+        raise PeerError("another survivor set than the one this site signed", peer="server")
+    if len(event.confirmations) < header.threshold:
+        raise PeerError(f"fewer than {header.threshold} confirmations of the survivor set", peer="server")
+    expected = encode(Confirmation(state.session, survivors_digest(state.session, state.survivors)))
+    for confirmation in event.confirmations:
+        if confirmation.site not in state.survivors or confirmation.payload != expected:
+            raise PeerError("a confirmation of another survivor set, or by a site outside it", peer="server")
+        check_envelope(site.roster, confirmation, Stage.CONSISTENCY, digest, peer="server")
+    # One partition of the contributors decides which secret of a dealer is opened: never both.
+    openings = tuple(
+        h.opening(SecretKind.SELF if h.dealer in state.survivors else SecretKind.MASK_SEED) for h in state.held
+    )
+    message = sign(Stage.UNMASK, site.number, digest, Openings(state.session, openings), site.key)
+    return Step(Done(state.session), message)
+
+
+# The whole protocol of a site. Every pair that is not here is refused; docs/protocol.md and the exhaustive test are
+# drawn from it. The functions' first parameters are narrower than State and Event, which only the key of the table
+# knows: hence Any.
+TRANSITIONS: Mapping[tuple[type[State], type[Event]], Callable[[Site, Any, Any], Step]] = {
+    (Idle, AdvertiseRequest): _advertise,
+    (Advertised, ShareRequest): _share,
+    (Shared, MaskRequest): _receive_shares,
+    (Ready, Vector): _mask,
+    (MaskedOut, ConsistencyRequest): _confirm,
+    (Confirmed, UnmaskRequest): _open_shares,
+}

@@ -1,0 +1,173 @@
+"""The ServerApp of a study: reads the run's configuration, plans the noise, and trains.
+
+`app` is what a study's pyproject.toml names as its serverapp. It needs no task code: the initial model is a file, the
+ranges of metrics are part of the run's configuration. A Grid that is also a `RoundObserver` is told of every round.
+"""
+
+import json
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAdam, FedAvg
+from pydantic import ValidationError
+
+from fedseal.errors import ConfigError
+from fedseal.privacy.plan import PlanKind
+from fedseal.privacy.planning import RunPlans, plan_run
+from fedseal.privacy.quantize import Rounding
+from fedseal.privacy.releases import MetricRange
+from fedseal.server.grid import SealedGrid
+from fedseal.server.rounds import Arrays, Plan, RoundRecord, run_rounds
+from fedseal.server.sealing import CohortRules
+from fedseal.server.statistics import Moments, federated_moments
+from fedseal.server.store import read_model
+from fedseal.study import Contract, Training
+
+STORE_KEY = "fedseal-server-store"
+CONTRACT_KEY = "fedseal-contract"
+MODEL_KEY = "fedseal-initial-model"
+METRICS_KEY = "fedseal-metrics"
+SITES_KEY = "fedseal-sites"
+ROUNDING_KEY = "fedseal-rounding"
+RESUME_KEY = "fedseal-resume"
+
+
+@runtime_checkable
+class RoundObserver(Protocol):
+    """What a Grid may be besides: told of what a run does. Everything it is told is public to the coordinator."""
+
+    def run_planned(self, plans: RunPlans, moments: Moments | None, run: bytes) -> None:
+        """Before the first round."""
+
+    def round_finished(self, record: RoundRecord) -> None:
+        """After every round, once its checkpoint is on disk."""
+
+    def run_finished(self, model: Arrays) -> None:
+        """After the last round, once the run is closed."""
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run a study to its end."""
+    config = RunConfig(context)
+    contract = config.contract()
+    plans = plan_run(contract)
+    strategy = build_strategy(contract.training, config.sites())
+    sealed = SealedGrid(
+        grid,
+        strategy,
+        store=config.text(STORE_KEY),
+        max_examples=contract.cohort.largest_site,
+        metrics=config.metrics(),
+        plan=plans.update,
+        update_range=contract.training.update_range,
+        cohort=CohortRules(
+            minimum=contract.cohort.minimum, colluders=contract.cohort.colluders, retries=contract.privacy.retries
+        ),
+        rounding=config.rounding(),
+        run=config.resumed(),
+    )
+    moments = _normalise(sealed, contract, plans)
+    observer = grid if isinstance(grid, RoundObserver) else None
+    if observer is not None:
+        observer.run_planned(plans, moments, sealed.run_id)
+    model = run_rounds(
+        sealed,
+        strategy,
+        read_model(Path(config.text(MODEL_KEY))),
+        Plan(contract.training.rounds, task_settings(contract.training, moments)),
+        observer.round_finished if observer is not None else lambda _: None,
+    )
+    if observer is not None:
+        observer.run_finished(model)
+
+
+class RunConfig:
+    """Flower's run configuration, with the errors of a file that people write."""
+
+    def __init__(self, context: Context) -> None:
+        self._values = context.run_config
+
+    def text(self, key: str) -> str:
+        """A string; ConfigError if it is missing."""
+        value = self._values.get(key)
+        if not isinstance(value, str):
+            raise ConfigError(f"the run's configuration has no {key!r}", next_step="Start runs with `fedseal`.")
+        return value
+
+    def contract(self) -> Contract:
+        """The study's contract."""
+        try:
+            return Contract.model_validate_json(self.text(CONTRACT_KEY))
+        except ValidationError as error:
+            raise ConfigError(f"the run's contract is not valid: {error.error_count()} errors") from None
+
+    def metrics(self) -> dict[str, MetricRange]:
+        """The declared ranges: a JSON object of [low, high, length] by name."""
+        return {name: MetricRange(*row) for name, row in json.loads(self.text(METRICS_KEY)).items()}
+
+    def sites(self) -> int:
+        """How many sites the run is for."""
+        value = self._values.get(SITES_KEY)
+        if not isinstance(value, int):
+            raise ConfigError(f"the run's configuration has no {SITES_KEY!r}")
+        return value
+
+    def rounding(self) -> Rounding:
+        """Stochastic unless the run asks for reproducible rounding."""
+        return Rounding.NEAREST if self._values.get(ROUNDING_KEY) == "nearest" else Rounding.STOCHASTIC
+
+    def resumed(self) -> bytes | None:
+        """The id of the run to go on with, if any."""
+        value = self._values.get(RESUME_KEY)
+        return bytes.fromhex(value) if isinstance(value, str) and value else None
+
+
+def build_strategy(training: Training, sites: int) -> FedAvg:
+    """Flower's own strategy, asking every site every round.
+
+    Evaluation rides with the update, so there are no messages for it.
+    """
+    if training.strategy == "fedadam":
+        return FedAdam(
+            fraction_evaluate=0.0,
+            min_train_nodes=sites,
+            min_available_nodes=sites,
+            eta=training.server_learning_rate,
+            eta_l=training.learning_rate,
+        )
+    return FedAvg(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)
+
+
+def task_settings(training: Training, moments: Moments | None) -> dict[str, float | int | str | list[float]]:
+    """What every site is told, the same for all."""
+    settings: dict[str, float | int | str | list[float]] = {
+        "learning-rate": training.learning_rate,
+        "sample-rate": training.sample_rate,
+        "local-steps": training.local_steps,
+    }
+    if moments is not None:
+        settings |= {"feature-mean": list(moments.mean), "feature-deviation": list(moments.deviation)}
+    return settings
+
+
+def _normalise(sealed: SealedGrid, contract: Contract, plans: RunPlans) -> Moments | None:
+    """The federation's moments: released once, and taken from the checkpoint when a run is resumed."""
+    if plans.moments is None:
+        return None
+    checkpoint = sealed.store.load(sealed.run_id)
+    if checkpoint is not None and "feature-mean" in checkpoint.settings:
+        settings = checkpoint.settings
+        return Moments(tuple(settings["feature-mean"]), tuple(settings["feature-deviation"]))
+    ranges = contract.normalisation
+    return federated_moments(sealed, low=ranges.low, high=ranges.high, plan=plans.moments)
+
+
+def is_private(plans: RunPlans) -> bool:
+    """Whether the run's updates are protected by noise."""
+    return plans.update.kind is not PlanKind.NONE

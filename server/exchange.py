@@ -1,0 +1,116 @@
+"""One exchange with some nodes: push, poll, and stop at the deadline. A missing reply is a dropout, not a hang."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedseal.privacy.secagg.masks import RingVector
+
+CONTROL = "fedseal"
+BYTES = "message"
+VECTOR = "vector"
+
+FASTEST_POLL = 0.02
+SLOWEST_POLL = 0.2
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes and seconds of one stage, seen from the server.
+
+    Array bytes are those of the payload, without Flower's framing.
+    """
+
+    down: int = 0
+    up: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """What one node is sent: control bytes, and at MASK the strategy's own records."""
+
+    control: bytes
+    task: Mapping[str, ArrayRecord | ConfigRecord] = field(default_factory=dict)
+
+
+def exchange(
+    grid: Grid,
+    parcels: Mapping[int, Parcel],
+    message_type: str,
+    *,
+    group: str,
+    timeout: float,
+    traffic: Traffic,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[tuple[int, Message]]:
+    """Send to each node and yield the replies as they come, with the node that the transport says they are from.
+
+    Args:
+        grid: any Flower Grid.
+        parcels: by node id.
+        message_type: Flower's message type.
+        group: Flower's group id; the round.
+        timeout: seconds until whoever has not answered is given up.
+        traffic: counts bytes and seconds.
+        clock, sleep: replaced in tests.
+    """
+    start = clock()
+    messages = [_message(node, parcel, message_type, group, traffic) for node, parcel in parcels.items()]
+    open_ids = set(grid.push_messages(messages))
+    pause = FASTEST_POLL
+    while open_ids:
+        arrived = 0
+        for reply in grid.pull_messages(list(open_ids)):
+            if reply.metadata.reply_to_message_id not in open_ids:
+                continue
+            open_ids.discard(reply.metadata.reply_to_message_id)
+            arrived += 1
+            if reply.has_content():
+                traffic.up += _size(reply.content)
+                yield reply.metadata.src_node_id, reply
+        if not open_ids or clock() - start >= timeout:
+            break
+        if not arrived:
+            sleep(min(pause, max(timeout - (clock() - start), 0.0)))
+            pause = min(2 * pause, SLOWEST_POLL)
+    traffic.seconds += clock() - start
+
+
+def _message(node: int, parcel: Parcel, message_type: str, group: str, traffic: Traffic) -> Message:
+    content = RecordDict(dict(parcel.task))
+    content[CONTROL] = ConfigRecord({BYTES: parcel.control})
+    traffic.down += _size(content)
+    return Message(content, dst_node_id=node, message_type=message_type, group_id=group)
+
+
+def _size(content: RecordDict) -> int:
+    control = content.config_records.get(CONTROL)
+    raw = None if control is None else control.get(BYTES)
+    arrays = sum(len(a.data) for record in content.array_records.values() for a in record.values())
+    return arrays + (len(raw) if isinstance(raw, bytes) else 0)
+
+
+def control_of(reply: Message) -> bytes | None:
+    """The control bytes of a reply; None if it has none."""
+    record = reply.content.config_records.get(CONTROL)
+    raw = None if record is None else record.get(BYTES)
+    return raw if isinstance(raw, bytes) else None
+
+
+def vector_of(reply: Message) -> RingVector | None:
+    """The masked vector of a reply; None if it does not carry exactly one flat array of the right kind."""
+    record = reply.content.array_records.get(VECTOR)
+    if record is None or set(record) != {VECTOR}:
+        return None
+    array: Array = record[VECTOR]
+    if array.dtype not in ("uint32", "uint64") or len(array.shape) != 1 or array.stype != "numpy.ndarray":
+        return None
+    try:
+        return array.numpy()
+    except (ValueError, OSError, EOFError):
+        return None

@@ -1,0 +1,292 @@
+"""One release over a Flower Grid:
+
+HELLO to new nodes, then attempts at the five exchanges until one finishes or none is left.
+
+The protocol is `privacy.secagg.server`'s; this file only carries its messages, keeps deadlines and writes down what
+must not be forgotten.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+
+from fedseal.errors import LocalError, PeerError, RoundAborted
+from fedseal.privacy.quantize import Layout
+from fedseal.privacy.releases import ReleaseKind
+from fedseal.privacy.runs import (
+    CloseRun,
+    ControlMessage,
+    Hello,
+    Introduction,
+    RunClosed,
+    control_signed_by,
+    sign_control,
+)
+from fedseal.privacy.secagg import server
+from fedseal.privacy.secagg.header import AES_256_CTR, COMPLETE_GRAPH, PROTOCOL, Header
+from fedseal.privacy.secagg.messages import Refusal, RefusalCode, ShareReply, Signed, Stage
+from fedseal.privacy.secagg.parameters import threshold
+from fedseal.privacy.secagg.server_states import Aborted, Confirming, Finished, MaskedReply, Refused, SiteReply, State
+from fedseal.server.exchange import Parcel, Traffic, control_of, exchange, vector_of
+from fedseal.server.store import ServerStore
+from fedseal.wire import DecodeError, decode, encode
+
+log = logging.getLogger("fedseal.server")
+
+
+@dataclass(frozen=True, slots=True)
+class CohortRules:
+    """What the server asks of every cohort. Sites check it against rules of their own.
+
+    ``colluders``: how many sites may work with the server; ``minimum``: how many sites a sum is over at least;
+    ``retries``: how many new attempts a failed release gets; ``stage_timeout``: seconds a stage without training may
+    take.
+    """
+
+    minimum: int = 3
+    colluders: int = 0
+    retries: int = 1
+    stage_timeout: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be released: which release, of which layout and plan, computed from what. All public.
+
+    ``layout_for`` gives the layout for a number of sites: the more there are, the coarser the scale.
+    """
+
+    kind: ReleaseKind
+    layout_for: Callable[[int], Layout]
+    shapes_hash: bytes
+    plan: bytes
+    input_digest: bytes
+    task: Mapping[str, ArrayRecord | ConfigRecord]
+    fl_round: int
+    timeout: float
+
+
+@dataclass(slots=True)
+class Account:
+    """What one release cost: seconds and bytes by stage, and who refused why."""
+
+    stages: dict[Stage, Traffic] = field(default_factory=lambda: {stage: Traffic() for stage in Stage})
+    attempts: int = 0
+    refused: list[Refused] = field(default_factory=list)
+
+
+class Sealing:
+    """Carries releases of one run. Knows which node is which site once a site has said so under its signature.
+
+    Args:
+        grid: any Flower Grid.
+        store: the server's store.
+        run: the run's 16-byte id, open in the store.
+        rules: what is asked of every cohort.
+    """
+
+    def __init__(self, grid: Grid, store: ServerStore, run: bytes, rules: CohortRules) -> None:
+        self._grid = grid
+        self._store = store
+        self._identity = store.identity
+        self.run = run
+        self._rules = rules
+        self._nodes: dict[int, int] = {}
+
+    def release(self, nodes: Iterable[int], order: Order, account: Account) -> Finished:
+        """Run the protocol with these nodes until an attempt finishes.
+
+        Raises:
+            RoundAborted: no attempt finished, or too few sites are left to try another. Nothing was released.
+        """
+        cohort = self._introduced(nodes, order)
+        sequence = self._store.next_sequence(self.run)
+        for attempt in range(self._rules.retries + 1):
+            account.attempts += 1
+            outcome = self._attempt(self._header(cohort, order, sequence, attempt), order, account)
+            if isinstance(outcome, Finished):
+                return outcome
+            cohort = _next_cohort(cohort, outcome)
+        raise RoundAborted(f"round {order.fl_round} failed {account.attempts} times", next_step=_why(account))
+
+    def close(self, nodes: Iterable[int]) -> None:
+        """End the run: at the sites, which take back what they had reserved, and in the store."""
+        request = encode(sign_control(CloseRun(self.run), self._identity.key))
+        sites = {node: site for site, node in self._nodes.items()}
+        parcels = {node: Parcel(request) for node in nodes if node in sites}
+        traffic = Traffic()
+        for _, reply in exchange(
+            self._grid, parcels, "train", group="close", timeout=self._rules.stage_timeout, traffic=traffic
+        ):
+            if self._control(reply, RunClosed) is None:
+                log.warning("a site did not confirm that the run is closed")
+        self._store.close_run(self.run)
+
+    # HELLO
+
+    def _introduced(self, nodes: Iterable[int], order: Order) -> list[int]:
+        """The sites behind these nodes; asks those that have not introduced themselves in this run."""
+        wanted = list(nodes)
+        known = {node: site for site, node in self._nodes.items()}
+        fresh = [node for node in wanted if node not in known]
+        nonces = {node: os.urandom(32) for node in fresh}
+        roster_hash = self._identity.roster.digest()
+        hellos = {node: Hello(self.run, roster_hash, node, nonces[node]) for node in fresh}
+        parcels = {node: Parcel(encode(sign_control(hello, self._identity.key))) for node, hello in hellos.items()}
+        replies = exchange(
+            self._grid,
+            parcels,
+            order.kind.message.value,
+            group="hello",
+            timeout=self._rules.stage_timeout,
+            traffic=Traffic(),
+        )
+        for node, reply in replies:
+            hello, introduction = hellos.get(node), self._control(reply, Introduction)
+            if hello is None or introduction is None:
+                log.warning("node %d did not introduce itself", node)
+                continue
+            expected = Introduction(hello.run, hello.roster_hash, hello.node, hello.nonce, introduction.site)
+            if introduction == expected and introduction.site not in self._nodes:
+                self._nodes[introduction.site] = node
+        known = {node: site for site, node in self._nodes.items()}
+        return sorted(known[node] for node in wanted if node in known)
+
+    def _control(self, reply: Message, kind: type[Introduction] | type[RunClosed]) -> Introduction | RunClosed | None:
+        """A site's signed run message; None if it is not one of ``kind`` signed by the site it names."""
+        raw = control_of(reply)
+        try:
+            envelope = decode(raw or b"", ControlMessage)
+            payload = decode(envelope.payload, kind)
+        except DecodeError:
+            return None
+        entry = self._identity.roster.entry(payload.site)
+        if entry is None or payload.run != self.run or not control_signed_by(envelope, entry.signing_key):
+            return None
+        return payload
+
+    # One attempt
+
+    def _header(self, cohort: list[int], order: Order, sequence: int, attempt: int) -> Header:
+        n, m = len(cohort), self._rules.colluders
+        if n < max(self._rules.minimum, m + 2):
+            raise RoundAborted(
+                f"{n} sites can take part in round {order.fl_round}, {max(self._rules.minimum, m + 2)} are needed",
+                next_step="Look at why the others did not answer: each keeps the reason in its own store.",
+            )
+        return Header(
+            protocol=PROTOCOL,
+            federation=self._identity.roster.federation,
+            roster_hash=self._identity.roster.digest(),
+            run=self.run,
+            fl_round=order.fl_round,
+            release_seq=sequence,
+            attempt=attempt,
+            release_name=order.kind.name,
+            cohort=tuple(cohort),
+            threshold=threshold(n, m),
+            colluders=m,
+            site_minimum=self._rules.minimum,
+            noise_minimum=0,
+            mask_generator=AES_256_CTR,
+            graph=COMPLETE_GRAPH,
+            layout=order.layout_for(n),
+            shapes_hash=order.shapes_hash,
+            plan=order.plan,
+            input_digest=order.input_digest,
+        )
+
+    def _attempt(self, header: Header, order: Order, account: Account) -> Finished | Aborted:
+        step = server.open_round(header, self._identity.roster, self._identity.key)
+        self._write(header, "open", ())
+        while not isinstance(step.state, Finished | Aborted):
+            step = server.close(self._collect(step, order, account))
+            if isinstance(step.state, Confirming):
+                # On disk before anyone is asked to sign it, and so before anyone is asked to unmask it.
+                self._write(header, "confirming", step.state.masking.survivors)
+        if isinstance(step.state, Finished):
+            self._write(header, "finished", step.state.survivors)
+        else:
+            self._write(header, "aborted", ())
+        account.refused.extend(step.state.refused)
+        return step.state
+
+    def _collect(self, step: server.Step, order: Order, account: Account) -> State:
+        """Send one stage's requests and take the replies as they come, until all have answered or the deadline
+        passes.
+        """
+        state = step.state
+        if isinstance(state, Finished | Aborted):
+            raise LocalError("a round that is over has no replies to collect")
+        stage = server.stage_of(state)
+        task = order.task if stage is Stage.MASK else {}
+        parcels = {self._nodes[site]: Parcel(encode(request), task) for site, request in step.requests.items()}
+        sites = {self._nodes[site]: site for site in step.requests}
+        following: State = state
+        replies = exchange(
+            self._grid,
+            parcels,
+            order.kind.message.value,
+            group=str(order.fl_round),
+            timeout=order.timeout if stage is Stage.MASK else self._rules.stage_timeout,
+            traffic=account.stages[stage],
+        )
+        for node, reply in replies:
+            site, answer = sites.get(node), _read_reply(reply, stage)
+            if site is None or answer is None:
+                log.warning("%s: an answer of node %d cannot be read", stage.label, node)
+                continue
+            try:
+                following = server.receive(following, site, answer)
+            except PeerError as error:
+                log.warning("%s: %s: %s", stage.label, error.peer, error.message)
+        return following
+
+    def _write(self, header: Header, status: str, survivors: tuple[int, ...]) -> None:
+        self._store.record_attempt(
+            self.run,
+            header.release_seq,
+            header.attempt,
+            release=header.release_name,
+            fl_round=header.fl_round,
+            status=status,
+            survivors=survivors,
+        )
+
+
+def _read_reply(reply: Message, stage: Stage) -> SiteReply | None:
+    """A site's answer at a stage; None where it is nothing that can be one."""
+    kinds: tuple[type[Signed | ShareReply | Refusal], ...] = (Signed, ShareReply, Refusal)
+    try:
+        answer = decode(control_of(reply) or b"", *kinds)
+    except DecodeError:
+        return None
+    if stage is not Stage.MASK or not isinstance(answer, Signed):
+        return answer
+    vector = vector_of(reply)
+    return None if vector is None else MaskedReply(answer, vector)
+
+
+def _next_cohort(cohort: list[int], outcome: Aborted) -> list[int]:
+    """Who is asked again: not those who refused for a reason that stays, and not those convicted of breaking the
+    protocol.
+    """
+    lasting = {RefusalCode.NOT_ENROLLED, RefusalCode.POLICY, RefusalCode.BUDGET, RefusalCode.TASK}
+    gone = {r.site for r in outcome.refused if r.refusal.code in lasting} | set(outcome.blamed)
+    return [site for site in cohort if site not in gone]
+
+
+def _why(account: Account) -> str:
+    """The reasons that sites gave, as counts by code: what a coordinator may know."""
+    counts: dict[str, int] = {}
+    for refused in account.refused:
+        name = RefusalCode(refused.refusal.code).name.lower()
+        counts[name] = counts.get(name, 0) + 1
+    if not counts:
+        return "Sites did not answer in time. Raise the timeouts, or look whether they are running."
+    reasons = ", ".join(f"{name} ({count})" for name, count in sorted(counts.items()))
+    return f"Sites refused: {reasons}. Each keeps the text of its reason in its own store."

@@ -1,0 +1,240 @@
+"""The server's memory: one SQLite file with its key, the roster, and for every run where it stands and its last
+checkpoint.
+
+A checkpoint is one transaction: the model, the strategy's memory and the round's number are on disk together or not
+at all. The survivor set of a round is on disk before anyone is asked to unmask it. A run that stopped goes on after
+its last checkpoint; a round that was under way is repeated as a new attempt with fresh noise, never finished by
+halves.
+"""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.numpy
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    event,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.dialects.sqlite import insert as upsert
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+from fedseal.errors import ConfigError, LocalError
+from fedseal.privacy.roster import Roster, SignedRoster, open_roster
+from fedseal.privacy.secagg.keys import SigningKey
+from fedseal.privacy.secret import Secret
+from fedseal.wire import decode, encode
+
+FORMAT = 1
+
+_metadata = MetaData()
+_meta = Table("meta", _metadata, Column("key", String, primary_key=True), Column("value", LargeBinary))
+_runs = Table(
+    "runs",
+    _metadata,
+    Column("run", LargeBinary, primary_key=True),
+    Column("status", String),
+    Column("next_seq", Integer),
+)
+_attempts = Table(
+    "attempts",
+    _metadata,
+    Column("run", LargeBinary, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("release", String),
+    Column("fl_round", Integer),
+    Column("status", String),
+    Column("survivors", String),
+)
+_checkpoints = Table(
+    "checkpoints",
+    _metadata,
+    Column("run", LargeBinary, primary_key=True),
+    Column("fl_round", Integer),
+    Column("model", LargeBinary),
+    Column("strategy", String),
+    Column("memory", LargeBinary),
+    Column("settings", String),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What is needed to go on after ``fl_round``. ``memory`` is None where the strategy cannot be resumed."""
+
+    fl_round: int
+    model: dict[str, NDArray[Any]]
+    strategy: str
+    memory: dict[str, NDArray[Any]] | None
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """The server's key and the roster that names it."""
+
+    key: SigningKey
+    roster: Roster
+
+
+class ServerStore:
+    """An open server store. One process writes to it at a time."""
+
+    def __init__(self, engine: Engine, identity: ServerIdentity) -> None:
+        self._engine = engine
+        self.identity = identity
+
+    @classmethod
+    def create(cls, path: Path, *, key: SigningKey, roster: SignedRoster, pinned: bytes) -> "ServerStore":
+        """Make a store for a new server; ConfigError if the file exists or the roster names another server."""
+        if open_roster(roster, pinned=pinned).server_key != key.public:
+            raise ConfigError("the roster names another server key")
+        try:
+            path.touch(mode=0o600, exist_ok=False)
+        except FileExistsError:
+            raise ConfigError(f"{path} exists already") from None
+        engine = _engine(path)
+        with engine.begin() as connection:
+            _metadata.create_all(connection)
+            rows = [
+                {"key": "format", "value": str(FORMAT).encode()},
+                {"key": "key", "value": key.seed.reveal()},
+                {"key": "roster", "value": encode(roster)},
+                {"key": "pinned", "value": pinned},
+            ]
+            connection.execute(insert(_meta), rows)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "ServerStore":
+        """Open a store; ConfigError if there is none at ``path`` or it has another format."""
+        if not path.is_file():
+            raise ConfigError(f"no server store at {path}")
+        engine = _engine(path)
+        try:
+            with engine.begin() as connection:
+                meta = {row.key: row.value for row in connection.execute(select(_meta))}
+        except OperationalError:
+            raise ConfigError(f"{path} is not a server store") from None
+        if meta.get("format") != str(FORMAT).encode():
+            raise ConfigError(f"{path} has another format than {FORMAT}", next_step="Use the fedseal that made it.")
+        roster = open_roster(decode(meta["roster"], SignedRoster), pinned=meta["pinned"])
+        return cls(engine, ServerIdentity(SigningKey(Secret(meta["key"])), roster))
+
+    def open_run(self, run: bytes) -> None:
+        """Write down that a run exists; nothing if it does already and is not closed. ConfigError if it is closed."""
+        with self._engine.begin() as connection:
+            status = connection.execute(select(_runs.c.status).where(_runs.c.run == run)).scalar()
+            if status == "closed":
+                raise ConfigError("this run is closed", next_step="Start a new run; a closed one never reopens.")
+            if status is None:
+                connection.execute(insert(_runs).values(run=run, status="open", next_seq=1))
+
+    def close_run(self, run: bytes) -> None:
+        """Write down that a run is over."""
+        with self._engine.begin() as connection:
+            connection.execute(update(_runs).where(_runs.c.run == run).values(status="closed"))
+
+    def next_sequence(self, run: bytes) -> int:
+        """Take the next release number of a run: on disk before it is used, so that it is never used twice."""
+        with self._engine.begin() as connection:
+            number = connection.execute(select(_runs.c.next_seq).where(_runs.c.run == run)).scalar()
+            if number is None:
+                raise LocalError("a release of a run that was not opened")
+            connection.execute(update(_runs).where(_runs.c.run == run).values(next_seq=number + 1))
+        return int(number)
+
+    def record_attempt(
+        self,
+        run: bytes,
+        seq: int,
+        attempt: int,
+        *,
+        release: str,
+        fl_round: int,
+        status: str,
+        survivors: Sequence[int] = (),
+    ) -> None:
+        """Write down where an attempt at a release stands."""
+        changed = {
+            "release": release,
+            "fl_round": fl_round,
+            "status": status,
+            "survivors": json.dumps(list(survivors)),
+        }
+        statement = upsert(_attempts).values(run=run, seq=seq, attempt=attempt, **changed)
+        keys = ["run", "seq", "attempt"]
+        with self._engine.begin() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+    def attempts(self, run: bytes) -> list[tuple[int, int, str, list[int]]]:
+        """Sequence, attempt, status and survivors of all attempts of a run, in order."""
+        query = select(_attempts).where(_attempts.c.run == run).order_by(_attempts.c.seq, _attempts.c.attempt)
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).all()
+        return [(row.seq, row.attempt, row.status, json.loads(row.survivors)) for row in rows]
+
+    def save(self, run: bytes, checkpoint: Checkpoint) -> None:
+        """Replace a run's checkpoint."""
+        memory = None if checkpoint.memory is None else safetensors.numpy.save(dict(checkpoint.memory))
+        changed = {
+            "fl_round": checkpoint.fl_round,
+            "model": safetensors.numpy.save(dict(checkpoint.model)),
+            "strategy": checkpoint.strategy,
+            "memory": memory,
+            "settings": json.dumps(checkpoint.settings),
+        }
+        statement = upsert(_checkpoints).values(run=run, **changed)
+        with self._engine.begin() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=["run"], set_=changed))
+
+    def load(self, run: bytes) -> Checkpoint | None:
+        """A run's checkpoint, or None."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(_checkpoints).where(_checkpoints.c.run == run)).one_or_none()
+        if row is None:
+            return None
+        try:
+            model = safetensors.numpy.load(row.model)
+            memory = None if row.memory is None else safetensors.numpy.load(row.memory)
+        except SafetensorError:
+            raise ConfigError(
+                "the checkpoint is damaged", next_step="Restore the server's store from a backup."
+            ) from None
+        return Checkpoint(row.fl_round, model, row.strategy, memory, json.loads(row.settings))
+
+
+def read_model(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a safetensors file; ConfigError if it is none."""
+    try:
+        return dict(safetensors.numpy.load_file(path))
+    except (SafetensorError, OSError):
+        raise ConfigError(f"{path} is no safetensors file that can be read") from None
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(f"sqlite+pysqlite:///{path}", poolclass=NullPool)
+
+    def prepare(connection: sqlite3.Connection, _: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    event.listen(engine, "connect", prepare)
+    return engine

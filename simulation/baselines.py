@@ -1,0 +1,80 @@
+"""What a federated model has to be compared with: the majority class, every site alone, and all data in one place."""
+
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset, TensorDataset
+
+from fedseal.client.normalise import Normalisation
+from fedseal.client.task import Persons, Split, batch_of, size
+from fedseal.client.trainer import Trainer, TrainSettings
+from fedseal.privacy.plan import NoPrivacy
+from fedseal.privacy.randomness import KeyedRandomness, Stream
+from fedseal.simulation.oracle import Judged, Scores, majority, own_normalisation
+from fedseal.simulation.training import Material, initial_model
+from fedseal.study import Training
+
+
+def majority_baseline(material: Material) -> Judged:
+    """The best constant answer."""
+    return material.oracle.judge(majority(material.task, material.splits), None)
+
+
+def local_baseline(material: Material, training: Training, *, normalise: bool) -> Judged:
+    """Every site on its own, with as many steps as the federation; each judged on everyone's test persons.
+
+    ``everyone`` holds the median of each metric over sites, ``sites`` the sites' own models.
+    """
+    alone = {
+        name: _alone(material, training, split.train, normalise, "local", name).everyone
+        for name, split in material.splits.items()
+    }
+    return Judged(_median(alone), alone, {})
+
+
+def pooled_baseline(material: Material, training: Training, *, normalise: bool) -> Judged:
+    """All training persons in one place: what data protection forbids."""
+    return _alone(material, training, _together(material.splits), normalise, "pooled", "")
+
+
+def _alone(material: Material, training: Training, persons: Persons, normalise: bool, kind: str, name: str) -> Judged:
+    """Plain training on one dataset with the federation's settings, judged by the oracle."""
+    normalisation: Normalisation | None = None
+    if normalise and size(persons):
+        normalisation = own_normalisation(persons)
+        persons = normalisation.apply(persons)
+    randomness = KeyedRandomness(material.seed, kind, name)
+
+    def streams(*purpose: str | int) -> Stream:
+        return randomness.stream(*purpose)
+
+    settings = TrainSettings(
+        learning_rate=training.learning_rate,
+        sample_rate=training.sample_rate,
+        local_steps=training.local_steps * training.rounds,
+    )
+    trainer = Trainer(material.task, persons, public_persons=size(persons))
+    model = trainer.fit(
+        initial_model(material.task, material.seed), settings, NoPrivacy(releases=1, retries=0), streams
+    )
+    return material.oracle.judge_arrays(model, normalisation)
+
+
+def _together(splits: Mapping[str, Split]) -> Persons:
+    datasets: list[Any] = [split.train for split in splits.values()]
+    if all(isinstance(d, TensorDataset) for d in datasets):
+        parts = [batch_of(d, np.arange(size(d))) for d in datasets]
+        return TensorDataset(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    return ConcatDataset(datasets)
+
+
+def _median(scores: Mapping[str, Scores]) -> Scores:
+    names = next(iter(scores.values())).keys()
+    found: Scores = {}
+    for name in names:
+        numbers = [v for s in scores.values() if (v := s[name]) is not None]
+        found[name] = median(numbers) if numbers else None
+    return found

@@ -1,0 +1,128 @@
+"""Enrolling a simulated federation: keys, a signed roster, a store for the server and one for every site.
+
+The same objects that a real enrolment makes, all marked as simulated: their stores carry a seed, and no store of a
+real federation does.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedseal.privacy.ledger import EntryKind, Terms, epsilon_enforced, epsilon_spent, open_terms
+from fedseal.privacy.plan import PlanKind, decode_plan
+from fedseal.privacy.planning import RunPlans
+from fedseal.privacy.releases import Population
+from fedseal.privacy.roster import Roster, RosterEntry, sign_roster
+from fedseal.privacy.secagg.keys import SigningKey
+from fedseal.privacy.secret import Secret
+from fedseal.privacy.store import Enrolment, SiteStore
+from fedseal.server.store import ServerStore
+from fedseal.study import Contract
+
+FIRST_NODE = 1001
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """The stores of one simulated federation, by path."""
+
+    folder: Path
+    server_store: Path
+    site_stores: Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class SitePrivacy:
+    """What a site's ledger says at the end: tight epsilon of what was released, what the filter counts, the promise."""
+
+    plan: str
+    epsilon: float
+    epsilon_enforced: float
+    epsilon_budget: float
+    delta: float
+    releases: int
+
+
+def public_persons(persons: int) -> int:
+    """The number a site publishes: rounded to tens, at least 10."""
+    return max(10, 10 * round(persons / 10))
+
+
+def enrol(folder: Path, contract: Contract, plans: RunPlans, persons: Mapping[str, int], seed: int) -> Federation:
+    """Make the stores of a federation.
+
+    Args:
+        folder: a new folder for them.
+        contract: the study's; its plan is what the sites' policies allow.
+        plans: says at which order the ledgers are opened.
+        persons: training persons by site name.
+        seed: the simulation's.
+    """
+    folder.mkdir(parents=True)
+    root, server = _new_key(), _new_key()
+    keys = {name: _new_key() for name in persons}
+    entries = tuple(
+        RosterEntry(number, name, name, keys[name].public, public_persons(count))
+        for number, (name, count) in enumerate(persons.items(), start=1)
+    )
+    roster = Roster(f"simulated-{contract.name}", 1, True, root.public, server.public, entries)
+    signed, pinned = sign_roster(roster, root), roster.digest()
+    server_store = folder / "server.sqlite"
+    ServerStore.create(server_store, key=server, roster=signed, pinned=pinned)
+    stores = {}
+    for entry in entries:
+        stores[entry.name] = folder / f"{entry.name}.sqlite"
+        enrolment = Enrolment(
+            entry.site, keys[entry.name], signed, pinned, policy(contract), _terms(contract, plans), seed
+        )
+        SiteStore.create(stores[entry.name], enrolment)
+    return Federation(folder, server_store, stores)
+
+
+def policy(contract: Contract) -> str:
+    """What a simulated data owner allows: exactly the contract's plan, and cohorts no smaller than the contract's."""
+    name = contract.privacy.plan
+    return (
+        "version = 1\n"
+        f"[cohort]\nminimum = {contract.cohort.minimum}\ncolluders = {contract.cohort.colluders}\n"
+        f'[releases]\nupdate = ["{name}"]\nmoments = ["{name}"]\nevaluation = []\n'
+    )
+
+
+def _terms(contract: Contract, plans: RunPlans) -> tuple[Terms, ...]:
+    """One ledger a population. Persons trained on and persons tested on are different persons."""
+    privacy = contract.privacy
+    return tuple(
+        open_terms(population.value, epsilon=privacy.epsilon, delta=privacy.delta, order=plans.order)
+        for population in Population
+    )
+
+
+def site_privacy(path: Path) -> SitePrivacy:
+    """Read a site's ledger after a run."""
+    store = SiteStore.open(path)
+    with store.transaction() as transaction:
+        terms, entries = transaction.terms(Population.TRAIN.value), transaction.entries(Population.TRAIN.value)
+        ledger = transaction.ledger(Population.TRAIN.value, bytes(16))
+    charged = [e for e in entries if e.kind == EntryKind.CHARGE]
+    kinds = {decode_plan(e.plan).kind for e in charged}
+    return SitePrivacy(
+        plan="none" if PlanKind.NONE in kinds else "local",
+        epsilon=epsilon_spent(terms, entries),
+        epsilon_enforced=epsilon_enforced(ledger),
+        epsilon_budget=terms.epsilon,
+        delta=terms.delta,
+        releases=len(charged),
+    )
+
+
+def incidents(path: Path) -> list[tuple[str, str]]:
+    """Codes and texts of what went wrong at a site."""
+    with SiteStore.open(path).transaction() as transaction:
+        return transaction.incidents()
+
+
+def _new_key() -> SigningKey:
+    # Also in a simulation from the operating system: masks cancel, so keys change no result.
+    return SigningKey(Secret(os.urandom(32)))

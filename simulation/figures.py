@@ -1,0 +1,180 @@
+"""The report's pictures, as SVG that takes its colours from the page: readable in light and dark, self-contained."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Stand-ins that are replaced by the page's own colours once the picture is drawn.
+INK, LINE, ACCENT, SECOND, THIRD = "#010203", "#010204", "#010205", "#010206", "#010207"
+COLOURS = {
+    INK: "currentColor",
+    LINE: "var(--line)",
+    ACCENT: "var(--accent)",
+    SECOND: "var(--second)",
+    THIRD: "var(--third)",
+}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "fedseal",
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": LINE,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": LINE,
+        "grid.linewidth": 0.8,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "lines.linewidth": 2.0,
+        "legend.frameon": False,
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def _svg(figure: Figure, label: str) -> str:
+    """The figure as an inline SVG element with a label for screen readers."""
+    buffer = io.StringIO()
+    figure.savefig(
+        buffer, format="svg", transparent=True, bbox_inches="tight", pad_inches=0.05, metadata={"Date": None}
+    )
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    for stand_in, colour in COLOURS.items():
+        text = text.replace(stand_in, colour)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def curves(numbers: Sequence[int], series: Mapping[str, Sequence[float | None]], title: str) -> str:
+    """Scores by round, one line each, named at their ends."""
+    with _style():
+        figure = Figure(figsize=(6.4, 2.9))
+        axes = figure.subplots()
+        colours = (ACCENT, SECOND, THIRD)
+        places = _spread([float(values[-1] or 0.0) for values in series.values()], 0.06)
+        low = min((v for values in series.values() for v in values if v is not None), default=0.0)
+        axes.set_ylim(max(0.0, low - 0.08), 1.02)
+        for (name, values), colour, place in zip(series.items(), colours, places, strict=False):
+            known = [float("nan") if v is None else v for v in values]
+            axes.plot(numbers, known, color=colour, marker="o", markersize=3)
+            axes.annotate(
+                f"{name} {known[-1]:.3f}",
+                (numbers[-1], place),
+                xytext=(8, 0),
+                textcoords="offset points",
+                color=colour,
+                va="center",
+                annotation_clip=False,
+            )
+        axes.set_xlabel("round")
+        axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
+        axes.grid(axis="x", visible=False)
+        return _svg(figure, title)
+
+
+def _spread(places: list[float], gap: float) -> list[float]:
+    """Move labels apart that would lie on one another."""
+    order = sorted(range(len(places)), key=places.__getitem__)
+    moved = list(places)
+    for below, above in pairwise(order):
+        moved[above] = max(moved[above], moved[below] + gap)
+    return moved
+
+
+def comparison(rows: Sequence[tuple[str, float | None, bool]], dots: Mapping[str, Sequence[float]], title: str) -> str:
+    """Accuracies as dots on a common axis, the run's own marked; under a row, what it is the median of."""
+    with _style():
+        figure = Figure(figsize=(6.4, 0.42 * len(rows) + 0.7))
+        axes = figure.subplots()
+        found = [v for _, v, _ in rows if v is not None] + [v for values in dots.values() for v in values]
+        axes.set_xlim(max(0.0, min(found, default=0.0) - 0.05), 1.0)
+        for place, (name, value, own) in enumerate(reversed(rows)):
+            for dot in dots.get(name, ()):
+                axes.plot(dot, place, "o", color=LINE, markersize=6)
+            if value is None:
+                continue
+            colour = ACCENT if own else INK
+            axes.plot(value, place, "o", color=colour, markersize=10 if own else 7)
+            axes.annotate(
+                f"{value:.3f}",
+                (value, place),
+                xytext=(0, 9),
+                textcoords="offset points",
+                ha="center",
+                color=colour,
+                fontsize=9,
+                fontweight="bold" if own else "normal",
+            )
+        axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
+        axes.set_ylim(-0.6, len(rows) - 0.3)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("accuracy on the common test persons")
+        return _svg(figure, title)
+
+
+def site_classes(names: Sequence[str], classes: Mapping[str, Sequence[int]], title: str) -> str:
+    """Persons by site and class, stacked: label and quantity skew at a glance."""
+    with _style():
+        figure = Figure(figsize=(6.4, 0.3 * len(names) + 0.9))
+        axes = figure.subplots()
+        left = [0] * len(names)
+        colours = (SECOND, ACCENT, THIRD, INK, LINE)
+        for (name, counts), colour in zip(classes.items(), colours * 10, strict=False):
+            axes.barh(range(len(names)), counts, left=left, color=colour, label=name, height=0.7)
+            left = [a + b for a, b in zip(left, counts, strict=True)]
+        axes.set_yticks(range(len(names)), list(names))
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("persons")
+        axes.legend(loc="lower right", ncols=min(len(classes), 4))
+        return _svg(figure, title)
+
+
+def budget(numbers: Sequence[int], epsilons: Sequence[float], promise: float, title: str) -> str:
+    """Epsilon spent by round, against the promise."""
+    with _style():
+        figure = Figure(figsize=(6.4, 2.0))
+        axes: Axes = figure.subplots()
+        axes.fill_between(numbers, epsilons, color=ACCENT, alpha=0.2, linewidth=0)
+        axes.plot(numbers, epsilons, color=ACCENT)
+        axes.axhline(promise, color=SECOND, linestyle="--", linewidth=1.5)
+        axes.annotate(
+            f"promised {promise:g}",
+            (numbers[-1], promise),
+            xytext=(8, 0),
+            textcoords="offset points",
+            color=SECOND,
+            va="center",
+            annotation_clip=False,
+        )
+        axes.annotate(
+            f"spent {epsilons[-1]:.2f}",
+            (numbers[-1], epsilons[-1]),
+            xytext=(8, -2),
+            textcoords="offset points",
+            color=ACCENT,
+            va="top",
+            annotation_clip=False,
+        )
+        axes.set_ylim(0, promise * 1.12)
+        axes.set_xlabel("round")
+        axes.set_ylabel("epsilon")
+        axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
+        axes.grid(axis="x", visible=False)
+        return _svg(figure, title)

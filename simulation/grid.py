@@ -1,0 +1,169 @@
+"""`LocalGrid`: a Flower Grid whose nodes are ClientApps in this process. The only file here that knows Flower.
+
+Messages are delivered when they are pushed and answered on the spot, node by node; each node has a Context and a
+configuration of its own, as a SuperNode would give it.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from numpy.typing import NDArray
+
+from fedseal.privacy.planning import RunPlans
+from fedseal.server.rounds import RoundRecord
+from fedseal.server.statistics import Moments
+
+SERVER_NODE = 1
+Setting = bool | int | float | str
+Deliver = Callable[[ClientApp, Message, Context], Message | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """What a simulation wants to know while it runs. Functions, so that nothing else of it reaches the server."""
+
+    planned: Callable[[RunPlans, Moments | None, bytes], None]
+    round_finished: Callable[[RoundRecord], None]
+    finished: Callable[[dict[str, NDArray[Any]]], None]
+
+
+class LocalGrid(Grid):
+    """All nodes in this process, one after the other.
+
+    Args:
+        client_app: the ClientApp that every node runs.
+        nodes: per node id its configuration, as `--node-config` would give it.
+        run_config: the run's configuration, as the nodes see it.
+        observer: told of what the ServerApp announces.
+        deliver: hands a message to a node and returns its answer; None is a node that does not answer. Replaced to
+            simulate faults.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        nodes: Mapping[int, Mapping[str, Setting]],
+        *,
+        run_config: Mapping[str, Setting],
+        observer: Observer | None = None,
+        deliver: Deliver | None = None,
+    ) -> None:
+        self._app = client_app
+        self._run = Run.create_empty(1)
+        self._run_config = dict(run_config)
+        self._contexts = {
+            node: Context(1, node, dict(config), RecordDict(), dict(run_config)) for node, config in nodes.items()
+        }
+        self._observer = observer
+        self._deliver = deliver or _deliver
+        self._replies: dict[str, Message] = {}
+        self._count = 0
+
+    def serve(self, server_app: ServerApp, *, seed: int | None = None) -> None:
+        """Run a ServerApp on this grid.
+
+        Args:
+            server_app: the very object that is deployed.
+            seed: fixes Flower's choice of nodes, which uses Python's global generator; put back afterwards.
+        """
+        context = Context(1, SERVER_NODE, {}, RecordDict(), dict(self._run_config))
+        with _flower_task(self._run.run_id), _seeded(seed):
+            server_app(self, context)
+
+    # A Grid
+
+    def set_run(self, run: Run) -> None:
+        """Set Flower's run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Flower's run."""
+        return self._run
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All nodes, always."""
+        return list(self._contexts)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message from the server."""
+        return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Deliver each message and keep its answer until it is pulled."""
+        ids = []
+        for message in messages:
+            self._count += 1
+            number = f"local-{self._count}"
+            message.metadata.__dict__["_message_id"] = number
+            answer = self._deliver(self._app, message, self._contexts[message.metadata.dst_node_id])
+            if answer is not None:
+                self._replies[number] = answer
+            ids.append(number)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Hand out the answers, each once."""
+        return [self._replies.pop(number) for number in message_ids if number in self._replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Push and pull in one."""
+        return self.pull_messages(self.push_messages(messages))
+
+    # A RoundObserver
+
+    def run_planned(self, plans: RunPlans, moments: Moments | None, run: bytes) -> None:
+        """Pass on."""
+        if self._observer is not None:
+            self._observer.planned(plans, moments, run)
+
+    def round_finished(self, record: RoundRecord) -> None:
+        """Pass on."""
+        if self._observer is not None:
+            self._observer.round_finished(record)
+
+    def run_finished(self, model: dict[str, NDArray[Any]]) -> None:
+        """Pass on."""
+        if self._observer is not None:
+            self._observer.finished(model)
+
+
+def _deliver(app: ClientApp, message: Message, context: Context) -> Message:
+    return app(message, context)
+
+
+@contextmanager
+def _flower_task(run_id: int) -> Iterator[None]:
+    """Flower keeps the identity of the running task in a class; messages cannot be made without it.
+
+    Put back afterwards.
+    """
+    before = (TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id)
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, SERVER_NODE, 1
+    try:
+        yield
+    finally:
+        TaskIdentity._run_id, TaskIdentity._node_id, TaskIdentity._task_id = before
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    if seed is None:
+        yield
+        return
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)

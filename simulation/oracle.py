@@ -1,0 +1,103 @@
+"""What nobody in a real federation can know: the model's quality on all sites' test persons, after every round, for
+free.
+
+Only a simulation has it. Everything that comes from here is marked as an oracle value wherever it is shown.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedseal.client.metrics import Measured, measure, pooled, values
+from fedseal.client.normalise import Normalisation
+from fedseal.client.task import Persons, Split, Task, batch_of, size
+from fedseal.client.trainer import load
+
+Scores = dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A model's scores on all test persons together, and on each site's own."""
+
+    everyone: Scores
+    sites: dict[str, Scores]
+    errors: dict[str, float]
+
+
+class Oracle:
+    """Judges models on the test persons of all sites.
+
+    Args:
+        task: the study's task.
+        splits: every site's persons.
+    """
+
+    def __init__(self, task: Task, splits: Mapping[str, Split]) -> None:
+        self._task = task
+        self._tests = {name: split.test for name, split in splits.items()}
+        self._errors = {m.name: m.error for m in task.metrics()}
+
+    @property
+    def persons(self) -> int:
+        """How many test persons there are."""
+        return sum(size(test) for test in self._tests.values())
+
+    def judge_arrays(self, arrays: Mapping[str, NDArray[Any]], normalisation: Normalisation | None) -> Judged:
+        """Judge the task's model with these parameters."""
+        module = self._task.model()
+        load(module, arrays)
+        return self.judge(module, normalisation)
+
+    def judge(self, module: nn.Module, normalisation: Normalisation | None) -> Judged:
+        """Judge any module that takes the task's inputs."""
+        measured = {name: self._measure(module, test, normalisation) for name, test in self._tests.items()}
+        whole = pooled(list(measured.values()))
+        errors = {name: error(whole.means[name]) for name, error in self._errors.items() if whole.persons}
+        return Judged(values(self._task, whole), {name: values(self._task, m) for name, m in measured.items()}, errors)
+
+    def _measure(self, module: nn.Module, test: Persons, normalisation: Normalisation | None) -> Measured:
+        persons = test if normalisation is None or not size(test) else normalisation.apply(test)
+        return measure(self._task, module, persons)
+
+
+class Constant(nn.Module):
+    """Says the same about everyone: the logits of the class shares, or the mean of a number."""
+
+    def __init__(self, output: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("output", output)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """The constant, once for each person."""
+        output: torch.Tensor = self.output  # type: ignore[assignment]
+        return output.expand(len(inputs[0]), *output.shape)
+
+
+def majority(task: Task, splits: Mapping[str, Split]) -> Constant:
+    """The best constant by the training persons of all sites: what any model has to beat."""
+    batches = [batch_of(s.train, np.arange(size(s.train))) for s in splits.values() if size(s.train)]
+    targets = torch.cat([b[-1] for b in batches])
+    with torch.no_grad():
+        module = task.model().eval()
+        shape = module(*(t[:1] for t in batches[0][:-1])).shape[1:]
+    flat = targets.reshape(len(targets)).double()
+    if len(shape) == 1 and shape[0] > 1 and bool((flat == flat.round()).all()):
+        shares = torch.bincount(flat.long(), minlength=shape[0]).double() / len(flat)
+        return Constant(torch.log(shares.clamp(min=1e-6)).float())
+    if bool(((flat == 0) | (flat == 1)).all()):
+        share = flat.mean().clamp(1e-6, 1 - 1e-6)
+        return Constant(torch.log(share / (1 - share)).float().expand(shape).clone())
+    return Constant(flat.mean().float().expand(shape).clone())
+
+
+def own_normalisation(persons: Persons) -> Normalisation:
+    """The mean and deviation of a dataset's features, for models that never leave their site."""
+    features = batch_of(persons, np.arange(size(persons)))[0].double()
+    deviation = features.std(dim=0, correction=0).clamp(min=1e-6)
+    return Normalisation(tuple(features.mean(dim=0).tolist()), tuple(deviation.tolist()))

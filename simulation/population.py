@@ -1,0 +1,131 @@
+"""Where a simulation's persons come from, and how they get to their sites."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fedseal.client.task import columns, read_table
+from fedseal.errors import ConfigError, DataError
+from fedseal.privacy.randomness import KeyedRandomness
+from fedseal.simulation.partition import Indices, class_table, skewed
+from fedseal.study import Study, load_object
+
+SUFFIXES = {".csv", ".parquet"}
+
+
+@dataclass(frozen=True, slots=True)
+class SiteTable:
+    """One site's persons before they are written to its folder."""
+
+    name: str
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """All sites' tables, and how many persons of each class each holds where the study names a label column."""
+
+    sites: tuple[SiteTable, ...]
+    classes: tuple[str, ...]
+    class_table: NDArray[np.intp] | None
+
+
+def gather(study: Study, *, data: Path | None, sites: int | None, seed: int) -> Population:
+    """The population of a simulation.
+
+    Args:
+        study: names the function that makes a population, and the skew.
+        data: a folder with one file a site (nothing is spread), or one file that is spread like a population; None
+            uses the study's function.
+        sites: how many sites; the study's default if None. With one file a site, the number of files decides.
+        seed: fixes the spread.
+
+    Raises:
+        ConfigError, DataError: there is no population, a column is missing, or there are too few persons.
+    """
+    if data is not None and data.is_dir():
+        return _natural(study, data, sites)
+    table = _spreadable(study, data)
+    defaults = study.contract.simulation
+    labels, classes = _labels(table, defaults.label)
+    parts = skewed(
+        labels,
+        sites=sites or defaults.sites,
+        label_skew=defaults.label_skew,
+        quantity_skew=defaults.quantity_skew,
+        smallest=defaults.smallest_site,
+        stream=KeyedRandomness(seed, "simulation").stream("partition"),
+    )
+    width = len(str(len(parts)))
+    named = tuple(
+        SiteTable(f"hospital-{i + 1:0{width}d}", table.iloc[part].reset_index(drop=True))
+        for i, part in enumerate(parts)
+    )
+    return Population(named, classes, class_table(labels, parts) if classes else None)
+
+
+def _spreadable(study: Study, data: Path | None) -> pd.DataFrame:
+    """One table of all persons."""
+    if data is not None:
+        if not data.exists():
+            raise ConfigError(f"{data} does not exist")
+        return _checked(study, read_table(data))
+    reference = study.contract.simulation.population
+    if reference is None:
+        raise ConfigError(
+            "this study does not say where a simulation's persons come from",
+            next_step="Give --data with a folder of one CSV a site, or one CSV to be spread over sites.",
+        )
+    make = load_object(reference, study.folder)
+    if not isinstance(make, Callable):  # type: ignore[arg-type]
+        raise ConfigError(f"{reference} is no function")
+    table = make()  # type: ignore[operator]
+    if not isinstance(table, pd.DataFrame):
+        raise ConfigError(f"{reference} returned {type(table).__name__}, expected a pandas DataFrame")
+    return _checked(study, table)
+
+
+def _natural(study: Study, folder: Path, sites: int | None) -> Population:
+    """One file a site, in the order of the names."""
+    files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
+    if len(files) < 2:
+        raise DataError(
+            f"{folder} holds {len(files)} CSV or parquet files, a federation needs at least two",
+            next_step="Put one file for each site there, or give --data one file to be spread over sites.",
+        )
+    if sites is not None and sites != len(files):
+        raise ConfigError(f"--sites {sites}, but {folder} holds {len(files)} files: one a site")
+    named = tuple(SiteTable(path.stem, _checked(study, read_table(path))) for path in files)
+    whole = pd.concat([site.table for site in named], ignore_index=True)
+    _checked(study, whole)
+    ends = np.cumsum([len(site.table) for site in named])
+    parts: list[Indices] = [np.arange(end - len(s.table), end) for s, end in zip(named, ends, strict=True)]
+    labels, classes = _labels(whole, study.contract.simulation.label)
+    return Population(named, classes, class_table(labels, parts) if classes else None)
+
+
+def _checked(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """A table with the study's columns in which no person occurs twice."""
+    defaults = study.contract.simulation
+    wanted = [name for name in (defaults.label, defaults.person) if name is not None]
+    columns(table, wanted)
+    if defaults.person is not None and table[defaults.person].duplicated().any():
+        raise DataError(
+            f"column {defaults.person!r} names a person more than once",
+            next_step="One row is one person: the privacy promise is made to persons. Group a person's records first.",
+        )
+    return table
+
+
+def _labels(table: pd.DataFrame, label: str | None) -> tuple[NDArray[np.intp], tuple[str, ...]]:
+    """The class of each person and the names of the classes; one class without a name if the study has no label."""
+    if label is None:
+        return np.zeros(len(table), dtype=np.intp), ()
+    codes, names = pd.factorize(table[label], sort=True)
+    if (codes < 0).any():
+        raise DataError(f"column {label!r} has missing values", next_step="Every person needs a label.")
+    return codes.astype(np.intp), tuple(f"{label}: {name}" for name in names)

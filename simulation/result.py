@@ -1,0 +1,145 @@
+"""`result.json`: what a simulation found, in a documented and versioned schema (docs/result-schema.md,
+docs/schemas/result-1.json).
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from fedseal.config import Frozen
+
+
+class Scores(Frozen):
+    """A model's quality on some test persons. A metric is null where it is undefined, such as AUC with one class only.
+
+    A study's further metrics stand in ``further``.
+    """
+
+    loss: float | None
+    accuracy: float | None = None
+    auc: float | None = None
+    further: dict[str, float | None] = Field(default_factory=dict)
+
+
+class Judgement(Frozen):
+    """A model judged on the common test persons and on those of each site.
+
+    Simulation only: nobody else can know this.
+
+    For the baseline ``local``, ``global`` is the median over sites, and each site's entry is its own model on the
+    common test persons.
+    """
+
+    global_: Scores = Field(alias="global")
+    sites: dict[str, Scores]
+
+
+class Baselines(Frozen):
+    """What the federated model has to be compared with."""
+
+    majority: Judgement
+    local: Judgement
+    federated_plain: Judgement
+    pooled: Judgement
+
+
+class PlanFacts(Frozen):
+    """The plan that ran. Noise fields are null under plan none."""
+
+    kind: Literal["none", "local"]
+    clip_norm: float | None = None
+    noise_multiplier: float | None = None
+    sample_rate: float | None = None
+    steps_per_release: int | None = None
+    releases: int
+
+
+class SitePrivacy(Frozen):
+    """One site's ledger.
+
+    ``epsilon`` is the tight number for what was released (null: unbounded), ``epsilon_enforced`` what the ledger
+    counts against ``epsilon_budget``.
+    """
+
+    plan: PlanFacts
+    epsilon: float | None
+    epsilon_enforced: float | None
+    epsilon_budget: float
+    delta: float
+    releases: int
+
+
+class Privacy(Frozen):
+    """Privacy of all sites."""
+
+    unit: Literal["person"] = "person"
+    adjacency: Literal["add-or-remove-one"] = "add-or-remove-one"
+    sites: dict[str, SitePrivacy]
+
+
+class Stage(Frozen):
+    """One exchange of a round: seconds, and bytes from the server to all sites and back."""
+
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+
+
+class Round(Frozen):
+    """One round.
+
+    ``oracle`` holds scores on the test persons, ``sealed`` metrics that came out of the secure sum (plan none only).
+    """
+
+    number: int
+    seconds: float
+    sites: int
+    attempts: int
+    clipped: float
+    epsilon: float | None
+    oracle: Scores
+    sealed: Scores | None
+    stages: dict[str, Stage]
+
+
+class Epsilon(Frozen):
+    """The same study under another promise."""
+
+    epsilon: float
+    judgement: Judgement
+    epsilon_spent: float | None
+
+
+class Site(Frozen):
+    """How much a site holds. Simulation only."""
+
+    train: int
+    validation: int
+    test: int
+    public_persons: int
+    classes: dict[str, int]
+
+
+class Result(Frozen):
+    """The whole file."""
+
+    schema_version: Literal[1] = 1
+    simulated: Literal[True] = True
+    study: str
+    title: str
+    run: str
+    seed: int
+    strategy: str
+    created: str
+    seconds: float
+    sites: dict[str, Site]
+    final: Judgement
+    metric_errors: dict[str, float]
+    baselines: Baselines | None
+    other_epsilons: list[Epsilon]
+    privacy: Privacy
+    rounds: list[Round]
+    threshold: int
+    colluders: int
+    model_sha256: str
+    digest: str

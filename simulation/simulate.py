@@ -1,0 +1,205 @@
+"""`simulate`: a study from its folder to a finished run folder with results, model and report."""
+
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+import torch
+
+from fedseal.client.task import SiteData, Task, size
+from fedseal.errors import ConfigError, DataError
+from fedseal.simulation.baselines import local_baseline, majority_baseline, pooled_baseline
+from fedseal.simulation.oracle import Oracle
+from fedseal.simulation.output import Findings, write_run
+from fedseal.simulation.population import Population, gather
+from fedseal.simulation.training import Material, RoundView, Trained, train
+from fedseal.study import Contract, Study, load_task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What may be changed from the command line; None keeps the study's own value."""
+
+    sites: int | None = None
+    rounds: int | None = None
+    epsilon: float | None = None
+    seed: int | None = None
+    data: Path | None = None
+    strategy: Literal["fedavg", "fedadam"] | None = None
+    baselines: bool = True
+    other_epsilons: tuple[float, ...] = ()
+
+
+class Progress(Protocol):
+    """Who watches a simulation."""
+
+    def begin(self, contract: Contract, population: Population, run: str) -> None:
+        """The persons are spread; the first round is about to begin."""
+
+    def phase(self, title: str) -> None:
+        """Something else begins: a comparison, the report."""
+
+    def round(self, view: RoundView) -> None:
+        """A round of the main training is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished run and its folder."""
+
+    folder: Path
+    findings: Findings
+
+
+def resolve(contract: Contract, options: Options) -> Contract:
+    """The contract with the options applied; ConfigError if the outcome is not allowed."""
+    privacy, training, simulation = contract.privacy, contract.training, contract.simulation
+    if options.epsilon is not None:
+        if options.epsilon <= 0:
+            raise ConfigError(
+                "--epsilon has to be above 0", next_step='Set plan = "none" in the study to train without.'
+            )
+        privacy = privacy.model_copy(update={"epsilon": options.epsilon, "plan": "local"})
+    if options.rounds is not None:
+        training = training.model_copy(update={"rounds": options.rounds})
+    if options.strategy is not None:
+        training = training.model_copy(update={"strategy": options.strategy})
+    changed = {"sites": options.sites, "seed": options.seed}
+    simulation = simulation.model_copy(update={k: v for k, v in changed.items() if v is not None})
+    return contract.model_copy(update={"privacy": privacy, "training": training, "simulation": simulation})
+
+
+def simulate(study: Study, options: Options, out: Path, progress: Progress) -> Finished:
+    """Simulate a study and write its run folder.
+
+    Args:
+        study: the study.
+        options: changes to its contract.
+        out: the folder that holds runs; the run's own folder appears in it when everything is written, and not before.
+        progress: told what happens.
+
+    Raises:
+        FedsealError: says whose fault it is; nothing is left behind.
+    """
+    started = time.monotonic()
+    contract = resolve(study.contract, options)
+    seed = contract.simulation.seed
+    population = gather(Study(study.folder, contract), data=options.data, sites=options.sites, seed=seed)
+    _check_cohort(contract, len(population.sites))
+    with run_folder(out, contract.name) as (folder, run), one_thread():
+        material = _material(Study(study.folder, contract), population, folder / "data", seed)
+        progress.begin(contract, population, run)
+        main = train(material, contract, folder / "federation", progress.round)
+        findings = Findings(
+            run=run,
+            created=datetime.now(UTC).replace(microsecond=0).isoformat(),
+            contract=contract,
+            options=options_record(options),
+            population=population,
+            sizes={n: (size(s.train), size(s.validation), size(s.test)) for n, s in material.splits.items()},
+            main=main,
+        )
+        if options.baselines:
+            _compare(material, contract, main, findings, folder, progress)
+        for epsilon in options.other_epsilons:
+            progress.phase(f"the same with epsilon {epsilon:g}")
+            other = resolve(contract, Options(epsilon=epsilon))
+            findings.other_epsilons[epsilon] = train(material, other, folder / f"epsilon-{epsilon:g}")
+        progress.phase("writing the report")
+        findings.seconds = time.monotonic() - started
+        # The sites' tables were copies for this run only; the stores with their ledgers stay.
+        shutil.rmtree(folder / "data")
+        write_run(folder, findings)
+    return Finished(out / run, findings)
+
+
+def _compare(
+    material: Material, contract: Contract, main: Trained, findings: Findings, folder: Path, progress: Progress
+) -> None:
+    normalise = contract.normalisation.kind == "federated"
+    progress.phase("majority class, every site alone, all data pooled")
+    findings.majority = majority_baseline(material)
+    findings.local = local_baseline(material, contract.training, normalise=normalise)
+    findings.pooled = pooled_baseline(material, contract.training, normalise=normalise)
+    if contract.privacy.plan == "none":
+        findings.plain = main
+        return
+    progress.phase("federated without privacy")
+    plain = contract.model_copy(update={"privacy": contract.privacy.model_copy(update={"plan": "none"})})
+    findings.plain = train(material, plain, folder / "plain")
+
+
+def _check_cohort(contract: Contract, sites: int) -> None:
+    needed = max(contract.cohort.minimum, contract.cohort.colluders + 2)
+    if sites < needed:
+        raise ConfigError(
+            f"{sites} sites, but the study's cohorts need at least {needed}",
+            next_step="Use more sites, or lower [tool.fedseal.cohort] minimum and colluders.",
+        )
+
+
+def _material(study: Study, population: Population, folder: Path, seed: int) -> Material:
+    """Write each site's table to a folder of its own and let the task read it there, as it would at the site."""
+    task = cast(Task, load_task(study.contract.task, study.folder))
+    data, splits = {}, {}
+    for site in population.sites:
+        data[site.name] = folder / site.name
+        data[site.name].mkdir(parents=True)
+        site.table.to_csv(data[site.name] / "persons.csv", index=False)
+        splits[site.name] = task.data(SiteData(site.name, data[site.name]))
+        if not size(splits[site.name].train):
+            raise DataError(
+                f"{site.name} has no training persons", next_step="Use fewer sites or a larger smallest_site."
+            )
+    oracle = Oracle(task, splits)
+    if not oracle.persons:
+        raise DataError("no site has a test person", next_step="Let data() keep some persons for testing.")
+    return Material(study, task, splits, data, oracle, seed)
+
+
+def options_record(options: Options) -> dict[str, str | int | float | None]:
+    """The options as they were given, for the run's configuration file."""
+    return {
+        "sites": options.sites,
+        "rounds": options.rounds,
+        "epsilon": options.epsilon,
+        "seed": options.seed,
+        "data": None if options.data is None else options.data.name,
+        "strategy": options.strategy,
+    }
+
+
+@contextmanager
+def run_folder(out: Path, name: str) -> Iterator[tuple[Path, str]]:
+    """A folder under a hidden name that gets its real one when the block ends well, and is removed when it does not.
+
+    Two runs at once never meet: names hold random characters, and the folder is made exclusively.
+    """
+    run = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    partial = out / f".{run}.partial"
+    try:
+        partial.mkdir(parents=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise ConfigError(f"{out} cannot hold runs ({type(error).__name__})", next_step="Give another --out.") from None
+    try:
+        yield partial, run
+        partial.replace(out / run)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread: the models are small, and the order of float sums stays the same everywhere."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,186 @@
+"""One federated training in a simulation: a federation of its own, the deployed apps, and an eye on every round."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors.numpy
+import torch
+
+from fedseal.client.app import DATA_KEY, STUDY_KEY
+from fedseal.client.app import app as client_app
+from fedseal.client.metrics import LOSS, LOSS_CAP
+from fedseal.client.mod import STORE_KEY as SITE_STORE_KEY
+from fedseal.client.normalise import Normalisation
+from fedseal.client.task import Metric, Split, Task, size
+from fedseal.client.trainer import Arrays, trainable
+from fedseal.errors import RoundAborted
+from fedseal.privacy import accounting
+from fedseal.privacy.plan import PlanKind, PrivacyPlan
+from fedseal.privacy.planning import RunPlans, plan_run
+from fedseal.privacy.randomness import KeyedRandomness
+from fedseal.privacy.releases import VALIDATION_RATIO
+from fedseal.server.app import (
+    CONTRACT_KEY,
+    METRICS_KEY,
+    MODEL_KEY,
+    ROUNDING_KEY,
+    SITES_KEY,
+    STORE_KEY,
+)
+from fedseal.server.app import app as server_app
+from fedseal.server.rounds import RoundRecord
+from fedseal.server.statistics import Moments
+from fedseal.simulation.federation import FIRST_NODE, Federation, SitePrivacy, enrol, incidents, site_privacy
+from fedseal.simulation.grid import LocalGrid, Observer
+from fedseal.simulation.oracle import Judged, Oracle
+from fedseal.study import Contract, Study
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What all trainings of one simulation share."""
+
+    study: Study
+    task: Task
+    splits: Mapping[str, Split]
+    data: Mapping[str, Path]
+    oracle: Oracle
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundView:
+    """A finished round with what the oracle says about it."""
+
+    record: RoundRecord
+    judged: Judged
+    epsilon: float | None
+
+
+@dataclass(slots=True)
+class Trained:
+    """A finished training."""
+
+    contract: Contract
+    plans: RunPlans
+    metrics: tuple[Metric, ...]
+    model: Arrays = field(default_factory=dict)
+    moments: Moments | None = None
+    rounds: list[RoundView] = field(default_factory=list)
+    privacy: dict[str, SitePrivacy] = field(default_factory=dict)
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """The federation's normalisation, if it made one."""
+        return None if self.moments is None else Normalisation(self.moments.mean, self.moments.deviation)
+
+
+def initial_model(task: Task, seed: int) -> Arrays:
+    """The parameters everyone begins with, fixed by the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(KeyedRandomness(seed, "simulation").stream("initial-model").words64(1)[0]) >> 1)
+        return trainable(task.model())
+
+
+def metric_ranges(task: Task) -> dict[str, tuple[float, float, int]]:
+    """The public range of everything that may ride along an update, as the run's configuration wants it.
+
+    Values ride along multiplied by a ratio of at most 1, so each range includes 0.
+    """
+    ranges: dict[str, tuple[float, float, int]] = {LOSS: (0.0, LOSS_CAP, 1), VALIDATION_RATIO: (0.0, 1.0, 1)}
+    for metric in task.metrics():
+        ranges[metric.name] = (min(metric.low, 0.0), max(metric.high, 0.0), metric.length)
+    return ranges
+
+
+def train(
+    material: Material, contract: Contract, folder: Path, on_round: Callable[[RoundView], None] | None = None
+) -> Trained:
+    """Train one federation.
+
+    Args:
+        material: what the simulation has gathered.
+        contract: the study's contract, perhaps with another promise.
+        folder: a new folder for the federation's stores.
+        on_round: told of every round.
+
+    Raises:
+        RoundAborted: a round failed for good; the message quotes what the simulated sites wrote down.
+        BudgetExceeded, PolicyRefused, ConfigError: as a real run would.
+    """
+    plans = plan_run(contract)
+    persons = {name: size(split.train) for name, split in material.splits.items()}
+    federation = enrol(folder, contract, plans, persons, material.seed)
+    trained = Trained(contract, plans, tuple(material.task.metrics()))
+
+    def planned(_: RunPlans, moments: Moments | None, __: bytes) -> None:
+        trained.moments = moments
+
+    def finished(record: RoundRecord) -> None:
+        judged = material.oracle.judge_arrays(record.model, trained.normalisation)
+        view = RoundView(record, judged, epsilon_after(plans, record.number, contract.privacy.delta))
+        trained.rounds.append(view)
+        if on_round is not None:
+            on_round(view)
+
+    grid = LocalGrid(
+        client_app,
+        _nodes(material, federation),
+        run_config=_run_config(material, contract, federation),
+        observer=Observer(planned, finished, trained.model.update),
+    )
+    try:
+        grid.serve(server_app, seed=material.seed)
+    except RoundAborted as error:
+        raise _explained(error, federation) from error
+    trained.privacy = {name: site_privacy(path) for name, path in federation.site_stores.items()}
+    return trained
+
+
+def epsilon_after(plans: RunPlans, rounds: int, delta: float) -> float | None:
+    """The tight epsilon after some rounds at a site that took part in all of them; None without privacy."""
+    releases: list[tuple[PrivacyPlan, int]] = [(plans.update, rounds)]
+    if plans.moments is not None:
+        releases.append((plans.moments, 1))
+    if any(plan.kind is PlanKind.NONE for plan, _ in releases):
+        return None
+    return accounting.spent(tuple(plan.event(count) for plan, count in releases), delta)
+
+
+def _nodes(material: Material, federation: Federation) -> dict[int, dict[str, str]]:
+    """The configuration of every node, as `--node-config` would give it."""
+    return {
+        FIRST_NODE + i: {
+            SITE_STORE_KEY: str(store),
+            DATA_KEY: str(material.data[name]),
+            STUDY_KEY: str(material.study.folder),
+        }
+        for i, (name, store) in enumerate(federation.site_stores.items())
+    }
+
+
+def _run_config(material: Material, contract: Contract, federation: Federation) -> dict[str, str | int]:
+    path = federation.folder / "initial.safetensors"
+    path.write_bytes(safetensors.numpy.save(initial_model(material.task, material.seed)))
+    return {
+        "fedseal-task": contract.task,
+        STORE_KEY: str(federation.server_store),
+        CONTRACT_KEY: contract.model_dump_json(),
+        MODEL_KEY: str(path),
+        METRICS_KEY: json.dumps(metric_ranges(material.task)),
+        SITES_KEY: len(federation.site_stores),
+        ROUNDING_KEY: "stochastic",
+    }
+
+
+def _explained(error: RoundAborted, federation: Federation) -> RoundAborted:
+    """In a simulation the operator owns all sites, so what they wrote down may be shown: the last line of the first
+    incident.
+    """
+    for name, path in federation.site_stores.items():
+        for code, text in incidents(path):
+            reason = text.strip().splitlines()[-1]
+            return RoundAborted(error.message, next_step=f"{name} refused ({code.lower()}): {reason}")
+    return error

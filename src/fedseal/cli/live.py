@@ -1,0 +1,117 @@
+"""What a person sees of a simulation while it runs. On a terminal a live table; elsewhere one line a round."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fedseal.simulation.population import Population
+from fedseal.simulation.report import Row, comparison_rows, number, verdict
+from fedseal.simulation.result import Result
+from fedseal.simulation.training import RoundView
+from fedseal.study import Contract
+
+COLUMNS = ("round", "loss", "accuracy", "AUC", "sites", "seconds", "epsilon")
+
+
+class Watcher:
+    """Shows a simulation's progress; a context manager around it.
+
+    Args:
+        console: where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._rows: list[tuple[str, ...]] = []
+        self._note = "spreading the persons over the sites"
+        self._title = ""
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._note = ""
+        if self._live is not None:
+            self._refresh()
+            self._live.stop()
+
+    def begin(self, contract: Contract, population: Population, run: str) -> None:
+        """The persons are spread."""
+        promise = (
+            f"epsilon {contract.privacy.epsilon:g} and delta {contract.privacy.delta:g} to every person"
+            if contract.privacy.plan == "local"
+            else "no privacy plan"
+        )
+        self._title = f"{contract.title or contract.name}: {len(population.sites)} sites, {promise}"
+        self._note = f"round 1 of {contract.training.rounds}"
+        if self._live is None:
+            self._console.print(self._title)
+            self._console.print("  ".join(f"{c:>8}" for c in COLUMNS) + "   (loss, accuracy, AUC: oracle values)")
+        self._refresh()
+
+    def phase(self, title: str) -> None:
+        """Something else begins."""
+        self._note = title
+        if self._live is None:
+            self._console.print(f"... {title}")
+        self._refresh()
+
+    def round(self, view: RoundView) -> None:
+        """A round is over."""
+        scores = view.judged.everyone
+        row = (
+            str(view.record.number),
+            number(scores["loss"]),
+            number(scores.get("accuracy")),
+            number(scores.get("auc")),
+            str(view.record.sites),
+            f"{view.record.seconds:.2f}",
+            "unbounded" if view.epsilon is None else f"{view.epsilon:.2f}",
+        )
+        self._rows.append(row)
+        self._note = f"round {view.record.number + 1}"
+        if self._live is None:
+            self._console.print("  ".join(f"{cell:>8}" for cell in row))
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if self._live is not None:
+            self._live.update(self._picture(), refresh=True)
+
+    def _picture(self) -> RenderableType:
+        table = Table(title=self._title, title_justify="left", caption_justify="left")
+        table.caption = "loss, accuracy, AUC: oracle values on all sites' test persons; only a simulation has them"
+        for name in COLUMNS:
+            table.add_column(name, justify="right")
+        for row in self._rows:
+            table.add_row(*row)
+        return Group(table, Text(self._note, style="dim")) if self._note else table
+
+
+def comparison_table(result: Result) -> Table:
+    """The run beside everything it is compared with."""
+    table = Table(title="Compared on the same test persons (oracle values)", title_justify="left")
+    table.add_column("model")
+    for name in ("loss", "accuracy", "AUC"):
+        table.add_column(name, justify="right")
+    for row in comparison_rows(result):
+        table.add_row(*_cells(row), style="bold green" if row.own else None)
+    return table
+
+
+def summary(result: Result) -> str:
+    """The honest sentence."""
+    return verdict(result)
+
+
+def _cells(row: Row) -> tuple[str, str, str, str]:
+    return row.name, number(row.scores.loss), number(row.scores.accuracy), number(row.scores.auc)

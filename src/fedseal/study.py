@@ -1,0 +1,223 @@
+"""A study: a folder with a `pyproject.toml` (a Flower app's, plus a `[tool.fedseal]` contract) and a `task.py`.
+
+The contract says what will run and under which plan, before anything runs; it is what sites are shown and what a
+report repeats.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from fedseal.config import Frozen, read_toml, validate
+from fedseal.errors import ConfigError
+
+# What running a study's own top-level code commonly raises; it is the operator's file, so the operator is told.
+_IMPORT_FAILURES = (
+    ImportError,
+    SyntaxError,
+    NameError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    OSError,
+    RuntimeError,
+)
+
+TASK_METHODS = ("model", "data", "loss", "metrics")
+
+
+class Training(Frozen):
+    """What sites do in a round, and what the server does with the mean.
+
+    ``update_range`` bounds the L2 norm of one site's update; a longer one is scaled down. Under plan ``local``,
+    ``sample_rate`` is the probability with which a person is drawn into a step, and ``local_steps`` the number of
+    noisy steps a round.
+    """
+
+    rounds: int = Field(ge=1, le=10_000)
+    local_steps: int = Field(default=5, ge=1, le=100_000)
+    sample_rate: float = Field(default=0.1, gt=0, le=1)
+    learning_rate: float = Field(gt=0)
+    strategy: Literal["fedavg", "fedadam"] = "fedavg"
+    server_learning_rate: float = Field(default=0.1, gt=0)
+    update_range: float = Field(default=100.0, gt=0)
+
+
+class Privacy(Frozen):
+    """The promise to every person whose data is trained on."""
+
+    plan: Literal["none", "local"] = "local"
+    epsilon: float = Field(default=3.0, gt=0, le=1000)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    clip_norm: float = Field(default=1.0, gt=0)
+    retries: int = Field(default=1, ge=0, le=1000)
+
+
+class Cohort(Frozen):
+    """Who takes part.
+
+    ``colluders`` is how many sites may work with the server without learning anything; ``minimum`` how many sites a
+    sum is over at least; ``largest_site`` a public upper bound on the number of training persons of one site.
+    """
+
+    minimum: int = Field(default=3, ge=2, le=256)
+    colluders: int = Field(default=0, ge=0, le=254)
+    largest_site: int = Field(default=1_000_000, ge=1)
+
+
+class Normalisation(Frozen):
+    """How features are brought to one scale: by the task itself, or by the federation's own mean and deviation.
+
+    ``low`` and ``high`` are public ranges, one pair for each feature; ``budget_share`` is the part of the privacy
+    budget that the mean and deviation may cost, ``clip_norm`` the bound on one person's row of scaled values and
+    their squares.
+    """
+
+    kind: Literal["task", "federated"] = "task"
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    budget_share: float = Field(default=0.15, gt=0, lt=1)
+    clip_norm: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "Normalisation":
+        if self.kind == "federated" and (not self.low or len(self.low) != len(self.high)):
+            raise ValueError("federated normalisation needs low and high, one number for each feature")
+        if any(a >= b for a, b in zip(self.low, self.high, strict=False)):
+            raise ValueError("each low has to be below its high")
+        return self
+
+
+class SimulationDefaults(Frozen):
+    """How a simulation spreads a population over sites. Ignored everywhere else.
+
+    ``population`` names a function of task.py that returns one table; ``label`` is its column of classes;
+    ``label_skew`` is the concentration of the Dirichlet distribution over classes (small is skewed),
+    ``quantity_skew`` that over sizes.
+    """
+
+    population: str | None = None
+    sites: int = Field(default=8, ge=2, le=256)
+    seed: int = Field(default=1, ge=0, lt=2**63)
+    label: str | None = None
+    person: str | None = None
+    label_skew: float = Field(default=1.0, gt=0)
+    quantity_skew: float = Field(default=10.0, gt=0)
+    smallest_site: int = Field(default=10, ge=1)
+
+
+class Contract(Frozen):
+    """The table `[tool.fedseal]`."""
+
+    version: Literal[1]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    title: str = ""
+    task: str = Field(default="task:Task", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    training: Training
+    privacy: Privacy = Privacy()
+    cohort: Cohort = Cohort()
+    normalisation: Normalisation = Normalisation()
+    simulation: SimulationDefaults = SimulationDefaults()
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study's folder and contract."""
+
+    folder: Path
+    contract: Contract
+
+
+def load_study(folder: Path) -> Study:
+    """Read a study's contract.
+
+    Raises:
+        ConfigError: the folder, its pyproject.toml or the contract is missing or wrong; says what and where.
+    """
+    path = folder / "pyproject.toml"
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder", next_step="Make a study with: fedseal new MY-STUDY")
+    tables, text = read_toml(path)
+    contract = tables.get("tool", {}).get("fedseal")
+    if contract is None:
+        raise ConfigError(f"{path} has no table [tool.fedseal]", next_step="Make a study with: fedseal new MY-STUDY")
+    return Study(folder, validate(Contract, contract, text=text, source=str(path), where=("tool", "fedseal")))
+
+
+def load_task(reference: str, folder: object = None) -> object:
+    """The task object behind ``module:Name``.
+
+    Args:
+        reference: module and class or object; a class is called without arguments.
+        folder: the study's folder (a string or path); None looks the module up on the import path, where Flower puts
+            a shipped app.
+
+    Raises:
+        ConfigError: it cannot be imported or is no task.
+    """
+    found = load_object(reference, folder)
+    task = found() if isinstance(found, type) else found
+    missing = [m for m in TASK_METHODS if not callable(getattr(task, m, None))]
+    if missing:
+        raise ConfigError(
+            f"{reference} has no method {', '.join(missing)}",
+            next_step="A task has the methods model, data, loss and metrics; see docs/studies.md.",
+        )
+    return task
+
+
+def load_object(reference: str, folder: object = None) -> object:
+    """Whatever ``module:name`` names; ConfigError if it cannot be imported."""
+    module_name, _, name = reference.partition(":")
+    try:
+        module = importlib.import_module(module_name) if folder is None else _load_file(Path(str(folder)), module_name)
+    except _IMPORT_FAILURES as error:
+        raise ConfigError(
+            f"{module_name}.py cannot be imported: {type(error).__name__}: {error}",
+            next_step="Run it with python to see the whole error.",
+        ) from error
+    if not hasattr(module, name):
+        raise ConfigError(f"{module_name}.py defines no {name!r}")
+    found: object = getattr(module, name)
+    return found
+
+
+def _load_file(folder: Path, module_name: str) -> ModuleType:
+    """Import a study's module under a name of its own, so that two studies in one process do not meet."""
+    path = (folder / (module_name.replace(".", "/") + ".py")).resolve()
+    unique = f"fedseal_study_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    if unique in sys.modules:
+        return sys.modules[unique]
+    spec = importlib.util.spec_from_file_location(unique, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module
+    try:
+        with _importable(folder):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[unique]
+        raise
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let the module import its neighbours while it is loaded."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

@@ -1,0 +1,149 @@
+"""The legal pairs are data. Every pair that is not in the table is refused and changes nothing."""
+
+import copy
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from support.rounds import Cohort, make_cohort
+
+from fedseal.errors import PeerError
+from fedseal.privacy.receipt import Receipt
+from fedseal.privacy.secagg import client, server
+from fedseal.privacy.secagg.client_states import (
+    Advertised,
+    Confirmed,
+    Done,
+    Idle,
+    MaskedOut,
+    Ready,
+    Shared,
+    Vector,
+)
+from fedseal.privacy.secagg.header import AdvertiseRequest
+from fedseal.privacy.secagg.masks import MaskedSum
+from fedseal.privacy.secagg.messages import (
+    ConsistencyRequest,
+    MaskRequest,
+    Refusal,
+    ShareReply,
+    ShareRequest,
+    Signed,
+    Stage,
+    UnmaskRequest,
+)
+from fedseal.privacy.secagg.server_states import (
+    Aborted,
+    Advertising,
+    Confirming,
+    Finished,
+    MaskedReply,
+    Masking,
+    Sharing,
+    Unmasking,
+)
+
+CLIENT_STATES = (Idle, Advertised, Shared, Ready, MaskedOut, Confirmed, Done)
+CLIENT_EVENTS = (AdvertiseRequest, ShareRequest, MaskRequest, Vector, ConsistencyRequest, UnmaskRequest)
+SERVER_STATES = (Advertising, Sharing, Masking, Confirming, Unmasking, Finished, Aborted)
+SERVER_REPLIES = (Signed, ShareReply, MaskedReply)
+
+
+@pytest.fixture(scope="module")
+def walked() -> dict[Any, Any]:
+    """Site 1 in every state, every event it met, the server in every state, and every reply it got, from one real
+    round.
+    """
+    found: dict[Any, Any] = {Idle: Idle(1)}
+    cohort = make_cohort(3, 4)
+
+    def on_request(stage: Stage, site: int, request: Any) -> Any:
+        if site == 1:
+            found[type(request)] = request
+            if stage is Stage.MASK:
+                ready = client.step(cohort.sites[1], cohort.states[1], request).state
+                found[Ready] = ready
+                receipt = Receipt(cohort.header.digest(), cohort.header.plan, 1)
+                found[Vector] = Vector(cohort.vector(1), receipt)
+        return request
+
+    def on_reply(stage: Stage, site: int, reply: Any) -> Any:
+        if site == 1:
+            found.setdefault(type(cohort.states[1]), cohort.states[1])
+            found.setdefault(("reply", stage), reply)
+        return reply
+
+    cohort.request_hook, cohort.reply_hook = on_request, on_reply
+    step = server.open_round(cohort.header, cohort.roster, cohort_server_key())
+    while not isinstance(step.state, Finished):
+        found[type(step.state)] = copy.deepcopy(step.state)
+        step = server.close(cohort.collect(step))
+    found[Finished] = step.state
+    found[Aborted] = make_cohort(3, 4, silent={Stage.SHARE: {1, 2}}).run()
+    found[Signed] = found["reply", Stage.ADVERTISE]
+    found[ShareReply], found[MaskedReply] = found["reply", Stage.SHARE], found["reply", Stage.MASK]
+    found[Cohort] = cohort
+    return found
+
+
+def cohort_server_key() -> Any:
+    from support.keys import SERVER
+
+    return SERVER
+
+
+def test_the_client_table_names_every_state_and_event_once() -> None:
+    assert {s for s, _ in client.TRANSITIONS} == set(CLIENT_STATES) - {Done}
+    assert {e for _, e in client.TRANSITIONS} == set(CLIENT_EVENTS)
+    assert len(client.TRANSITIONS) == len(CLIENT_EVENTS)
+
+
+@pytest.mark.parametrize(
+    ("state", "event"), [p for p in product(CLIENT_STATES, CLIENT_EVENTS) if p not in client.TRANSITIONS]
+)
+def test_a_site_refuses_every_pair_outside_the_table(walked: dict[Any, Any], state: Any, event: Any) -> None:
+    site, before = walked[Cohort].sites[1], copy.deepcopy(walked[state])
+    with pytest.raises(PeerError, match="cannot follow"):
+        client.step(site, walked[state], walked[event])
+    assert walked[state] == before
+
+
+def test_a_site_takes_every_pair_in_the_table(walked: dict[Any, Any]) -> None:
+    for state, event in client.TRANSITIONS:
+        arrived = walked[event]
+        if event is Vector:
+            arrived = Vector(copy.deepcopy(arrived.update), arrived.receipt)
+        client.step(walked[Cohort].sites[1], walked[state], arrived)
+
+
+@pytest.mark.parametrize(
+    ("state", "reply"), [p for p in product(SERVER_STATES, SERVER_REPLIES) if p not in server.RECEIVES]
+)
+def test_the_server_refuses_every_pair_outside_the_table(walked: dict[Any, Any], state: Any, reply: Any) -> None:
+    before = _picture(walked[state])
+    with pytest.raises(PeerError, match="cannot be received"):
+        server.receive(walked[state], 1, walked[reply])
+    assert _picture(walked[state]) == before
+
+
+@pytest.mark.parametrize("state", [Finished, Aborted])
+def test_a_round_that_is_over_takes_nothing_more(walked: dict[Any, Any], state: Any) -> None:
+    with pytest.raises(PeerError, match="no stage to close"):
+        server.close(walked[state])
+    with pytest.raises(PeerError, match="not asked"):
+        server.receive(walked[state], 1, Refusal(2, None))
+
+
+@pytest.mark.parametrize("state", [Advertising, Sharing, Masking, Confirming, Unmasking])
+def test_a_second_answer_or_refusal_at_one_stage_is_refused(walked: dict[Any, Any], state: Any) -> None:
+    asked = server.receive(walked[state], 1, Refusal(2, None))
+    with pytest.raises(PeerError, match="second answer"):
+        server.receive(asked, 1, Refusal(2, None))
+
+
+def _picture(state: Any) -> str:
+    """A state as text, with the running sum's words."""
+    total = getattr(state, "total", None)
+    words = np.array2string(total._total) if isinstance(total, MaskedSum) else ""
+    return repr(state) + words

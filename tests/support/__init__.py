@@ -1,0 +1,1 @@
+"""What several tests share: keys that do not change, and rounds that can be scripted."""
