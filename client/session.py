@@ -7,7 +7,7 @@ Training happens outside a transaction: a crash there leaves the site as if the 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from flwr.app import ConfigRecord, Message
@@ -161,7 +161,7 @@ class Session:
             if (header.run, header.plan) not in ledger.reservations:
                 _, entry = ledger.reserve(header.run, plan)
                 transaction.append(kind.population.value, entry)
-            step = client.step(self._site(transaction), Idle(transaction.ledger_counter()), request)
+            step = client.step(self._site(transaction), Idle(transaction.charges()), request)
             transaction.put_run(record)
             return self._keep(transaction, header, Stage.ADVERTISE, raw, step)
 
@@ -173,9 +173,7 @@ class Session:
                 return stored
             state = transaction.state(request.header_hash)
             step = client.step(self._site(transaction), _known(state), request)
-            if isinstance(request, ShareRequest):
-                counters = {a.site: decode(a.payload, Advertisement).ledger_counter for a in request.advertisements}
-                transaction.put_counters(counters)
+            transaction.put_counters(_counters(request, transaction.known_counters()))
             return self._keep(transaction, _header(state), stage, raw, step)
 
     def _mask(self, raw: bytes, request: MaskRequest, message: Message, call_app: AppCall) -> Answer:
@@ -284,6 +282,22 @@ def _decode_request(raw: bytes) -> AdvertiseRequest | LaterRequest | ControlMess
         return decode(raw, *kinds)
     except DecodeError as error:
         raise PeerError(f"a request that cannot be read: {error.message}", peer="server") from None
+
+
+def _counters(request: LaterRequest, known: Mapping[int, int]) -> dict[int, int]:
+    """What an accepted request proves about how often peers were charged.
+
+    An advertisement states it; a confirmation proves one charge more, because a site confirms only after it has sent
+    its masked vector, and it sends that only after it was charged. So a ledger that loses even its last charge is
+    behind what the peers know.
+    """
+    match request:
+        case ShareRequest():
+            return {a.site: decode(a.payload, Advertisement).ledger_counter for a in request.advertisements}
+        case UnmaskRequest():
+            return {c.site: known.get(c.site, 0) + 1 for c in request.confirmations}
+        case _:
+            return {}
 
 
 def _kind(header: Header, message: Message) -> ReleaseKind:

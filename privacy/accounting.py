@@ -21,10 +21,14 @@ from fedseal.errors import ConfigError
 # Orders a ledger may be opened at: dense where plans for epsilon 0.5 to 10 have their optimum.
 ORDERS: tuple[float, ...] = tuple(
     [1 + x / 20 for x in range(2, 100)]
-    + [6 + x / 4 for x in range(57)]
+    + [6 + x / 10 for x in range(40)]
+    + [10 + x / 4 for x in range(41)]
     + [20.0 + x for x in range(1, 45)]
     + [128.0, 256.0]
 )
+
+# Ledgers count Rényi divergence in whole units of this.
+COST_UNIT = 1e-12
 
 _LARGEST_NOISE = 2.0**20
 
@@ -44,9 +48,15 @@ def _quietly() -> Iterator[None]:
 
 
 def rdp_at(event: dp_accounting.DpEvent, order: float) -> float:
-    """The Rényi divergence bound of ``event`` at one order; infinite for a release without protection."""
+    """The Rényi divergence bound of ``event`` at one order; infinite for a release without protection, and for one
+    whose bound cannot be computed.
+    """
     accountant = rdp.RdpAccountant([order])
-    accountant.compose(event)
+    try:
+        with _quietly():
+            accountant.compose(event)
+    except (ArithmeticError, ValueError):
+        return math.inf
     return float(accountant.rdp[0])
 
 
@@ -101,7 +111,12 @@ class Calibration:
 
 
 def calibrate(
-    event_of: Callable[[float], dp_accounting.DpEvent], *, epsilon: float, delta: float, share: float = 1.0
+    event_of: Callable[[float], dp_accounting.DpEvent],
+    *,
+    epsilon: float,
+    delta: float,
+    charges: int,
+    share: float = 1.0,
 ) -> Calibration:
     """The smallest noise multiplier, to 0.01 %, whose event takes at most a share of a ledger of (epsilon, delta).
 
@@ -109,6 +124,7 @@ def calibrate(
         event_of: the event for a noise multiplier; more noise has to cost less.
         epsilon: the ledger's.
         delta: the ledger's.
+        charges: into how many charges the event is split; the ledger rounds each up.
         share: the part of the budget, at the order that suits the event best, that the event may take.
 
     Raises:
@@ -117,14 +133,20 @@ def calibrate(
     if not (epsilon > 0 and 0 < delta < 1 and 0 < share <= 1):
         raise ConfigError("expected epsilon > 0, 0 < delta < 1 and 0 < share <= 1")
     orders = [order for order in ORDERS if rdp_budget(epsilon, delta, order) > 0]
+    impossible = ConfigError(
+        f"no noise makes this plan fit epsilon {epsilon:g} at delta {delta:g}",
+        next_step="Raise epsilon, or plan fewer rounds or local steps.",
+    )
+    if not orders:
+        raise impossible
+    margin = charges * COST_UNIT + 1e-9
 
     def slack(noise: float) -> tuple[float, float]:
         """How much of the share is left over at the best order, and that order."""
         accountant = rdp.RdpAccountant(orders)
         with _quietly():
             accountant.compose(event_of(noise))
-        # The margin covers the ledger rounding every cost up to 10^-12.
-        left = [share * rdp_budget(epsilon, delta, a) - r - 1e-9 for a, r in zip(orders, accountant.rdp, strict=True)]
+        left = [share * rdp_budget(epsilon, delta, a) - r - margin for a, r in zip(orders, accountant.rdp, strict=True)]
         best = max(range(len(orders)), key=left.__getitem__)
         return left[best], orders[best]
 
@@ -132,10 +154,7 @@ def calibrate(
     while slack(high)[0] < 0:
         low, high = high, high * 2
         if high > _LARGEST_NOISE:
-            raise ConfigError(
-                f"no noise makes this plan fit epsilon {epsilon:g} at delta {delta:g}",
-                next_step="Raise epsilon, or plan fewer rounds or local steps.",
-            )
+            raise impossible
     while high / low > 1.0001:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if slack(middle)[0] >= 0 else (middle, high)

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import Annotated, ClassVar, TypeAlias
 
@@ -23,10 +24,13 @@ from fedseal.privacy import accounting
 from fedseal.privacy.plan import NoPrivacy, PlanKind, PrivacyPlan, decode_plan, encode_plan
 from fedseal.privacy.receipt import Receipt
 from fedseal.privacy.secagg.keys import DOMAIN, SigningKey, verify
-from fedseal.wire import F64, U8, U32, U64, Blob, Bytes16, Bytes32, Bytes64, Str, decode, encode
+from fedseal.wire import F64, U8, U32, U64, Blob, Bytes16, Bytes32, Bytes64, DecodeError, Str, decode, encode
 
 UNITS = 10**12
+UNAFFORDABLE = 1 << 62
+LARGEST_EPSILON = 1000.0
 GENESIS = bytes(32)
+DAMAGED = "The ledger's file was changed from outside, or is damaged. Restore it, and compare its counter with the other sites."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,8 @@ def open_terms(population: str, *, epsilon: float, delta: float, order: float) -
     Raises:
         ConfigError: out of range, or the order leaves nothing of the budget.
     """
-    if not (epsilon > 0 and 0 < delta < 1 and order > 1):
-        raise ConfigError("expected epsilon > 0, 0 < delta < 1 and order > 1")
+    if not (0 < epsilon <= LARGEST_EPSILON and 0 < delta < 1 and 1 < order < math.inf):
+        raise ConfigError(f"expected 0 < epsilon <= {LARGEST_EPSILON:g}, 0 < delta < 1 and a finite order above 1")
     terms = Terms(population, "person", "add-or-remove-one", float(epsilon), float(delta), float(order))
     if terms.budget <= 0:
         raise ConfigError(
@@ -114,13 +118,12 @@ class SignedEntry:
 
     def open(self, public_key: bytes) -> Entry:
         """The entry, if its site signed it; LocalError otherwise: the file was changed by other hands."""
-        entry = decode(self.entry, Entry)
+        try:
+            entry = decode(self.entry, Entry)
+        except DecodeError as error:
+            raise LocalError(f"a ledger entry cannot be read: {error.message}", next_step=DAMAGED) from None
         if not verify(public_key, self.signature, entry.signed_message()):
-            raise LocalError(
-                "a ledger entry is not signed by this site",
-                next_step="The ledger's file was changed from outside. Restore it, and compare its counter with the "
-                "other sites.",
-            )
+            raise LocalError("a ledger entry is not signed by this site", next_step=DAMAGED)
         return entry
 
 
@@ -251,6 +254,7 @@ def open_ledger(terms: Terms) -> tuple[Ledger, Entry]:
     return Ledger(terms, entry, {}), entry
 
 
+@lru_cache(maxsize=256)
 def cost(plan: PrivacyPlan, order: float) -> int:
     """What one release of ``plan`` costs at ``order``, in units of 10^-12, rounded up.
 
@@ -259,7 +263,9 @@ def cost(plan: PrivacyPlan, order: float) -> int:
     """
     if isinstance(plan, NoPrivacy):
         return 0
-    return math.ceil(accounting.rdp_at(plan.event(1), order) * UNITS)
+    divergence = accounting.rdp_at(plan.event(1), order)
+    # No budget is as large as this, so an unbounded or absurd plan is one that no ledger affords.
+    return math.ceil(divergence * UNITS) if divergence < UNAFFORDABLE / UNITS else UNAFFORDABLE
 
 
 def sign_entry(entry: Entry, key: SigningKey) -> SignedEntry:
@@ -272,8 +278,10 @@ def reservations(entries: Iterable[Entry]) -> dict[Reservation, int]:
     left: dict[Reservation, int] = {}
     for entry in entries:
         key = (entry.run, entry.plan)
-        match EntryKind(entry.kind):
+        match entry.kind:
             case EntryKind.RESERVE:
+                if key in left:
+                    raise LocalError("a run set the same plan's cost aside twice")
                 left[key] = entry.amount
             case EntryKind.CHARGE:
                 left[key] = left.get(key, 0) - entry.amount
@@ -299,23 +307,19 @@ def check_chain(terms: Terms, entries: list[Entry]) -> Ledger:
         raise LocalError("the ledger does not begin with its opening entry")
     for before, entry in pairwise(entries):
         # What each kind of entry adds to the totals (charged, reserved), in units of its amount.
-        moves = {EntryKind.RESERVE: (0, 1), EntryKind.CHARGE: (1, -1), EntryKind.RELEASE: (0, -1)}
-        charged, reserved = moves.get(EntryKind(entry.kind), (-1, -1))
+        moves = {int(EntryKind.RESERVE): (0, 1), int(EntryKind.CHARGE): (1, -1), int(EntryKind.RELEASE): (0, -1)}
+        charged, reserved = moves.get(entry.kind, (0, 0))
         consistent = (
             entry.counter == before.counter + 1
             and entry.previous == before.digest()
             and entry.terms == first.terms
-            and entry.kind != EntryKind.OPEN
+            and entry.kind in moves
             and entry.charged == before.charged + charged * entry.amount
             and entry.reserved == before.reserved + reserved * entry.amount
             and entry.charged + entry.reserved <= terms.budget
         )
         if not consistent:
-            raise LocalError(
-                f"ledger entry {entry.counter} does not follow from the one before",
-                next_step="The ledger's file was changed from outside, or is damaged. Restore it, and compare its "
-                "counter with the other sites.",
-            )
+            raise LocalError(f"ledger entry {entry.counter} does not follow from the one before", next_step=DAMAGED)
     return Ledger(terms, entries[-1], reservations(entries))
 
 

@@ -7,6 +7,7 @@ promise.
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from fedseal.privacy import accounting
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PrivacyPlan
@@ -26,6 +27,7 @@ class RunPlans:
     order: float
 
 
+@lru_cache(maxsize=64)
 def plan_run(contract: Contract) -> RunPlans:
     """The plans that keep a contract's promise.
 
@@ -50,6 +52,7 @@ def plan_run(contract: Contract) -> RunPlans:
         lambda z: replace(noiseless, noise_multiplier=z).event(noiseless.attempts),
         epsilon=privacy.epsilon,
         delta=privacy.delta,
+        charges=noiseless.attempts,
         share=1.0 - share,
     )
     update = replace(noiseless, noise_multiplier=found.noise_multiplier)
@@ -62,7 +65,7 @@ def _moments_plan(contract: Contract, order: float, share: float) -> LocalGaussi
     """A single Gaussian release has a closed form: its Rényi divergence is order / (2 z^2)."""
     privacy, normalisation = contract.privacy, contract.normalisation
     attempts = 1 + privacy.retries
-    budget = share * accounting.rdp_budget(privacy.epsilon, privacy.delta, order) - 1e-9
+    budget = share * accounting.rdp_budget(privacy.epsilon, privacy.delta, order) - attempts * accounting.COST_UNIT
     # Rows of (u, u^2) with u in [-1, 1] have norms up to sqrt(2 k); most are much shorter.
     clip = normalisation.clip_norm or math.sqrt(len(normalisation.low))
     return LocalGaussian(

@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedseal.errors import LocalError
+from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.secagg.masks import RingVector, ring_dtype
 from fedseal.wire import F64, U8, U32, Bool, Str
@@ -63,8 +63,8 @@ class Segment:
             raise ValueError("a segment needs a name and at least one coordinate")
         if not self.low < self.high or not self.scale > 0:
             raise ValueError("a segment needs low < high and a positive scale")
-        if self.scale * max(abs(self.low), abs(self.high)) > LARGEST_LEVEL:
-            raise ValueError("a segment is finer than doubles can count")
+        if not 1 <= self.scale * max(abs(self.low), abs(self.high)) <= LARGEST_LEVEL:
+            raise ValueError("a segment has less than one level, or is finer than doubles can count")
 
     @property
     def levels(self) -> int:
@@ -137,7 +137,13 @@ def levels_for(sites: int, ring_bits: int) -> int:
 def ranged_segment(
     name: str, length: int, low: float, high: float, *, sites: int, ring_bits: int, weighted: bool
 ) -> Segment:
-    """A segment as fine as the ring allows for ``sites`` sites."""
+    """A segment as fine as the ring allows for ``sites`` sites.
+
+    Raises:
+        ConfigError: the range is empty or not finite.
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ConfigError(f"the range of {name!r} has to be finite, with its low end below its high end")
     # One level of slack absorbs the ceil in Segment.levels when scale * bound is not an integer.
     scale = (levels_for(sites, ring_bits) - 1) / max(abs(low), abs(high))
     return Segment(name, length, float(low), float(high), scale, weighted)
@@ -149,11 +155,14 @@ def weight_segment(key: str, largest: int, *, sites: int, ring_bits: int) -> Seg
     ``key`` is the name under which a task reports its number of examples.
 
     Raises:
-        LocalError: ``largest`` is too large for the ring.
+        ConfigError: ``largest`` is below 1, or too large for the ring.
     """
+    if not 1 <= largest <= levels_for(sites, ring_bits):
+        raise ConfigError(
+            f"{largest} examples a site do not fit {ring_bits} bits for {sites} sites",
+            next_step="Give a largest number of examples of at least 1, or use ring_bits=64.",
+        )
     scale = levels_for(sites, ring_bits) // largest
-    if scale < 1:
-        raise LocalError(f"{largest} examples a site do not fit {ring_bits} bits for {sites} sites; use ring_bits=64")
     return Segment(WEIGHT_PREFIX + key, 1, 0.0, float(largest), float(scale), False)
 
 
@@ -219,8 +228,9 @@ def _round_into(out: RingVector, values: Real, segment: Segment, rounding: Round
     for start in range(0, len(values), CHUNK):
         scaled = values[start : start + CHUNK] * segment.scale
         if rounding is Rounding.STOCHASTIC:
-            scaled += stream.uniform32(len(scaled))
-            np.floor(scaled, out=scaled)
+            # Compared, not added: a sum of doubles would round by itself, and a whole number must stay one.
+            below = np.floor(scaled)
+            scaled = below + (stream.uniform32(len(scaled)) < scaled - below)
         else:
             np.rint(scaled, out=scaled)
         np.clip(scaled, low, high, out=scaled)
@@ -243,7 +253,8 @@ class IntegerSum:
     @property
     def weight(self) -> float:
         """The sum of the weights, in examples; exact while it stays below 2^53."""
-        return float(self.real(self.layout.weight.name)[0])
+        segment = self.layout.weight
+        return int(_signed(self.vector[self.layout.offsets()[segment.name]])[0]) / int(segment.scale)
 
 
 class SumRangeError(LocalError):

@@ -5,6 +5,7 @@ a ledger of its own), which Flower message carries it, which plans may protect i
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -55,8 +56,8 @@ class MetricRange:
     length: int = 1
 
     def __post_init__(self) -> None:
-        if not self.low < self.high or self.length < 1:
-            raise ConfigError("a metric's range needs low < high and a length of at least 1")
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high) or self.length < 1:
+            raise ConfigError("a metric's range needs finite numbers, low < high, and a length of at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,14 @@ def check_layout(kind: ReleaseKind, plan: PlanKind, layout: Layout) -> None:
         raise PeerError(f"a layout that is not that of release {kind.name!r}", peer="server")
     if metrics and plan is not PlanKind.NONE:
         raise PeerError("metrics of persons beside a private release", peer="server")
-    weighted = {name: name == VALUES or name in metrics for name in names}
-    if any(s.weighted != weighted[s.name] for s in layout.segments):
+    if not all(_well_formed(segment, segment.name in metrics) for segment in layout.segments):
         raise PeerError(f"a layout that is not that of release {kind.name!r}", peer="server")
+
+
+def _well_formed(segment: Segment, metric: bool) -> bool:
+    """Whether a segment has the length, range and weighting that its name stands for."""
+    if segment.name.startswith(WEIGHT_PREFIX):
+        return segment.length == 1 and not segment.weighted and segment.low == 0.0 and segment.scale.is_integer()
+    if segment.name == CLIPPED:
+        return segment.length == 1 and not segment.weighted and (segment.low, segment.high) == (0.0, 1.0)
+    return segment.weighted and (metric or segment.low == -segment.high)

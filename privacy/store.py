@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Row,
     String,
     Table,
     create_engine,
@@ -35,12 +37,14 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.ledger import (
+    DAMAGED,
     Entry,
+    EntryKind,
     Ledger,
     SignedEntry,
     Terms,
@@ -56,7 +60,7 @@ from fedseal.privacy.secagg.client_states import STORED_STATES, StoredState
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secagg.masks import RingVector, vector_from_bytes
 from fedseal.privacy.secret import Secret
-from fedseal.wire import decode, encode
+from fedseal.wire import DecodeError, decode, encode
 
 FORMAT = 1
 
@@ -69,6 +73,7 @@ _entries = Table(
     Column("population", String, primary_key=True),
     Column("counter", Integer, primary_key=True),
     Column("run", LargeBinary, index=True),
+    Column("kind", Integer, index=True),
     Column("entry", LargeBinary),
 )
 _runs = Table(
@@ -198,11 +203,7 @@ class SiteStore:
             )
             for terms in enrolment.terms:
                 connection.execute(insert(_terms).values(population=terms.population, terms=encode(terms)))
-                opening = open_ledger(terms)[1]
-                signed = encode(sign_entry(opening, enrolment.key))
-                connection.execute(
-                    insert(_entries).values(population=terms.population, counter=1, run=opening.run, entry=signed)
-                )
+                _insert_entry(connection, terms.population, open_ledger(terms)[1], enrolment.key)
         return cls.open(path)
 
     @classmethod
@@ -221,19 +222,21 @@ class SiteStore:
         try:
             with engine.begin() as connection:
                 meta = {row.key: row.value for row in connection.execute(select(_meta))}
-        except OperationalError:
+        except DatabaseError:
             raise ConfigError(f"{path} is not a site store") from None
         if meta.get("format") != str(FORMAT).encode():
             raise ConfigError(f"{path} has another format than {FORMAT}", next_step="Use the fedseal that made it.")
         number = int(meta["number"])
         roster = open_roster(decode(meta["roster"], SignedRoster), pinned=meta["pinned"])
         entry = roster.entry(number)
-        if entry is None or roster.simulated != (meta["seed"] is not None):
+        key = SigningKey(Secret(meta["key"]))
+        seeded = meta["seed"] is not None
+        if entry is None or entry.signing_key != key.public or roster.simulated != seeded:
             raise ConfigError(f"{path} contradicts its own roster")
         identity = Identity(
             number=number,
             name=entry.name,
-            key=SigningKey(Secret(meta["key"])),
+            key=key,
             roster=roster,
             policy=meta["policy"].decode("utf-8"),
             seed=None if meta["seed"] is None else int(meta["seed"]),
@@ -280,10 +283,8 @@ class Transaction:
 
     def entries(self, population: str) -> list[Entry]:
         """All entries, first to last, each checked against the site's signature."""
-        rows = self._connection.execute(
-            select(_entries.c.entry).where(_entries.c.population == population).order_by(_entries.c.counter)
-        ).scalars()
-        return [decode(row, SignedEntry).open(self._identity.key.public) for row in rows]
+        query = select(_entries).where(_entries.c.population == population).order_by(_entries.c.counter)
+        return [self._open(row) for row in self._connection.execute(query)]
 
     def ledger(self, population: str, run: bytes) -> Ledger:
         """Where a population's ledger stands, with the reservations of one run.
@@ -292,21 +293,30 @@ class Transaction:
         """
         own = _entries.c.population == population
         newest = select(func.max(_entries.c.counter)).where(own).scalar_subquery()
-        query = select(_entries.c.entry).where(own, (_entries.c.run == run) | (_entries.c.counter == newest))
-        rows = self._connection.execute(query.order_by(_entries.c.counter)).scalars()
-        entries = [decode(row, SignedEntry).open(self._identity.key.public) for row in rows]
+        query = select(_entries).where(own, (_entries.c.run == run) | (_entries.c.counter == newest))
+        entries = [self._open(row) for row in self._connection.execute(query.order_by(_entries.c.counter))]
         return Ledger(self.terms(population), entries[-1], reservations([e for e in entries if e.run == run]))
+
+    def _open(self, row: Row[Any]) -> Entry:
+        """The entry in a row, if the site signed it and the row's other columns repeat it."""
+        try:
+            entry = decode(row.entry, SignedEntry).open(self._identity.key.public)
+        except DecodeError as error:
+            raise LocalError(f"a ledger row cannot be read: {error.message}", next_step=DAMAGED) from None
+        if (row.counter, row.run, row.kind) != (entry.counter, entry.run, entry.kind):
+            raise LocalError("a ledger row contradicts its own entry", next_step=DAMAGED)
+        return entry
 
     def append(self, population: str, entry: Entry) -> None:
         """Sign and store the next entry of a ledger."""
-        signed = sign_entry(entry, self._identity.key)
-        self._connection.execute(
-            insert(_entries).values(population=population, counter=entry.counter, run=entry.run, entry=encode(signed))
-        )
+        _insert_entry(self._connection, population, entry, self._identity.key)
 
-    def ledger_counter(self) -> int:
-        """The number of entries of all ledgers: what this site advertises, and what a restored backup falls behind."""
-        return self._connection.execute(select(func.count()).select_from(_entries)).scalar_one()
+    def charges(self) -> int:
+        """How often this site was charged, over all its ledgers: what it advertises, and what a restored backup falls
+        behind.
+        """
+        query = select(func.count()).select_from(_entries).where(_entries.c.kind == int(EntryKind.CHARGE))
+        return self._connection.execute(query).scalar_one()
 
     def run(self, run: bytes) -> RunRecord:
         """Where a run stands; a new one if it was never seen."""
@@ -376,12 +386,20 @@ class Transaction:
         self._connection.execute(statement)
 
 
+def _insert_entry(connection: Connection, population: str, entry: Entry, key: SigningKey) -> None:
+    signed = encode(sign_entry(entry, key))
+    row = {"population": population, "counter": entry.counter, "run": entry.run, "kind": entry.kind, "entry": signed}
+    connection.execute(insert(_entries).values(row))
+
+
 def request_digest(raw: bytes) -> bytes:
     """The name under which an answered request is remembered."""
     return hashlib.sha256(raw).digest()
 
 
+@lru_cache(maxsize=256)
 def _engine(path: Path) -> Engine:
+    """How to connect. Holds no connection (NullPool), only statements that were compiled before."""
     engine = create_engine(f"sqlite+pysqlite:///{path}", poolclass=NullPool)
 
     def prepare(connection: sqlite3.Connection, _: Any) -> None:

@@ -14,7 +14,6 @@ from flwr.serverapp.strategy import FedAdam, FedAvg
 from pydantic import ValidationError
 
 from fedseal.errors import ConfigError
-from fedseal.privacy.plan import PlanKind
 from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.releases import MetricRange
@@ -166,8 +165,3 @@ def _normalise(sealed: SealedGrid, contract: Contract, plans: RunPlans) -> Momen
         return Moments(tuple(settings["feature-mean"]), tuple(settings["feature-deviation"]))
     ranges = contract.normalisation
     return federated_moments(sealed, low=ranges.low, high=ranges.high, plan=plans.moments)
-
-
-def is_private(plans: RunPlans) -> bool:
-    """Whether the run's updates are protected by noise."""
-    return plans.update.kind is not PlanKind.NONE

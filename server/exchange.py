@@ -61,14 +61,15 @@ def exchange(
     """
     start = clock()
     messages = [_message(node, parcel, message_type, group, traffic) for node, parcel in parcels.items()]
-    open_ids = set(grid.push_messages(messages))
+    # A dictionary keeps the order in which the nodes were asked; a set of strings has another one in every process.
+    open_ids = dict.fromkeys(grid.push_messages(messages))
     pause = FASTEST_POLL
     while open_ids:
         arrived = 0
         for reply in grid.pull_messages(list(open_ids)):
             if reply.metadata.reply_to_message_id not in open_ids:
                 continue
-            open_ids.discard(reply.metadata.reply_to_message_id)
+            del open_ids[reply.metadata.reply_to_message_id]
             arrived += 1
             if reply.has_content():
                 traffic.up += _size(reply.content)

@@ -105,7 +105,13 @@ class Sealing:
         """
         cohort = self._introduced(nodes, order)
         sequence = self._store.next_sequence(self.run)
+        needed = max(self._rules.minimum, self._rules.colluders + 2)
         for attempt in range(self._rules.retries + 1):
+            if len(cohort) < needed:
+                raise RoundAborted(
+                    f"{len(cohort)} sites can take part in round {order.fl_round}, {needed} are needed",
+                    next_step=_why(account),
+                )
             account.attempts += 1
             outcome = self._attempt(self._header(cohort, order, sequence, attempt), order, account)
             if isinstance(outcome, Finished):
@@ -173,11 +179,6 @@ class Sealing:
 
     def _header(self, cohort: list[int], order: Order, sequence: int, attempt: int) -> Header:
         n, m = len(cohort), self._rules.colluders
-        if n < max(self._rules.minimum, m + 2):
-            raise RoundAborted(
-                f"{n} sites can take part in round {order.fl_round}, {max(self._rules.minimum, m + 2)} are needed",
-                next_step="Look at why the others did not answer: each keeps the reason in its own store.",
-            )
         return Header(
             protocol=PROTOCOL,
             federation=self._identity.roster.federation,

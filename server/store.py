@@ -32,7 +32,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.sqlite import insert as upsert
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
 from fedseal.errors import ConfigError, LocalError
@@ -131,7 +131,7 @@ class ServerStore:
         try:
             with engine.begin() as connection:
                 meta = {row.key: row.value for row in connection.execute(select(_meta))}
-        except OperationalError:
+        except DatabaseError:
             raise ConfigError(f"{path} is not a server store") from None
         if meta.get("format") != str(FORMAT).encode():
             raise ConfigError(f"{path} has another format than {FORMAT}", next_step="Use the fedseal that made it.")

@@ -78,7 +78,7 @@ def comparison_rows(result: Result) -> list[Row]:
     found = result.baselines
     before = [
         Row("majority class", found.majority.global_, False, "the best constant answer"),
-        Row("each hospital alone", found.local.global_, False, "median of the sites' own models"),
+        Row("each site alone", found.local.global_, False, "median of the sites' own models"),
     ]
     after = [Row("all data pooled", found.pooled.global_, False, "what data protection forbids")]
     if private:
@@ -153,7 +153,7 @@ def _comparison(result: Result, rows: list[Row]) -> str:
     if result.final.global_.accuracy is None:
         return ""
     alone = [] if result.baselines is None else [s.accuracy for s in result.baselines.local.sites.values()]
-    dots = {"each hospital alone": [a for a in alone if a is not None]}
+    dots = {"each site alone": [a for a in alone if a is not None]}
     return figures.comparison([(r.name, r.scores.accuracy, r.own) for r in rows], dots, "Accuracy compared")
 
 

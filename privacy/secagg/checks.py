@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from fedseal.errors import PeerError
 from fedseal.privacy.roster import Roster
 from fedseal.privacy.secagg.header import AdvertiseRequest, Header, header_signed_by
-from fedseal.privacy.secagg.keys import Agreement, KeyAgreementError, commit
+from fedseal.privacy.secagg.keys import Agreement, KeyAgreementError, commit, is_canonical
 from fedseal.privacy.secagg.masks import RingVector
 from fedseal.privacy.secagg.messages import Advertisement, Signed, Stage
 from fedseal.wire import DecodeError, M, decode, encode
@@ -89,6 +89,9 @@ def check_advertisements(
     public = [key for a in keys.values() for key in (a.mask_key, a.channel_key)]
     if len(set(public)) != len(public):
         raise PeerError("two sites advertised the same key", peer="server")
+    for site, advertised in keys.items():
+        if not (is_canonical(advertised.mask_key) and is_canonical(advertised.channel_key)):
+            raise PeerError("a key with two encodings", peer="server", blamed=site)
     return keys
 
 

@@ -107,7 +107,7 @@ def step(site: Site, state: State, event: Event) -> Step:
             peer="server",
             next_step="The round was left as it was; the server has to open a new attempt.",
         )
-    return transition(site, state, event)
+    return transition.apply(site, state, event)
 
 
 def _advertise(site: Site, state: Idle, event: AdvertiseRequest) -> Step:
@@ -238,14 +238,22 @@ def _open_shares(site: Site, state: Confirmed, event: UnmaskRequest) -> Step:
     return Step(Done(state.session), message)
 
 
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """What an event does in a state, and the state it leads to."""
+
+    apply: Callable[[Site, Any, Any], Step]
+    to: type[State]
+
+
 # The whole protocol of a site. Every pair that is not here is refused; docs/protocol.md and the exhaustive test are
-# drawn from it. The functions' first parameters are narrower than State and Event, which only the key of the table
-# knows: hence Any.
-TRANSITIONS: Mapping[tuple[type[State], type[Event]], Callable[[Site, Any, Any], Step]] = {
-    (Idle, AdvertiseRequest): _advertise,
-    (Advertised, ShareRequest): _share,
-    (Shared, MaskRequest): _receive_shares,
-    (Ready, Vector): _mask,
-    (MaskedOut, ConsistencyRequest): _confirm,
-    (Confirmed, UnmaskRequest): _open_shares,
+# drawn from it. The functions' parameters are narrower than State and Event, which only the key of the table knows:
+# hence Any.
+TRANSITIONS: Mapping[tuple[type[State], type[Event]], Transition] = {
+    (Idle, AdvertiseRequest): Transition(_advertise, Advertised),
+    (Advertised, ShareRequest): Transition(_share, Shared),
+    (Shared, MaskRequest): Transition(_receive_shares, Ready),
+    (Ready, Vector): Transition(_mask, MaskedOut),
+    (MaskedOut, ConsistencyRequest): Transition(_confirm, Confirmed),
+    (Confirmed, UnmaskRequest): Transition(_open_shares, Done),
 }

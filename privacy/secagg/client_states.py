@@ -31,7 +31,7 @@ HeaderBytes = Annotated[bytes, Blob(1 << 16)]
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """Nothing has happened yet. ``ledger_counter`` is what this site will advertise."""
+    """Nothing has happened yet. ``ledger_counter``: how often this site was charged, which it will advertise."""
 
     ledger_counter: int
 

@@ -51,6 +51,8 @@ class Header:
     def __post_init__(self) -> None:
         if self.protocol != PROTOCOL or self.mask_generator != AES_256_CTR or self.graph != COMPLETE_GRAPH:
             raise ValueError("this build speaks fedseal/sa1 with AES-256-CTR masks on the complete graph")
+        if self.release_seq >= 1 << 63:
+            raise ValueError("a release number that no run reaches")
         if list(self.cohort) != sorted(set(self.cohort)):
             raise ValueError("the cohort is not in strictly increasing order")
         if not 2 <= len(self.cohort) <= 256 or not 0 <= self.colluders <= len(self.cohort) - 2:

@@ -73,6 +73,11 @@ def x25519_public(private: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
+def is_canonical(public: bytes) -> bool:
+    """Whether a public key is the one encoding of its point (RFC 7748, section 5, accepts others and reduces them)."""
+    return int.from_bytes(public, "little") < (1 << 255) - 19
+
+
 class Agreement:
     """One X25519 private key, parsed once for all the peers it meets in a round."""
 

@@ -10,7 +10,10 @@ from enum import IntEnum
 from typing import Annotated, ClassVar
 
 from fedseal.privacy.secagg.keys import SigningKey, signed_message, verify
-from fedseal.wire import U8, U32, U64, Blob, Bytes16, Bytes32, Bytes33, Bytes64, Message, encode
+from fedseal.privacy.secret import Secret
+from fedseal.wire import U8, U32, U64, Blob, Bytes16, Bytes32, Bytes33, Bytes64, Fixed, Message, encode
+
+Secret33 = Annotated[Secret, Fixed(33)]
 
 
 class Stage(IntEnum):
@@ -73,8 +76,8 @@ def sign(stage: Stage, site: int, header_hash: bytes, payload: Message, key: Sig
 
 @dataclass(frozen=True, slots=True)
 class Advertisement:
-    """ADVERTISE, payload: a site's two public keys for the round, the commitment to its own mask, and its ledger's
-    counter.
+    """ADVERTISE, payload: a site's two public keys for the round, the commitment to its own mask, and how often its
+    ledgers were charged.
     """
 
     TAG: ClassVar[int] = 20
@@ -83,6 +86,10 @@ class Advertisement:
     channel_key: Bytes32
     self_commitment: Bytes32
     ledger_counter: U64
+
+    def __post_init__(self) -> None:
+        if self.ledger_counter >= 1 << 63:
+            raise ValueError("a counter that no ledger reaches")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +152,9 @@ class SealedShares:
 
     TAG: ClassVar[int] = 25
 
-    self_share: Bytes33
+    self_share: Secret33
     self_salt: Bytes16
-    seed_share: Bytes33
+    seed_share: Secret33
     seed_salt: Bytes16
 
 

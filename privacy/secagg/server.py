@@ -49,6 +49,7 @@ from fedseal.privacy.secagg.server_states import (
     Advertising,
     Collecting,
     Confirming,
+    Finished,
     MaskedReply,
     Masking,
     Refused,
@@ -108,7 +109,7 @@ def close(state: State) -> Step:
     transition = CLOSES.get(type(state))
     if transition is None:
         raise PeerError(f"a round in state {type(state).__name__} has no stage to close", peer="server")
-    return transition(state)
+    return transition.apply(state)
 
 
 def stage_of(state: Collecting) -> Stage:
@@ -289,6 +290,15 @@ STAGES: Mapping[type[State], Stage] = {
     Unmasking: Stage.UNMASK,
 }
 
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What the end of a stage does, and the state it leads to where enough sites answered; to `Aborted` otherwise."""
+
+    apply: Callable[[Any], Step]
+    to: type[State]
+
+
 # The whole protocol of the server; refusals are taken in every collecting state. As in client.py, the key knows the
 # types.
 RECEIVES: Mapping[tuple[type[State], type[SiteReply]], Callable[[Any, int, Any], State]] = {
@@ -298,10 +308,10 @@ RECEIVES: Mapping[tuple[type[State], type[SiteReply]], Callable[[Any, int, Any],
     (Confirming, Signed): _receive_confirmation,
     (Unmasking, Signed): _receive_openings,
 }
-CLOSES: Mapping[type[State], Callable[[Any], Step]] = {
-    Advertising: _close_advertising,
-    Sharing: _close_sharing,
-    Masking: _close_masking,
-    Confirming: _close_confirming,
-    Unmasking: _close_unmasking,
+CLOSES: Mapping[type[State], Closing] = {
+    Advertising: Closing(_close_advertising, Sharing),
+    Sharing: Closing(_close_sharing, Masking),
+    Masking: Closing(_close_masking, Confirming),
+    Confirming: Closing(_close_confirming, Unmasking),
+    Unmasking: Closing(_close_unmasking, Finished),
 }

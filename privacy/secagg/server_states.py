@@ -145,10 +145,6 @@ class MaskedReply:
     vector: RingVector
 
 
-class CloseStage:
-    """The event that ends a stage: the deadline has passed or everyone has answered."""
-
-
 Collecting: TypeAlias = Advertising | Sharing | Masking | Confirming | Unmasking
 State: TypeAlias = Collecting | Finished | Aborted
 SiteReply: TypeAlias = Signed | ShareReply | MaskedReply | Refusal

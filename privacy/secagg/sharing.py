@@ -14,13 +14,15 @@ from fedseal.privacy.secagg.messages import (
     Delivery,
     Opening,
     SealedShares,
+    Secret33,
     SecretKind,
     ShareEntry,
     ShareHead,
     ShareReply,
 )
 from fedseal.privacy.secagg.shamir import RandomBytes, is_share
-from fedseal.wire import U32, Bytes16, Bytes33, DecodeError, decode, encode
+from fedseal.privacy.secret import Secret
+from fedseal.wire import U32, Bytes16, DecodeError, decode, encode
 
 SALT_LENGTH = 16
 
@@ -30,16 +32,16 @@ class HeldShares:
     """What a site holds of one dealer: a share of each of its two secrets."""
 
     dealer: U32
-    self_share: Bytes33
+    self_share: Secret33
     self_salt: Bytes16
-    seed_share: Bytes33
+    seed_share: Secret33
     seed_salt: Bytes16
 
     def opening(self, kind: SecretKind) -> Opening:
         """The share of one kind, ready to be sent."""
         if kind is SecretKind.SELF:
-            return Opening(self.dealer, int(kind), self.self_share, self.self_salt)
-        return Opening(self.dealer, int(kind), self.seed_share, self.seed_salt)
+            return Opening(self.dealer, int(kind), self.self_share.reveal(), self.self_salt)
+        return Opening(self.dealer, int(kind), self.seed_share.reveal(), self.seed_salt)
 
 
 class DeliveryError(ValueError):
@@ -80,7 +82,8 @@ def deal(
     """
     entries, own = [], None
     for receiver, self_share, seed_share in zip(receivers, self_shares, seed_shares, strict=True):
-        plain = SealedShares(self_share, random_bytes(SALT_LENGTH), seed_share, random_bytes(SALT_LENGTH))
+        salts = random_bytes(SALT_LENGTH), random_bytes(SALT_LENGTH)
+        plain = SealedShares(Secret(self_share), salts[0], Secret(seed_share), salts[1])
         if receiver == dealer:
             own = HeldShares(dealer, plain.self_share, plain.self_salt, plain.seed_share, plain.seed_salt)
             sealed = b""
@@ -90,8 +93,8 @@ def deal(
             ShareEntry(
                 receiver,
                 sealed,
-                share_commitment(session, dealer, receiver, SecretKind.SELF, plain.self_share, plain.self_salt),
-                share_commitment(session, dealer, receiver, SecretKind.MASK_SEED, plain.seed_share, plain.seed_salt),
+                share_commitment(session, dealer, receiver, SecretKind.SELF, self_share, salts[0]),
+                share_commitment(session, dealer, receiver, SecretKind.MASK_SEED, seed_share, salts[1]),
             )
         )
     if own is None:

@@ -64,7 +64,9 @@ def validate(model: type[F], table: Any, *, text: str, source: str, where: tuple
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=True)[0]
+        problems = error.errors(include_url=False)
+        # A key that is unknown explains one that is missing: it may be the same, misspelt.
+        problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     place = (*where, *(str(p) for p in problem["loc"]))
     name = ".".join(place) or "the file"
     line = line_of(text, place)
@@ -86,7 +88,7 @@ def line_of(text: str, place: tuple[str, ...]) -> int | None:
         table, key = place[: depth - 1], place[depth - 1]
         inside = not table
         for number, line in enumerate(lines, start=1):
-            header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line)
+            header = re.match(r"\s*\[{1,2}\s*([A-Za-z_\"'][^\]]*?)\s*\]{1,2}\s*(#.*)?$", line)
             if header:
                 name = tuple(part.strip().strip("\"'") for part in header.group(1).split("."))
                 if name == place[:depth]:

@@ -28,24 +28,25 @@ def input_digest(
     """
     digest = hashlib.sha256(b"fedseal/inputs/1")
     for record in sorted(arrays):
-        _feed(digest, b"arrays", record.encode())
+        # With the number of entries, so that the next record's header cannot be read as one more entry of this one.
+        _feed(digest, b"arrays", record.encode(), str(len(arrays[record])).encode())
         for name in sorted(arrays[record]):
-            array = np.ascontiguousarray(arrays[record][name])
-            form = f"{array.dtype.newbyteorder('<').str}:{','.join(map(str, array.shape))}"
-            _feed(digest, name.encode(), form.encode(), array.astype(array.dtype.newbyteorder("<"), copy=False).data)
+            array = np.asarray(arrays[record][name], order="C")
+            array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            form = f"{array.dtype.str}:{','.join(map(str, array.shape))}"
+            _feed(digest, name.encode(), form.encode(), array.tobytes())
     for record in sorted(settings):
-        _feed(digest, b"settings", record.encode())
+        _feed(digest, b"settings", record.encode(), str(len(settings[record])).encode())
         for name in sorted(settings[record]):
             _feed(digest, name.encode(), _canonical(settings[record][name]))
     return digest.digest()
 
 
-def _feed(digest: Any, *parts: bytes | memoryview) -> None:
+def _feed(digest: Any, *parts: bytes) -> None:
     """Length-prefixed, so that no two lists of parts hash alike."""
     for part in parts:
-        raw = memoryview(part)
-        digest.update(raw.nbytes.to_bytes(8, "big"))
-        digest.update(raw)
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
 
 
 def _canonical(value: Setting) -> bytes:

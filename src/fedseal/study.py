@@ -22,6 +22,7 @@ from fedseal.errors import ConfigError
 
 # What running a study's own top-level code commonly raises; it is the operator's file, so the operator is told.
 _IMPORT_FAILURES = (
+    AssertionError,
     ImportError,
     SyntaxError,
     NameError,
@@ -149,7 +150,8 @@ def load_study(folder: Path) -> Study:
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder", next_step="Make a study with: fedseal new MY-STUDY")
     tables, text = read_toml(path)
-    contract = tables.get("tool", {}).get("fedseal")
+    tool = tables.get("tool")
+    contract = tool.get("fedseal") if isinstance(tool, dict) else None
     if contract is None:
         raise ConfigError(f"{path} has no table [tool.fedseal]", next_step="Make a study with: fedseal new MY-STUDY")
     return Study(folder, validate(Contract, contract, text=text, source=str(path), where=("tool", "fedseal")))
@@ -167,7 +169,10 @@ def load_task(reference: str, folder: object = None) -> object:
         ConfigError: it cannot be imported or is no task.
     """
     found = load_object(reference, folder)
-    task = found() if isinstance(found, type) else found
+    try:
+        task = found() if isinstance(found, type) else found
+    except _IMPORT_FAILURES as error:
+        raise ConfigError(f"{reference} cannot be made: {type(error).__name__}: {error}") from error
     missing = [m for m in TASK_METHODS if not callable(getattr(task, m, None))]
     if missing:
         raise ConfigError(
@@ -204,20 +209,31 @@ def _load_file(folder: Path, module_name: str) -> ModuleType:
         raise FileNotFoundError(f"{path} does not exist")
     module = importlib.util.module_from_spec(spec)
     sys.modules[unique] = module
+    finished = False
     try:
         with _importable(folder):
             spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[unique]
-        raise
+        finished = True
+    finally:
+        if not finished:
+            del sys.modules[unique]
     return module
 
 
 @contextmanager
 def _importable(folder: Path) -> Iterator[None]:
-    """Let the module import its neighbours while it is loaded."""
+    """Let the module import its neighbours while it is loaded, and keep their names to itself.
+
+    Another study may have neighbours of the same names. So a study imports its neighbours at the top, not inside
+    functions.
+    """
+    before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file is not None and Path(file).resolve().is_relative_to(folder.resolve()):
+                del sys.modules[name]

@@ -239,7 +239,10 @@ def _counted(data: memoryview, at: int, limit: int) -> tuple[bytes, int]:
 
 def _text(limit: int) -> Codec:
     def write(out: bytearray, value: Any) -> None:
-        raw = value.encode("utf-8")
+        try:
+            raw = value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise EncodeError("expected text that UTF-8 can write") from None
         if len(raw) > limit:
             raise EncodeError(f"expected text of at most {limit} bytes")
         out += len(raw).to_bytes(4, "big")

@@ -40,6 +40,7 @@ from fedseal.privacy.secagg.messages import (
 from fedseal.privacy.secagg.server_states import Aborted, AbortReason, Finished, Request
 from fedseal.privacy.secagg.shamir import PRIME
 from fedseal.privacy.secagg.sharing import share_commitment
+from fedseal.privacy.secret import Secret
 from fedseal.wire import decode, encode
 
 Attack = Callable[[Cohort, Any], Request]
@@ -349,8 +350,8 @@ def redeal(cohort: Cohort, reply: Any, change: Callable[[int, list[bytes]], list
             continue
         wrap = envelope_key(channel.shared(keys.channel_key), state.session, 2, entry.receiver)
         plain = decode(unseal(wrap, entry.ciphertext, state.session, 2, entry.receiver) or b"", SealedShares)
-        sealed, committed = change(entry.receiver, [plain.self_share, plain.self_share])
-        text = seal(wrap, encode(replace(plain, self_share=sealed)), state.session, 2, entry.receiver)
+        sealed, committed = change(entry.receiver, [plain.self_share.reveal()] * 2)
+        text = seal(wrap, encode(replace(plain, self_share=Secret(sealed))), state.session, 2, entry.receiver)
         commitment = share_commitment(state.session, 2, entry.receiver, SecretKind.SELF, committed, plain.self_salt)
         entries.append(replace(entry, ciphertext=text, self_commitment=commitment))
     head = ShareHead(state.session, sharing.entry_root(entries), len(entries))

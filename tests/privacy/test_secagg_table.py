@@ -1,7 +1,7 @@
 """The legal pairs are data. Every pair that is not in the table is refused and changes nothing."""
 
 import copy
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,16 @@ def test_a_site_takes_every_pair_in_the_table(walked: dict[Any, Any]) -> None:
         arrived = walked[event]
         if event is Vector:
             arrived = Vector(copy.deepcopy(arrived.update), arrived.receipt)
-        client.step(walked[Cohort].sites[1], walked[state], arrived)
+        step = client.step(walked[Cohort].sites[1], walked[state], arrived)
+        assert type(step.state) is client.TRANSITIONS[state, event].to
+
+
+def test_the_end_of_a_stage_leads_where_the_table_says(walked: dict[Any, Any]) -> None:
+    """With all answers in to the next state, with none to an abort."""
+    order = [Advertising, Sharing, Masking, Confirming, Unmasking, Finished]
+    for state, following in pairwise(order):
+        assert server.CLOSES[state].to is following
+        assert type(server.close(copy.deepcopy(walked[state])).state) is Aborted
 
 
 @pytest.mark.parametrize(

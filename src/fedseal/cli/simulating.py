@@ -34,6 +34,7 @@ def run_simulation(folder: Path, options: "Options", out: Path, *, as_json: bool
         out: the folder for runs.
         as_json: print result.json on standard output; everything for people then goes to standard error.
     """
+    need_packages()
     from fedseal.cli.live import Watcher, comparison_table, summary
     from fedseal.simulation.result import Result
     from fedseal.simulation.simulate import simulate

@@ -1,0 +1,22 @@
+"""Write the published JSON Schemas from the models that check the files. A test keeps docs/schemas up to date."""
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from fedseal.compliance.policy import SitePolicy
+from fedseal.simulation.result import Result
+from fedseal.study import Contract
+
+SCHEMAS: dict[str, type[BaseModel]] = {"result-1": Result, "study-1": Contract, "site-policy-1": SitePolicy}
+
+
+def schema_text(model: type[BaseModel]) -> str:
+    """The schema as it stands in the file."""
+    return json.dumps(model.model_json_schema(by_alias=True), indent=2, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    for name, model in SCHEMAS.items():
+        (Path(__file__).parent / "schemas" / f"{name}.json").write_text(schema_text(model), encoding="utf-8")

@@ -1,0 +1,316 @@
+"""Whatever is wrong, there is one clear message, a next step where there is one, the documented exit code, no
+traceback, and nothing left in the folder for runs.
+"""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from support.studies import TINY
+
+from fedseal.errors import (
+    BudgetExceeded,
+    ConfigError,
+    DataError,
+    ExitCode,
+    FedsealError,
+    LocalError,
+    PeerError,
+    PolicyRefused,
+    RoundAborted,
+)
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Changed = Callable[..., Path]
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "exit-codes.md"
+
+
+def told(done: "subprocess.CompletedProcess[str]", code: ExitCode, *texts: str) -> None:
+    """It ended with this code and one message that says all of this."""
+    assert done.returncode == code, done
+    assert "Traceback" not in done.stdout + done.stderr
+    said = " ".join(done.stderr.split())
+    assert len(re.findall(r"\berror:", said, flags=re.IGNORECASE)) == 1, said
+    for text in texts:
+        assert text in said
+
+
+def left_behind(out: Path) -> list[Path]:
+    return list(out.rglob("*")) if out.is_dir() else []
+
+
+def refused(fedseal: Run, tmp_path: Path, code: ExitCode, *arguments: Any, says: tuple[str, ...]) -> None:
+    """`fedseal simulate` with these arguments says this and leaves nothing."""
+    out = tmp_path / "out"
+    told(fedseal("simulate", *arguments, "--out", out), code, *says)
+    assert left_behind(out) == []
+
+
+# A study that cannot be read.
+
+
+def test_no_such_folder(fedseal: Run, tmp_path: Path) -> None:
+    says = ("nowhere is not a folder", "next: Make a study with: fedseal new MY-STUDY")
+    refused(fedseal, tmp_path, ExitCode.CONFIG, tmp_path / "nowhere", says=says)
+
+
+def test_a_folder_without_a_study(fedseal: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(fedseal, tmp_path, ExitCode.CONFIG, tmp_path / "empty", says=("pyproject.toml does not exist",))
+
+
+def test_a_project_that_is_no_study(fedseal: Run, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'other'\n")
+    says = ("has no table [tool.fedseal]", "next: Make a study with")
+    refused(fedseal, tmp_path, ExitCode.CONFIG, tmp_path, says=says)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        (
+            "rounds = 3",
+            "rounds = 3\nlocal_step = 2",
+            ("pyproject.toml:9:", "unknown key 'tool.fedseal.training.local_step'", "Did you mean 'local_steps'?"),
+        ),
+        ("epsilon = 8.0", "epsilon = 0.0", ("pyproject.toml:15:", "'tool.fedseal.privacy.epsilon'", "greater than 0")),
+        ("epsilon = 8.0", "epsilon = 'eight'", ("pyproject.toml:15:", "valid number")),
+        ('plan = "local"', 'plan = "central"', ("pyproject.toml:14:", "'none' or 'local'")),
+        ("learning_rate = 0.5\n", "", ("'tool.fedseal.training.learning_rate' is missing",)),
+        ("sites = 4", "sites = 1", ("pyproject.toml:27:", "greater than or equal to 2")),
+        ('name = "tiny"', 'name = "Tiny Study"', ("pyproject.toml:3:", "'tool.fedseal.name'")),
+        ("version = 1", "version = 1 1", ("pyproject.toml: not TOML", "line 2")),
+        ("[tool.fedseal.cohort]", "[tool.fedseal.cohorts]", ("unknown key", "Did you mean 'cohort'?")),
+    ],
+    ids=["key", "range", "type", "choice", "missing", "sites", "name", "toml", "table"],
+)
+def test_a_contract_that_is_wrong_is_told_by_line_and_key(
+    before: str, after: str, says: tuple[str, ...], fedseal: Run, changed: Changed, tmp_path: Path
+) -> None:
+    refused(fedseal, tmp_path, ExitCode.CONFIG, changed("pyproject.toml", before, after), says=says)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ("class Blobs:", "class Blobs(:", ("task.py cannot be imported: SyntaxError", "Run it with python")),
+        ("import numpy as np", "import nunpy as np", ("task.py cannot be imported: ModuleNotFoundError",)),
+        ("class Blobs:", "class Other:", ("task.py defines no 'Blobs'",)),
+        ("def loss(", "def lose(", ("task:Blobs has no method loss", "model, data, loss and metrics")),
+        ("columns(table, FEATURES)", "columns(table, ['a', 'age'])", ("the table lacks column 'age'",)),
+        ("class Blobs:", "assert False, 'no accelerator'\n\nclass Blobs:", ("task.py cannot be imported",)),
+    ],
+    ids=["syntax", "import", "class", "method", "column", "assertion"],
+)
+def test_a_task_that_cannot_be_used(
+    before: str, after: str, says: tuple[str, ...], fedseal: Run, changed: Changed, tmp_path: Path
+) -> None:
+    code = ExitCode.DATA if "column" in says[0] else ExitCode.CONFIG
+    refused(fedseal, tmp_path, code, changed("task.py", before, after), says=says)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("class Blobs:\n", "class Blobs:\n    def __init__(self) -> None:\n        raise ValueError('my own')\n\n"),
+        ("    rng = np", "    raise ValueError('my own')\n    rng = np"),
+        ("        table = site.table()", "        raise ValueError('my own')"),
+        ("        return nn.Linear(3, 1)", "        raise ValueError('my own')"),
+        ("        return [accuracy(), auc(bins=20)]", "        raise ValueError('my own')"),
+    ],
+    ids=["init", "population", "data", "model", "metrics"],
+)
+def test_a_task_that_raises_is_told_as_the_studys_fault(
+    before: str, after: str, fedseal: Run, changed: Changed, tmp_path: Path
+) -> None:
+    """The study's code is the operator's: its error is shown like that of an import, and is no traceback."""
+    says = ("ValueError: my own",)
+    refused(fedseal, tmp_path, ExitCode.CONFIG, changed("task.py", before, after), says=says)
+
+
+def test_a_loss_that_raises_ends_the_run_and_is_quoted(fedseal: Run, changed: Changed, tmp_path: Path) -> None:
+    study = changed("task.py", "        features, labels = batch\n", "        raise ZeroDivisionError('my own')\n")
+    says = ("round 1", "hospital-1 refused (task)", "ZeroDivisionError: my own")
+    refused(fedseal, tmp_path, ExitCode.ABORTED, study, says=says)
+
+
+# Data.
+
+
+def persons(path: Path, **columns: Any) -> Path:
+    table = pd.DataFrame({"a": 0.5, "b": 1.0, "c": -0.5, "label": [0, 1] * 60, "person": range(120)})
+    table.assign(**columns).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("lost", ["label", "person", "b"])
+def test_a_missing_column(lost: str, fedseal: Run, tmp_path: Path) -> None:
+    table = pd.read_csv(persons(tmp_path / "all.csv")).drop(columns=[lost])
+    table.to_csv(tmp_path / "all.csv", index=False)
+    says = (f"the table lacks column '{lost}'", "next: Compare the table's header")
+    refused(fedseal, tmp_path, ExitCode.DATA, TINY, "--data", tmp_path / "all.csv", says=says)
+
+
+def test_a_person_twice(fedseal: Run, tmp_path: Path) -> None:
+    path = persons(tmp_path / "all.csv", person=["canary-4711"] * 120)
+    done = fedseal("simulate", TINY, "--data", path, "--out", tmp_path / "out")
+    told(done, ExitCode.DATA, "column 'person' names a person more than once")
+    assert "canary" not in done.stdout + done.stderr
+
+
+def test_data_that_is_not_there_or_no_table(fedseal: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.csv").write_bytes(b"\xff\xfe\x00")
+    refused(fedseal, tmp_path, ExitCode.CONFIG, TINY, "--data", tmp_path / "no.csv", says=("no.csv does not exist",))
+    says = ("broken.csv is no readable table",)
+    refused(fedseal, tmp_path, ExitCode.DATA, TINY, "--data", tmp_path / "broken.csv", says=says)
+
+
+@pytest.mark.parametrize("name", ["server", "a"])
+def test_a_files_name_may_be_any_sites_name(name: str, fedseal: Run, tmp_path: Path) -> None:
+    """Also that of a file which the run itself makes."""
+    (tmp_path / "data").mkdir()
+    for i, site in enumerate((name, "b", "c")):
+        persons(tmp_path / "data" / f"{site}.csv", person=range(1000 * i, 1000 * i + 120))
+    arguments = ("simulate", TINY, "--data", tmp_path / "data", "--rounds", "1", "--no-baselines")
+    done = fedseal(*arguments, "--out", tmp_path / "out")
+    assert done.returncode == ExitCode.OK, done.stderr
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--sites", "2"), ("2 sites, but the study's cohorts need at least 3", "next: Use more sites")),
+        (("--sites", "200"), ("240 persons cannot fill 200 sites", "smallest_site")),
+        (("--epsilon", "0"), ("--epsilon has to be above 0", 'plan = "none"')),
+        (("--epsilon", "-3"), ("--epsilon has to be above 0",)),
+        (("--epsilon", "1e-7"), ("epsilon", "next:")),
+        (("--epsilon", "5000"), ("--epsilon", "1000")),
+        (("--epsilon", "nan"), ("--epsilon",)),
+        (("--epsilon", "inf"), ("--epsilon",)),
+        (("--seed", str(2**70)), ("--seed",)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) and value[0].startswith("--") else "",
+)
+def test_an_option_that_makes_no_sense_for_the_study(
+    options: tuple[str, ...], says: tuple[str, ...], fedseal: Run, tmp_path: Path
+) -> None:
+    refused(fedseal, tmp_path, ExitCode.CONFIG, TINY, "--no-baselines", *options, says=says)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("simulate", str(TINY), "--round", "1"), "No such option"),
+        (("simulate", str(TINY), "--rounds", "0"), "Invalid value for '--rounds'"),
+        (("simulate", str(TINY), "--rounds", "many"), "Invalid value for '--rounds'"),
+        (("simulate", str(TINY), "--sites", "1"), "Invalid value for '--sites'"),
+        (("simulate", str(TINY), "--strategy", "krum"), "Invalid value for '--strategy'"),
+        (("simulate", str(TINY), "--epsilon", "much"), "Invalid value for '--epsilon'"),
+        (("simulate", str(TINY), "--seed", "-1"), "Invalid value for '--seed'"),
+        (("simulate",), "Missing argument"),
+        (("train",), "No such command"),
+        (("--verbose",), "No such option"),
+    ],
+    ids=lambda value: " ".join(value[-2:]) if isinstance(value, tuple) else "",
+)
+def test_a_command_line_that_cannot_be_read(
+    arguments: tuple[str, ...], says: str, fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told(fedseal(*arguments), ExitCode.USAGE, says)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/runs", "/proc/runs"])
+def test_a_folder_for_runs_that_cannot_be_one(place: str, fedseal: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / place
+    told(fedseal("simulate", TINY, "--out", out), ExitCode.CONFIG, "cannot hold runs", "next: Give another --out")
+    assert (tmp_path / "file").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+# The ledger, and every other class of error.
+
+
+SICK = """        features, labels = batch
+        if torch.is_grad_enabled() and len(features) > 4 and features.mean() > 50:
+            Blobs.calls += 1
+            if Blobs.calls % 2:
+                features = features * float("nan")
+"""
+
+
+@pytest.mark.parametrize("sick", ["hospital-2", "hospital-1"])
+def test_a_ledger_that_refuses_ends_the_run_and_says_budget(
+    sick: str, fedseal: Run, changed: Changed, tmp_path: Path
+) -> None:
+    """Each attempt is charged at the sites that sent something. One site whose first answer of every round is no number
+    makes every round two attempts; the budget holds one retry, so the third round is refused.
+
+    The planner reserves for all rounds, so an ordinary study never gets here. The sites' answer is a code and the
+    coordinator's error is the aborted round: exit code 8, not 5.
+    """
+    marked = f"features = features + (100 if site.name == {sick!r} else 0)\n        parts = by_hash"
+    study = changed("task.py", "parts = by_hash", marked)
+    for file, before, after in (
+        ("task.py", "class Blobs:\n", "class Blobs:\n    calls = 0\n\n"),
+        ("task.py", "        features, labels = batch\n", SICK),
+        ("pyproject.toml", "minimum = 3", "minimum = 4"),
+        ("pyproject.toml", "local_steps = 2\nsample_rate = 0.5", "local_steps = 1\nsample_rate = 1.0"),
+    ):
+        text = (study / file).read_text()
+        assert before in text
+        (study / file).write_text(text.replace(before, after, 1))
+    done = fedseal("simulate", study, "--no-baselines", "--out", tmp_path / "out")
+    assert re.search(r"^\s+2 ", done.stdout, flags=re.MULTILINE)
+    assert left_behind(tmp_path / "out") == []
+    told(done, ExitCode.ABORTED, "round 3", "refused (budget)")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("what happened", next_step="do this"), 3),
+        (DataError("what happened", next_step="do this"), 4),
+        (BudgetExceeded("what happened", next_step="do this"), 5),
+        (PolicyRefused("what happened", next_step="do this"), 6),
+        (PeerError("what happened", peer="site 3", next_step="do this"), 7),
+        (RoundAborted("what happened", next_step="do this"), 8),
+        (LocalError("what happened", next_step="do this"), 70),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
+)
+def test_every_class_of_error_has_its_code_message_and_next_step(
+    error: FedsealError, code: int, fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def simulate(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fedseal.simulation.simulate.simulate", simulate)
+    done = fedseal("simulate", TINY, "--out", tmp_path / "out")
+    told(done, ExitCode(code), "error: what happened", "next: do this")
+    assert ("Please report it" in done.stderr) == (code == ExitCode.INTERNAL)
+
+
+def test_square_brackets_in_a_message_are_text(fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def simulate(*_: object) -> None:
+        raise ConfigError("[bold]not markup[/bold] [/]", next_step="[tool.fedseal] [red]")
+
+    monkeypatch.setattr("fedseal.simulation.simulate.simulate", simulate)
+    done = fedseal("simulate", TINY, "--out", tmp_path / "out")
+    told(done, ExitCode.CONFIG, "[bold]not markup[/bold] [/]", "[tool.fedseal] [red]")
+
+
+def test_every_code_is_documented() -> None:
+    if not DOCUMENT.is_file():
+        pytest.skip("docs/exit-codes.md is not there yet")
+    documented = {int(n) for n in re.findall(r"^\|\s*(\d+)\s*\|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)}
+    assert documented == {int(code) for code in ExitCode}

@@ -1,0 +1,100 @@
+"""The documents say what the code does: schemas, diagrams, exit codes, links, and the README's commands."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedseal.errors import ExitCode
+from fedseal.study import Contract
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "bench" / "README.md"])
+FEDSEAL = Path(sys.executable).with_name("fedseal")
+
+
+def text(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_the_published_schemas_are_those_of_the_models() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "schemas.py"))
+    for name, model in made["SCHEMAS"].items():
+        assert text(f"docs/schemas/{name}.json") == made["schema_text"](model), "run: python docs/schemas.py"
+
+
+def test_the_protocols_diagrams_are_those_of_the_tables() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "diagrams.py"))
+    page = text("docs/protocol.md")
+    for diagram in (made["site_diagram"](), made["server_diagram"]()):
+        assert f"```mermaid\n{diagram}\n```" in page, "run: python docs/diagrams.py"
+
+
+def test_every_exit_code_is_documented() -> None:
+    documented = {int(n) for n in re.findall(r"^\| (\d+) \|", text("docs/exit-codes.md"), re.MULTILINE)}
+    assert documented == {int(code) for code in ExitCode}
+
+
+def test_every_key_of_a_contract_is_documented() -> None:
+    page = text("docs/studies.md")
+    for table, field in Contract.model_fields.items():
+        nested = getattr(field.annotation, "model_fields", {})
+        for key in nested or [table]:
+            assert f"`{key}`" in page, f"docs/studies.md says nothing about {table}.{key}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_decisions_are_numbered_without_gaps() -> None:
+    names = sorted(p.name for p in (ROOT / "docs" / "decisions").glob("*.md"))
+    assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
+    for name in names:
+        assert text(f"docs/decisions/{name}").startswith(f"# {int(name[:4])}. ")
+
+
+def readme_commands() -> list[str]:
+    """The `fedseal` commands that the README shows, in order."""
+    lines = [line.strip() for line in text("README.md").splitlines() if line.startswith("    ")]
+    return [line.split("#")[0].strip() for line in lines if "fedseal " in line]
+
+
+def test_the_readme_shows_the_two_commands_of_the_makefile() -> None:
+    targets = re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE)
+    for command in re.findall(r"^    make ([a-z-]+)", text("README.md"), re.MULTILINE):
+        assert command in targets
+    assert {"demo", "test"} <= set(targets)
+
+
+def test_the_readmes_fedseal_commands_run(tmp_path: Path) -> None:
+    """To the letter, but for the folder of the environment and fewer rounds."""
+    commands = readme_commands()
+    assert len(commands) == 3
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == ".venv/bin/fedseal"
+        if arguments[0] == "simulate":
+            arguments = [*arguments, "--rounds", "2", "--no-baselines"]  # the last --rounds counts
+        done = subprocess.run([str(FEDSEAL), *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_the_contributing_page_names_the_one_blanket_except() -> None:
+    folders = ("client", "server", "privacy", "simulation", "compliance", "src/fedseal/cli")
+    sources = [p for folder in folders for p in (ROOT / folder).rglob("*.py")] + list(
+        (ROOT / "src/fedseal").glob("*.py")
+    )
+    blanket = [
+        p for p in sources if re.search(r"except (Exception|BaseException)\b|except:", p.read_text(encoding="utf-8"))
+    ]
+    assert [str(p.relative_to(ROOT)) for p in blanket] == ["client/mod.py"]
+    assert "`client/mod.py`" in text("CONTRIBUTING.md")

@@ -1,0 +1,157 @@
+"""The report stands alone in one file, says what is an oracle's word, takes names for text, and judges honestly."""
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from fedseal.simulation.report import number, render, verdict
+from fedseal.simulation.result import Result
+from fedseal.simulation.simulate import Finished
+
+SITES = [f"hospital-{i}" for i in range(1, 5)]
+
+
+def result(finished: Finished) -> Result:
+    return Result.model_validate_json((finished.folder / "result.json").read_text(encoding="utf-8"))
+
+
+def report(finished: Finished) -> str:
+    return (finished.folder / "report.html").read_text(encoding="utf-8")
+
+
+class References(HTMLParser):
+    """Collects everything a browser might fetch, and the tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.targets: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        fetched = ("src", "href", "xlink:href", "srcset", "data", "action", "poster")
+        self.targets += [value or "" for name, value in attrs if name in fetched]
+
+
+@pytest.mark.parametrize("kind", ["private_run", "plain_run"])
+def test_the_report_is_one_file_that_fetches_nothing_and_runs_nothing(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    page = report(request.getfixturevalue(kind))
+    found = References()
+    found.feed(page)
+    assert "svg" in found.tags
+    assert found.tags.isdisjoint({"script", "link", "iframe", "object", "embed", "img", "base"})
+    assert [t for t in found.targets if not t.startswith("#")] == []
+    assert not re.search(r"@import|url\(\s*['\"]?(?!#)", page)
+    assert "default-src 'none'" in page
+
+
+def test_the_report_says_what_matters(private_run: Finished) -> None:
+    page, found = report(private_run), result(private_run)
+    assert "Oracle values of a simulation" in page
+    assert "<h1>Two blobs</h1>" in page
+    for name in SITES:
+        assert f"<td>{name}</td>" in page
+    assert number(found.privacy.sites["hospital-1"].epsilon, 2) in page
+    assert "epsilon spent of 8 promised, delta 1e-05" in page
+    assert verdict(found) in page
+    assert found.digest in page
+    assert "nan" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL).lower()
+
+
+def test_a_report_without_privacy_says_that_nothing_bounds_it(plain_run: Finished) -> None:
+    page = report(plain_run)
+    assert "no privacy plan ran" in page
+    assert "unbounded" in page
+    assert "Nothing was compared." in page
+    assert "promised" not in page
+
+
+def test_names_of_a_study_are_text_and_no_markup(private_run: Finished) -> None:
+    title = "<script>alert('x')</script> & co"
+    page = render(result(private_run).model_copy(update={"title": title}), private_run.findings.contract)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize("name", ["St. Mary's <b>", "a & b", "Zürich", "pay: $0 to $50k", "$_$", "_hidden"])
+def test_any_name_of_a_class_can_be_drawn(name: str, private_run: Finished) -> None:
+    """Names come from a table's header and values: they are text, neither markup nor a formula."""
+    found = result(private_run)
+    sites = {n: s.model_copy(update={"classes": {name: 3, "other": 4}}) for n, s in found.sites.items()}
+    page = render(found.model_copy(update={"sites": sites}), private_run.findings.contract)
+    assert "<b>3" not in page
+    texts = re.findall(r"<text[^>]*>(.*?)</text>", page, flags=re.DOTALL)
+    escaped = name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    assert escaped in texts
+
+
+def test_an_auc_that_nobody_has_is_a_dash_and_no_tile(private_run: Finished) -> None:
+    """As if all test persons had one label."""
+    found = result(private_run)
+    everyone = found.final.global_.model_copy(update={"auc": None})
+    final = found.final.model_copy(update={"global_": everyone})
+    rounds = [r.model_copy(update={"oracle": r.oracle.model_copy(update={"auc": None})}) for r in found.rounds]
+    page = render(found.model_copy(update={"final": final, "rounds": rounds}), private_run.findings.contract)
+    own = re.search(r'<tr class="own">(.*?)</tr>', page, flags=re.DOTALL)
+    assert own is not None
+    assert "<td>-</td>" in own.group(1)
+    assert "<span>AUC</span>" not in page
+    assert "<span>AUC</span>" in report(private_run)
+
+
+def test_numbers_for_people() -> None:
+    assert [number(0.12345), number(None), number(2.0, 1)] == ["0.123", "-", "2.0"]
+
+
+# The verdict.
+
+
+def compared(finished: Finished, own: float | None, median: float | None, sites: list[float], most: float) -> Result:
+    """The result with other accuracies: its own, the sites' alone and their median, and the majority's."""
+    found = result(finished)
+    assert found.baselines is not None
+
+    def judgement(before: Any, accuracy: float | None, alone: list[float] | None = None) -> Any:
+        changes = {"global_": before.global_.model_copy(update={"accuracy": accuracy})}
+        if alone is not None:
+            pairs = zip(before.sites.items(), alone, strict=True)
+            changes["sites"] = {n: s.model_copy(update={"accuracy": a}) for (n, s), a in pairs}
+        return before.model_copy(update=changes)
+
+    baselines = found.baselines.model_copy(
+        update={
+            "local": judgement(found.baselines.local, median, sites),
+            "majority": judgement(found.baselines.majority, most),
+        }
+    )
+    return found.model_copy(update={"final": judgement(found.final, own), "baselines": baselines})
+
+
+def test_a_model_that_beats_the_median_site_says_by_how_much(private_run: Finished) -> None:
+    text = verdict(compared(private_run, 0.85, 0.80, [0.7, 0.75, 0.85, 0.9], 0.6))
+    assert text.startswith("The federated model beats the median site alone by 5.0 percentage points")
+    assert "2 of the 4 sites alone" in text
+
+
+@pytest.mark.parametrize("own", [0.75, 0.80])
+def test_a_model_behind_or_level_with_the_median_site_does_not_beat_it(private_run: Finished, own: float) -> None:
+    text = verdict(compared(private_run, own, 0.80, [0.7, 0.78, 0.82, 0.9], 0.6))
+    assert "does not beat the median site alone" in text
+    assert "1 of the 4 sites alone, and the majority class" in text if own == 0.75 else "2 of the 4" in text
+
+
+@pytest.mark.parametrize(("own", "median"), [(0.6, 0.8), (0.55, 0.8), (0.6, 0.5)])
+def test_a_model_no_better_than_a_constant_is_called_that(private_run: Finished, own: float, median: float) -> None:
+    text = verdict(compared(private_run, own, median, [median] * 4, 0.6))
+    assert text.startswith("The federated model does not beat the majority class.")
+    assert "not worth it" in text
+
+
+def test_where_nothing_was_compared_nothing_is_claimed(private_run: Finished, plain_run: Finished) -> None:
+    assert verdict(result(plain_run)) == "Nothing was compared."
+    assert verdict(compared(private_run, None, 0.8, [0.8] * 4, 0.6)) == "Nothing was compared."
+    assert verdict(compared(private_run, 0.9, None, [0.8] * 4, 0.6)) == "Nothing was compared."
