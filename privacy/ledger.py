@@ -30,7 +30,10 @@ UNITS = 10**12
 UNAFFORDABLE = 1 << 62
 LARGEST_EPSILON = 1000.0
 GENESIS = bytes(32)
-DAMAGED = "The ledger's file was changed from outside, or is damaged. Restore it, and compare its counter with the other sites."
+DAMAGED = (
+    "The ledger's file was changed from outside, or is damaged. Restore it, and compare the number of its charges "
+    "with what the other sites remember."
+)
 
 
 @dataclass(frozen=True, slots=True)
