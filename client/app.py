@@ -18,8 +18,8 @@ from fedseal.client.mod import open_store, sealed_mod
 from fedseal.client.noise import noisy_mean
 from fedseal.client.normalise import Normalisation, moment_rows
 from fedseal.client.records import CONTROL, arrays_of
-from fedseal.client.release import PLAN_RAN
-from fedseal.client.task import SiteData, Split, Task, size
+from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE
+from fedseal.client.task import SiteData, Split, Task, build_model, size
 from fedseal.client.trainer import Trainer, TrainSettings, load
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, PlanKind, decode_plan
@@ -56,20 +56,23 @@ class Warm:
     """The most recently used sites of this process."""
 
     def __init__(self) -> None:
-        self._sites: OrderedDict[str, SiteWork] = OrderedDict()
+        self._sites: OrderedDict[tuple[object, ...], SiteWork] = OrderedDict()
 
     def work(self, context: Context, identity: Identity) -> SiteWork:
         """The work of the site that a context belongs to, built at its first message."""
-        folder = _setting(context, DATA_KEY)
-        if folder not in self._sites:
-            task = cast(Task, load_task(_task_reference(context), context.node_config.get(STUDY_KEY)))
+        folder, reference = _setting(context, DATA_KEY), _task_reference(context)
+        study = context.node_config.get(STUDY_KEY)
+        # With the federation: its roster says what the site is called and by how many persons noisy sums are divided.
+        key = (folder, reference, study, identity.roster.digest(), identity.number)
+        if key not in self._sites:
+            task = cast(Task, load_task(reference, study))
             split = task.data(SiteData(identity.name, Path(folder)))
             entry = identity.roster.entry(identity.number)
-            self._sites[folder] = SiteWork(task, split, entry.persons if entry else 0)
+            self._sites[key] = SiteWork(task, split, entry.persons if entry else 0)
             if len(self._sites) > WARM_SITES:
                 self._sites.popitem(last=False)
-        self._sites.move_to_end(folder)
-        return self._sites[folder]
+        self._sites.move_to_end(key)
+        return self._sites[key]
 
 
 def client_app() -> ClientApp:
@@ -89,7 +92,7 @@ def client_app() -> ClientApp:
     @flower_app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         work = warm.work(context, open_store(context).identity)
-        module = work.task.model()
+        module = build_model(work.task)
         load(module, arrays_of(next(iter(message.content.array_records.values()))))
         normalisation = normalisation_of(_settings(message))
         persons = work.split.test if normalisation is None else normalisation.apply(work.split.test)
@@ -110,7 +113,7 @@ def _train(message: Message, facts: ConfigRecord, identity: Identity, work: Site
         sample_rate=_number(settings, "sample-rate"),
         local_steps=int(_number(settings, "local-steps")),
     )
-    content = RecordDict({CONTROL: ConfigRecord({PLAN_RAN: cast(bytes, facts["plan"])})})
+    content = RecordDict({DONE: _done(facts)})
     if plan.kind is PlanKind.NONE:
         validation = work.split.validation if normalisation is None else normalisation.apply(work.split.validation)
         load(trainer.module, received)
@@ -135,12 +138,17 @@ def _moments(message: Message, facts: ConfigRecord, identity: Identity, work: Si
         mean = rows.mean(axis=0) if len(rows) else np.zeros(rows.shape[1])
     content = RecordDict(
         {
-            CONTROL: ConfigRecord({PLAN_RAN: cast(bytes, facts["plan"])}),
+            DONE: _done(facts),
             "arrays": ArrayRecord({MOMENTS: Array(mean)}),
             "metrics": MetricRecord({WEIGHT: len(rows)}),
         }
     )
     return Message(content, reply_to=message)
+
+
+def _done(facts: ConfigRecord) -> ConfigRecord:
+    """What this app made: the release of these facts, under their plan. Only code that did it may say so."""
+    return ConfigRecord({DONE_RELEASE: facts["release"], DONE_PLAN: facts["plan"]})
 
 
 def normalisation_of(settings: ConfigRecord) -> Normalisation | None:

@@ -8,13 +8,15 @@ Everything else is refused: messages without fedseal's control bytes, unknown me
 store. An error leaves as a fixed code; its text stays in the site's store.
 """
 
+import contextlib
 import traceback
 from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
+from sqlalchemy.exc import SQLAlchemyError
 
-from fedseal.client.records import control_bytes, sealed_reply
+from fedseal.client.records import control_bytes, sealed_reply, without_run_config
 from fedseal.client.session import Session
 from fedseal.errors import (
     BudgetExceeded,
@@ -24,7 +26,6 @@ from fedseal.errors import (
     PeerError,
     PolicyRefused,
 )
-from fedseal.privacy.quantize import RangeError
 from fedseal.privacy.secagg.messages import Refusal, RefusalCode
 from fedseal.privacy.store import SiteStore
 from fedseal.wire import encode
@@ -34,18 +35,19 @@ STORE_KEY = "fedseal-store"
 
 def sealed_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """Answer a message so that nothing of this site is visible outside it but its part of a sealed sum."""
+    store: SiteStore | None = None
+
+    def call_app(task: Message, configured: bool) -> Message:
+        return call_next(task, context if configured else without_run_config(context))
+
     try:
         store = open_store(context)
-    except FedsealError:
-        return sealed_reply(message, encode(Refusal(int(RefusalCode.NOT_ENROLLED), None)))
-    try:
-        raw = control_bytes(message)
-        answer = Session(store, context.node_id).answer(raw, message, lambda inner: call_next(inner, context))
-    except FedsealError as error:
-        return _refuse(store, message, refusal_for(error), error)
+        answer = Session(store, context.node_id, context.run_config).answer(control_bytes(message), message, call_app)
     # The one blanket except of this package: whatever the study's code raises may quote data, and must not travel.
-    except Exception as error:  # noqa: BLE001
-        return _refuse(store, message, Refusal(int(RefusalCode.TASK), None), error)
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        refusal = refusal_for(error) if store is not None else Refusal(int(RefusalCode.NOT_ENROLLED), None)
+        _write_down(store, refusal, error)
+        return sealed_reply(message, encode(refusal))
     return sealed_reply(message, answer.control, answer.vector)
 
 
@@ -61,7 +63,7 @@ def open_store(context: Context) -> SiteStore:
     return SiteStore.open(Path(path))
 
 
-def refusal_for(error: FedsealError) -> Refusal:
+def refusal_for(error: BaseException) -> Refusal:
     """The fixed code of an error, and nothing of its text."""
     match error:
         case PolicyRefused():
@@ -72,17 +74,17 @@ def refusal_for(error: FedsealError) -> Refusal:
             return Refusal(int(RefusalCode.BAD_PEER), site)
         case PeerError():
             code = RefusalCode.PROTOCOL
-        case RangeError():
-            code = RefusalCode.OUT_OF_RANGE
-        case OperatorError():
-            code = RefusalCode.TASK
-        case _:
+        case FedsealError() if not isinstance(error, OperatorError):
             code = RefusalCode.INTERNAL
+        case _:
+            code = RefusalCode.TASK
     return Refusal(int(code), None)
 
 
-def _refuse(store: SiteStore, message: Message, refusal: Refusal, error: Exception) -> Message:
-    with store.transaction() as transaction:
-        text = "".join(traceback.format_exception(error))
+def _write_down(store: SiteStore | None, refusal: Refusal, error: BaseException) -> None:
+    """Keep the error's text at the site. If even that fails (a full disk), the code is answered all the same."""
+    if store is None:
+        return
+    text = "".join(traceback.format_exception(error))
+    with contextlib.suppress(SQLAlchemyError, OSError), store.transaction() as transaction:
         transaction.record_incident(RefusalCode(refusal.code).name, text)
-    return sealed_reply(message, encode(refusal))

@@ -38,18 +38,32 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]
         super().__init__(
             optimizer,
             noise_multiplier=plan.noise_multiplier,
-            max_grad_norm=plan.clip_norm,
+            # Opacus clips in float32: a little lower, so that rounding never lets a person exceed the plan's bound.
+            max_grad_norm=plan.clip_norm * (1 - 2.0**-16),
             expected_batch_size=expected_batch,
             loss_reduction="mean",
         )
         self._stream = stream
+        self._deviation = plan.noise_multiplier * plan.clip_norm
+
+    def clip_and_accumulate(self) -> None:
+        """Opacus' clipping, after persons whose gradient is not a number somewhere have been set to zero.
+
+        Such a person would turn the whole sum into something that is not a number: a bit about one person that no
+        noise covers.
+        """
+        gradients = [p.grad_sample for p in self.params]
+        if len(gradients[0]):
+            whole = torch.stack([torch.isfinite(g).flatten(1).all(dim=1) for g in gradients]).all(dim=0)
+            for gradient in gradients:
+                gradient[~whole] = 0.0
+        super().clip_and_accumulate()
 
     def add_noise(self) -> None:
         """Put the clipped sum plus noise into each parameter's gradient."""
-        deviation = self.noise_multiplier * self.max_grad_norm
         for parameter in self.params:
             summed = parameter.summed_grad
-            noisy = add_gaussian(summed.detach().double().numpy(), deviation, self._stream)
+            noisy = add_gaussian(summed.detach().double().numpy(), self._deviation, self._stream)
             parameter.grad = torch.from_numpy(noisy).to(parameter.dtype).view_as(parameter)
 
 
@@ -70,6 +84,7 @@ def noisy_mean(rows: NDArray[np.float64], plan: LocalGaussian, *, persons: int, 
         persons: the public number to divide by.
         stream: where the noise comes from.
     """
+    rows = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0.0)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     clipped = rows * np.minimum(1.0, plan.clip_norm / np.maximum(norms, 1e-12))
     return add_gaussian(clipped.sum(axis=0), plan.noise_multiplier * plan.clip_norm, stream) / persons

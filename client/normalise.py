@@ -44,14 +44,20 @@ class Normalisation:
 
 
 def moment_rows(persons: Persons, low: Sequence[float], high: Sequence[float]) -> Real:
-    """Per person (u, u^2), shape (persons, 2 * features), every entry in [-1, 1].
+    """Per person (u, u^2), shape (persons, 2 * features), every entry in [-1, 1]; a person without a number counts as
+    0.
 
     Raises:
-        ConfigError: the ranges do not fit the features.
+        ConfigError: the ranges do not fit the features, or are no ranges: the server sends them, so they are checked
+            here, before any data is touched.
     """
-    features = batch_of(persons, np.arange(size(persons)))[0].double().numpy()
-    if features.ndim != 2 or not features.shape[1] == len(low) == len(high):
-        raise ConfigError("the ranges of [normalisation] do not fit the features")
     lowest, highest = np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
-    scaled = np.clip(2 * (features - lowest) / (highest - lowest) - 1, -1.0, 1.0)
-    return np.concatenate([scaled, scaled**2], axis=1)
+    if lowest.shape != highest.shape or not (np.isfinite(highest - lowest).all() and (lowest < highest).all()):
+        raise ConfigError("each feature needs a finite range with its low end below its high end")
+    features = batch_of(persons, np.arange(size(persons)))[0].double().numpy()
+    if features.ndim != 2 or features.shape[1] != len(lowest):
+        raise ConfigError("the ranges of [normalisation] do not fit the features")
+    scaled = np.clip(2 * ((features - lowest) / (highest - lowest)) - 1, -1.0, 1.0)
+    rows = np.concatenate([scaled, scaled**2], axis=1)
+    rows[~np.isfinite(rows).all(axis=1)] = 0.0
+    return rows

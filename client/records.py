@@ -4,16 +4,22 @@ What leaves a site is built here and nowhere else: control bytes, and one flat i
 """
 
 import copy
+import time
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, Metadata, RecordDict
+from flwr.app.message import make_message
 from numpy.typing import NDArray
 
 from fedseal.errors import PeerError
-from fedseal.inputs import input_digest
+from fedseal.inputs import task_digest
+from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.masks import RingVector
 
 CONTROL = "fedseal"
+# Seconds; nothing of ours waits on it.
+LIFETIME = 3600.0
 BYTES = "message"
 VECTOR = "vector"
 
@@ -40,17 +46,72 @@ def arrays_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
     return {name: array.numpy() for name, array in record.items()}
 
 
-def received_digest(message: Message) -> bytes:
-    """The digest of all that came beside the control record."""
-    arrays = {name: arrays_of(record) for name, record in message.content.array_records.items()}
-    settings = {name: dict(record) for name, record in message.content.config_records.items() if name != CONTROL}
-    return input_digest(arrays, settings)
+def task_records(message: Message) -> dict[str, ArrayRecord | ConfigRecord]:
+    """The task beside the control record: at most one record of arrays and one of settings.
+
+    Raises:
+        PeerError: there is more. An app that takes the first of several could be sent different firsts.
+    """
+    records = {name: record for name, record in message.content.items() if name != CONTROL}
+    if any(name.startswith(CONTROL) for name in records):
+        raise PeerError("a task with a record under one of fedseal's own names", peer="server")
+    arrays = [r for r in records.values() if isinstance(r, ArrayRecord)]
+    settings = [r for r in records.values() if isinstance(r, ConfigRecord)]
+    if len(arrays) > 1 or len(settings) > 1 or len(arrays) + len(settings) != len(records):
+        raise PeerError("a task with more than one record of arrays and one of settings", peer="server")
+    return {name: r for name, r in records.items() if isinstance(r, ArrayRecord | ConfigRecord)}
 
 
-def for_the_app(message: Message, facts: ConfigRecord) -> Message:
-    """The request as the app's own function gets it: without our control bytes, with the facts of the release."""
-    content = RecordDict({name: record for name, record in message.content.items() if name != CONTROL})
-    content[CONTROL] = facts
-    inner = copy.copy(message)
-    inner.content = content
-    return inner
+def received_digest(records: dict[str, ArrayRecord | ConfigRecord]) -> bytes:
+    """The digest of a received task."""
+    arrays = {name: arrays_of(record) for name, record in records.items() if isinstance(record, ArrayRecord)}
+    settings = {name: dict(record) for name, record in records.items() if isinstance(record, ConfigRecord)}
+    return task_digest(arrays, settings)
+
+
+def for_the_app(message: Message, header: Header, records: dict[str, ArrayRecord | ConfigRecord]) -> Message:
+    """The request as the app's own function gets it: the task in one fixed order, and the facts of the signed header.
+
+    Nothing else that a server could vary from site to site reaches the app: settings are sorted, Flower's group id is
+    the header's round.
+    """
+    facts = ConfigRecord(
+        {
+            "release": header.release_name,
+            "sequence": header.release_seq,
+            "attempt": header.attempt,
+            "plan": header.plan,
+        }
+    )
+    content = RecordDict({CONTROL: facts})
+    for name in sorted(records):
+        record = records[name]
+        if isinstance(record, ConfigRecord):
+            content[name] = ConfigRecord(dict(sorted(record.items())))
+        else:
+            content[name] = ArrayRecord({n: Array(_plain(a)) for n, a in arrays_of(record).items()})
+    came = message.metadata
+    metadata = Metadata(
+        run_id=came.run_id,
+        message_id="",
+        src_node_id=came.src_node_id,
+        dst_node_id=came.dst_node_id,
+        reply_to_message_id="",
+        group_id=str(header.fl_round),
+        created_at=time.time(),
+        ttl=LIFETIME,
+        message_type=came.message_type,
+    )
+    return make_message(metadata=metadata, content=content)
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    """The same values in row order and little-endian."""
+    return np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
+
+
+def without_run_config(context: Context) -> Context:
+    """The context for an app whose run configuration is not bound into the round: it sees none."""
+    bare = copy.copy(context)
+    bare.run_config = {}
+    return bare

@@ -1,26 +1,41 @@
-"""From what the app's function returned to the bounded vector of a release."""
+"""From what the app's function returned to the bounded vector of a release.
+
+Values are bounded here, never refused: a refusal would be a fact about one site that whoever chose the range can
+steer. That something had to be bounded is one more coordinate of the sum. What is refused is a return value of the
+wrong form, which is a fault of the code.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from flwr.app import Message, MetricRecord
 from numpy.typing import NDArray
 
-from fedseal.client.records import CONTROL, arrays_of
+from fedseal.client.records import arrays_of
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.plan import PlanKind, PrivacyPlan
-from fedseal.privacy.quantize import CLIPPED, WEIGHT_PREFIX, BoundedUpdate, RangeError, Real, bound
+from fedseal.privacy.quantize import CLIPPED, WEIGHT_PREFIX, BoundedUpdate, Real, Segment, bound
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.releases import METRIC_PREFIX, VALUES, ReleaseKind, shapes_hash
+from fedseal.privacy.releases import METRIC_PREFIX, REPORTED_PREFIX, VALUES, ReleaseKind, shapes_hash
 from fedseal.privacy.secagg.header import Header
 
-PLAN_RAN = "plan"
+# What fedseal's own trainer says it has done. An app is never given this record, so it cannot hand it back by accident.
+DONE = "fedseal.done"
+DONE_RELEASE, DONE_PLAN = "release", "plan"
 _HOW = "docs/seal-your-app.md shows what a train function returns."
 
 
 class TaskError(ConfigError):
     """The study's code returned something else than the release needs. Names what is wrong, never a value."""
+
+
+@dataclass(slots=True)
+class _Flag:
+    """Whether anything of this site had to be bounded."""
+
+    raised: bool = False
 
 
 def bounded_release(
@@ -33,7 +48,7 @@ def bounded_release(
     public_persons: int,
     stream: Stream,
 ) -> BoundedUpdate:
-    """Check, weight, clip and quantise.
+    """Check, bound, weight and quantise.
 
     Args:
         header: the round; its layout says what has to be there.
@@ -45,36 +60,37 @@ def bounded_release(
         stream: the coins of stochastic rounding.
 
     Raises:
-        TaskError: something is missing, or a private plan did not run.
-        RangeError: a value is outside its declared range, or not a number.
+        TaskError: something is missing or has the wrong form, or a private plan did not run.
     """
-    if plan.kind is not PlanKind.NONE:
-        _check_plan_ran(header, reply)
+    private = plan.kind is not PlanKind.NONE
+    if private or kind.declared:
+        _check_done(header, reply)
+    bounded, layout = _Flag(), header.layout
     metrics = _metrics(reply)
-    weight_segment = header.layout.weight
-    weight = float(public_persons) if plan.kind is not PlanKind.NONE else _weight(metrics, weight_segment.name)
-    if not 0 <= weight <= weight_segment.high:
-        raise RangeError(weight_segment.name)
-    fraction = weight / weight_segment.high
-    values: dict[str, Real] = {weight_segment.name: np.array([weight])}
-    if kind.has_values:
-        vector, clipped = _values(header, kind, received, reply)
+    vector = _values(header, kind, received, reply, bounded) if kind.has_values else None
+    weight = float(public_persons) if private else _weight(metrics, layout.weight, bounded)
+    if vector is None and kind.has_values:
+        # Not a number anywhere: no change. Under a private plan the weight is public and stays.
+        vector, weight = np.zeros(layout.segment(VALUES).length), weight if private else 0.0
+    fraction = min(weight, layout.weight.high) / layout.weight.high
+    values: dict[str, Real] = {layout.weight.name: np.array([fraction * layout.weight.high])}
+    if vector is not None:
         values[VALUES] = fraction * vector
-        values[CLIPPED] = np.array([clipped])
-    for segment in header.layout.segments:
+    for segment in layout.segments:
         if segment.name.startswith(METRIC_PREFIX):
-            values[segment.name] = fraction * _metric(metrics, segment.name, segment.low, segment.high, segment.length)
-    return bound(values, header.layout, stream)
+            row, reported = _metric(metrics, segment, bounded)
+            values[segment.name] = fraction * row
+            values[REPORTED_PREFIX + segment.name.removeprefix(METRIC_PREFIX)] = np.array([fraction * reported])
+    values[CLIPPED] = np.array([float(bounded.raised)])
+    return bound(values, layout, stream)
 
 
-def _check_plan_ran(header: Header, reply: Message) -> None:
-    """That the train function says it ran exactly the plan that is charged. fedseal's trainer says so; an ordinary
-    one does not.
-    """
-    record = reply.content.config_records.get(CONTROL)
-    if record is None or record.get(PLAN_RAN) != header.plan:
+def _check_done(header: Header, reply: Message) -> None:
+    """That the train function says it made this release under exactly the plan that is charged."""
+    record = reply.content.config_records.get(DONE)
+    if record is None or record.get(DONE_PLAN) != header.plan or record.get(DONE_RELEASE) != header.release_name:
         raise TaskError(
-            "the round has a private plan, but the train function did not run it",
+            f"the train function did not make release {header.release_name!r} under the round's plan",
             next_step="Train with fedseal.client.app, or let the server plan a round without privacy.",
         )
 
@@ -86,44 +102,58 @@ def _metrics(reply: Message) -> MetricRecord:
     return records[0] if records else MetricRecord()
 
 
-def _weight(metrics: MetricRecord, name: str) -> float:
-    key = name.removeprefix(WEIGHT_PREFIX)
+def _weight(metrics: MetricRecord, segment: Segment, bounded: _Flag) -> float:
+    key = segment.name.removeprefix(WEIGHT_PREFIX)
     value = metrics.get(key)
     if not isinstance(value, int | float):
         raise TaskError(f"the metrics lack the number of examples, {key!r}", next_step=_HOW)
-    return float(value)
+    # Written so that NaN is bounded too.
+    if 0 <= value <= segment.high:
+        return float(value)
+    bounded.raised = True
+    return segment.high if value > segment.high else 0.0
 
 
-def _metric(metrics: MetricRecord, name: str, low: float, high: float, length: int) -> Real:
-    value = metrics.get(name.removeprefix(METRIC_PREFIX))
-    row = np.atleast_1d(np.asarray([] if value is None else value, dtype=np.float64))
-    if row.shape != (length,):
-        raise TaskError(f"{name!r} was declared with {length} values, the metrics have {row.size}", next_step=_HOW)
-    if not (row.min() >= low and row.max() <= high):
-        raise RangeError(name)
-    return row
+def _metric(metrics: MetricRecord, segment: Segment, bounded: _Flag) -> tuple[Real, float]:
+    """A metric's values inside its range, and 1; zeros and 0 if this app does not report it in this message."""
+    value = metrics.get(segment.name.removeprefix(METRIC_PREFIX))
+    if value is None:
+        return np.zeros(segment.length), 0.0
+    row = np.atleast_1d(np.asarray(value, dtype=np.float64))
+    if row.shape != (segment.length,):
+        raise TaskError(
+            f"{segment.name!r} was declared with {segment.length} values, the metrics have {row.size}", next_step=_HOW
+        )
+    if np.isnan(row).any():
+        bounded.raised = True
+        return np.zeros(segment.length), 0.0
+    inside = np.clip(row, segment.low, segment.high)
+    bounded.raised |= not np.array_equal(inside, row)
+    return inside, 1.0
 
 
 def _values(
-    header: Header, kind: ReleaseKind, received: Mapping[str, NDArray[Any]], reply: Message
-) -> tuple[Real, float]:
-    """The flat vector of the arrays, of L2 norm at most the layout's range, and whether it had to be scaled down."""
+    header: Header, kind: ReleaseKind, received: Mapping[str, NDArray[Any]], reply: Message, bounded: _Flag
+) -> Real | None:
+    """The flat vector of the arrays, of L2 norm at most the layout's range; None if it is not a number somewhere."""
     records = list(reply.content.array_records.values())
     if len(records) != 1:
         raise TaskError(f"the train function returned {len(records)} array records, expected one", next_step=_HOW)
     arrays = arrays_of(records[0])
-    shapes = [(name, a.shape) for name, a in arrays.items()]
-    if shapes_hash(shapes) != header.shapes_hash:
+    if shapes_hash([(name, a.shape) for name, a in arrays.items()]) != header.shapes_hash:
         raise TaskError("the train function returned other arrays than it received", next_step=_HOW)
     parts = [
         (a.astype(np.float64) - received[name]).ravel() if kind.difference else a.astype(np.float64).ravel()
         for name, a in sorted(arrays.items())
     ]
     flat = np.concatenate(parts)
-    norm = float(np.linalg.norm(flat))
-    limit = header.layout.segment(VALUES).high
-    if not np.isfinite(norm):
-        raise RangeError(VALUES)
     if flat.shape != (header.layout.segment(VALUES).length,):
         raise LocalError("the header's layout does not fit its shapes")
-    return (flat * (limit / norm), 1.0) if norm > limit else (flat, 0.0)
+    norm, limit = float(np.linalg.norm(flat)), header.layout.segment(VALUES).high
+    if not np.isfinite(norm):
+        bounded.raised = True
+        return None
+    if norm <= limit:
+        return flat
+    bounded.raised = True
+    return flat * (limit / norm)

@@ -8,19 +8,32 @@ Training happens outside a transaction: a crash there leaves the site as if the 
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 
-from fedseal.client.records import arrays_of, for_the_app, received_digest
+from fedseal.client.records import arrays_of, for_the_app, received_digest, task_records
 from fedseal.client.release import bounded_release
+from fedseal.client.requests import (
+    STAGES,
+    Answer,
+    LaterRequest,
+    decode_request,
+    encode_answer,
+    header_of,
+    kind_of,
+    known,
+    proven_counters,
+)
 from fedseal.compliance.policy import check_header, read_policy
 from fedseal.errors import PeerError
+from fedseal.inputs import Setting, input_digest
 from fedseal.privacy.ledger import Release
-from fedseal.privacy.plan import decode_plan
+from fedseal.privacy.plan import PlanKind, decode_plan
 from fedseal.privacy.quantize import BoundedUpdate
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.releases import REGISTRY, ReleaseKind, check_layout
+from fedseal.privacy.receipt import Receipt
+from fedseal.privacy.releases import REGISTRY, check_layout, terms_digest
 from fedseal.privacy.runs import (
     CloseRun,
     ControlMessage,
@@ -34,49 +47,33 @@ from fedseal.privacy.runs import (
 from fedseal.privacy.secagg import client
 from fedseal.privacy.secagg.checks import open_header
 from fedseal.privacy.secagg.client_states import (
-    Advertised,
-    Confirmed,
     Idle,
-    MaskedOut,
-    MaskedUpdate,
     Ready,
-    Shared,
-    State,
     StoredState,
     Vector,
 )
 from fedseal.privacy.secagg.header import AdvertiseRequest, Header
-from fedseal.privacy.secagg.masks import RingVector
 from fedseal.privacy.secagg.messages import (
-    Advertisement,
-    ConsistencyRequest,
     MaskRequest,
-    ShareReply,
-    ShareRequest,
-    Signed,
     Stage,
-    UnmaskRequest,
 )
-from fedseal.privacy.store import SiteStore, StoredReply, Transaction, request_digest
+from fedseal.privacy.store import SiteStore
+from fedseal.privacy.transaction import StoredReply, Transaction, request_digest
 from fedseal.wire import DecodeError, decode, encode
 
-AppCall = Callable[[Message], Message]
-LaterRequest = ShareRequest | MaskRequest | ConsistencyRequest | UnmaskRequest
-
-STAGES: dict[type[LaterRequest], Stage] = {
-    ShareRequest: Stage.SHARE,
-    MaskRequest: Stage.MASK,
-    ConsistencyRequest: Stage.CONSISTENCY,
-    UnmaskRequest: Stage.UNMASK,
-}
+# The app's own function on a task; the truth value says whether it may see the run's configuration.
+AppCall = Callable[[Message, bool], Message]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What leaves: control bytes, and at MASK the masked vector."""
+class Task:
+    """What a site is asked to compute on, as the signed header has it.
 
-    control: bytes
-    vector: RingVector | None = None
+    ``configured``: the run's configuration is part of it.
+    """
+
+    records: dict[str, ArrayRecord | ConfigRecord]
+    configured: bool
 
 
 class Session:
@@ -85,12 +82,14 @@ class Session:
     Args:
         store: the site's store.
         node: the Flower node id this site runs under.
+        run_config: the run's configuration as this site was given it.
     """
 
-    def __init__(self, store: SiteStore, node: int) -> None:
+    def __init__(self, store: SiteStore, node: int, run_config: Mapping[str, Setting]) -> None:
         self._store = store
         self._identity = store.identity
         self._node = node
+        self._run_config = run_config
 
     def answer(self, raw: bytes, message: Message, call_app: AppCall) -> Answer:
         """Answer one request.
@@ -102,9 +101,10 @@ class Session:
 
         Raises:
             PeerError, PolicyRefused, BudgetExceeded: the request is refused; nothing has changed.
-            Exception: whatever the app's function raises; nothing has changed.
+            Exception: whatever the app's function raises. Under a private plan the release stays charged, and this
+                site leaves the run.
         """
-        request = _decode_request(raw)
+        request = decode_request(raw)
         match request:
             case ControlMessage():
                 return Answer(self._control(request))
@@ -136,31 +136,31 @@ class Session:
 
     def _close(self, close: CloseRun) -> bytes:
         with self._store.transaction() as transaction:
-            record = transaction.run(close.run)
-            if not record.closed:
-                for population in transaction.populations():
-                    ledger = transaction.ledger(population, close.run)
-                    for _, plan in list(ledger.reservations):
-                        ledger, entry = ledger.release(close.run, decode_plan(plan))
-                        transaction.append(population, entry)
-                transaction.put_run(replace(record, closed=True))
+            transaction.close_run(close.run)
         return encode(sign_control(RunClosed(close.run, self._identity.number), self._identity.key))
 
     # Rounds
 
     def _advertise(self, raw: bytes, request: AdvertiseRequest, message: Message) -> Answer:
         header = open_header(request, self._identity.roster, self._identity.number)
-        kind, plan = _kind(header, message), decode_plan(header.plan)
+        kind, plan = kind_of(header, message), decode_plan(header.plan)
         with self._store.transaction() as transaction:
             if (stored := self._answered(transaction, header.digest(), Stage.ADVERTISE, raw)) is not None:
                 return stored
-            check_layout(kind, plan.kind, header.layout)
+            check_layout(kind, plan.kind, header.layout, len(header.cohort))
             check_header(read_policy(self._identity.policy), header, kind, plan)
-            record = admit(transaction.run(header.run), header)
-            ledger = transaction.ledger(kind.population.value, header.run)
+            before = transaction.run(header.run)
+            record = admit(before, header)
+            if not transaction.pin_terms(header.run, header.release_name, terms_digest(header.layout, header.plan)):
+                raise PeerError("other ranges or another plan than this run began with", peer="server")
+            if before.release_seq == 0:
+                transaction.verify_ledgers()
+            ledger = transaction.ledger(kind.population.value, header.run, header.plan)
             if (header.run, header.plan) not in ledger.reservations:
-                _, entry = ledger.reserve(header.run, plan)
+                ledger, entry = ledger.reserve(header.run, plan)
                 transaction.append(kind.population.value, entry)
+            # Not kept: a round that could not be charged at MASK is refused before anyone works for it.
+            ledger.charge(_release(header), plan)
             step = client.step(self._site(transaction), Idle(transaction.charges()), request)
             transaction.put_run(record)
             return self._keep(transaction, header, Stage.ADVERTISE, raw, step)
@@ -172,9 +172,9 @@ class Session:
             if (stored := self._answered(transaction, request.header_hash, stage, raw)) is not None:
                 return stored
             state = transaction.state(request.header_hash)
-            step = client.step(self._site(transaction), _known(state), request)
-            transaction.put_counters(_counters(request, transaction.known_counters()))
-            return self._keep(transaction, _header(state), stage, raw, step)
+            step = client.step(self._site(transaction), known(state), request)
+            transaction.put_counters(proven_counters(state, request))
+            return self._keep(transaction, header_of(state), stage, raw, step)
 
     def _mask(self, raw: bytes, request: MaskRequest, message: Message, call_app: AppCall) -> Answer:
         with self._store.transaction() as transaction:
@@ -182,55 +182,90 @@ class Session:
                 return stored
             before = transaction.state(request.header_hash)
             site = self._site(transaction)
-        header = _header(before)
-        ready = client.step(site, _known(before), request).state
-        if received_digest(message) != header.input_digest:
-            raise PeerError("the task is not the one in the signed header", peer="server")
-        update = self._compute(header, message, call_app)
-        with self._store.transaction() as transaction:
-            # Another process may have answered while this one trained: then its answer stands, and this one's update
-            # is dropped.
-            if (stored := self._answered(transaction, request.header_hash, Stage.MASK, raw)) is not None:
-                return stored
-            if transaction.state(request.header_hash) != before or not isinstance(ready, Ready):
-                raise PeerError("the round was overtaken by a newer one", peer="server")
-            return self._charge_and_mask(transaction, site, header, ready, update, raw)
+        header = header_of(before)
+        ready = client.step(site, known(before), request).state
+        if not isinstance(ready, Ready):
+            raise PeerError("a round that is not ready for vectors", peer="server")
+        kind_of(header, message)
+        task = self._task(header, message)
+        private = decode_plan(header.plan).kind is not PlanKind.NONE
+        # Before the data is touched: whatever happens now, a failure included, was paid for.
+        if private and (stored := self._charge(raw, header, before)) is not None:
+            return stored
+        update = None
+        try:
+            update = self._compute(header, task, message, call_app)
+        finally:
+            if update is None and private:
+                self._give_up(header)
+        return self._answer_mask(raw, site, header, before, ready, update)
 
-    def _charge_and_mask(
+    def _answer_mask(
         self,
-        transaction: Transaction,
+        raw: bytes,
         site: client.Site,
         header: Header,
+        before: StoredState | None,
         ready: Ready,
         update: BoundedUpdate,
-        raw: bytes,
     ) -> Answer:
-        population = REGISTRY[header.release_name].population.value
-        release = Release(header.run, header.release_name, header.release_seq, header.attempt, header.digest())
-        ledger = transaction.ledger(population, header.run)
-        _, entry, receipt = ledger.charge(release, decode_plan(header.plan))
-        transaction.append(population, entry)
-        step = client.step(site, ready, Vector(update, receipt))
-        return self._keep(transaction, header, Stage.MASK, raw, step)
+        """Mask and answer, if the round is still where it was."""
+        session = header.digest()
+        with self._store.transaction() as transaction:
+            # Another process may have answered while this one trained: its answer stands, this one's update is dropped.
+            if (stored := self._answered(transaction, session, Stage.MASK, raw)) is not None:
+                return stored
+            if transaction.state(session) != before:
+                raise PeerError("the round was overtaken by a newer one", peer="server")
+            receipt = self._charged(transaction, header)
+            return self._keep(transaction, header, Stage.MASK, raw, client.step(site, ready, Vector(update, receipt)))
 
-    def _compute(self, header: Header, message: Message, call_app: AppCall) -> BoundedUpdate:
+    def _charge(self, raw: bytes, header: Header, before: StoredState | None) -> Answer | None:
+        session = header.digest()
+        with self._store.transaction() as transaction:
+            if (stored := self._answered(transaction, session, Stage.MASK, raw)) is not None:
+                return stored
+            if transaction.state(session) != before:
+                raise PeerError("the round was overtaken by a newer one", peer="server")
+            self._charged(transaction, header)
+        return None
+
+    def _charged(self, transaction: Transaction, header: Header) -> Receipt:
+        """The receipt for this session: charged now, or before a crash or an interruption."""
+        population, session = REGISTRY[header.release_name].population.value, header.digest()
+        if (receipt := transaction.receipt(population, session)) is not None:
+            return receipt
+        ledger = transaction.ledger(population, header.run, header.plan)
+        _, entry, receipt = ledger.charge(_release(header), decode_plan(header.plan))
+        transaction.append(population, entry)
+        return receipt
+
+    def _give_up(self, header: Header) -> None:
+        """After a failure under a private plan this site leaves the run.
+
+        That the code failed may be a fact about the data that no noise covers: it is told once a run, and was charged.
+        """
+        with self._store.transaction() as transaction:
+            transaction.close_run(header.run)
+
+    def _task(self, header: Header, message: Message) -> Task:
+        """The task that came with a request, if it is the one in the signed header; PeerError otherwise."""
+        records = task_records(message)
+        digest = received_digest(records)
+        for configured, run_config in ((True, self._run_config), (False, {})):
+            if input_digest(digest, run_config) == header.input_digest:
+                return Task(records, configured)
+        raise PeerError("the task is not the one in the signed header", peer="server")
+
+    def _compute(self, header: Header, task: Task, message: Message, call_app: AppCall) -> BoundedUpdate:
         """Run the app's function and bound what it returns."""
-        kind, plan = _kind(header, message), decode_plan(header.plan)
-        received = {name: a for r in message.content.array_records.values() for name, a in arrays_of(r).items()}
-        facts = ConfigRecord(
-            {
-                "release": header.release_name,
-                "sequence": header.release_seq,
-                "attempt": header.attempt,
-                "plan": header.plan,
-            }
-        )
-        reply = call_app(for_the_app(message, facts))
+        arrays = [r for r in task.records.values() if isinstance(r, ArrayRecord)]
+        reply = call_app(for_the_app(message, header, task.records), task.configured)
         return bounded_release(
             header,
-            kind,
-            plan,
-            received,
+            kind_of(header, message),
+            decode_plan(header.plan),
+            {name: array for record in arrays for name, array in arrays_of(record).items()},
             reply,
             public_persons=self._public_persons(),
             stream=self._stream("rounding", header.release_seq, header.attempt),
@@ -251,7 +286,7 @@ class Session:
         """Store the next state and the answer, and hand the answer out."""
         if isinstance(step.state, Idle | Ready) or step.reply is None:
             raise PeerError("a step that answers nothing", peer="server")
-        answer = _encode_reply(step.reply)
+        answer = encode_answer(step.reply)
         session = header.digest()
         transaction.put_state(session, header.run, step.state)
         transaction.put_reply(session, int(stage), StoredReply(request_digest(raw), answer.control, answer.vector))
@@ -269,63 +304,5 @@ class Session:
         return self._identity.randomness().stream(*purpose)
 
 
-def _decode_request(raw: bytes) -> AdvertiseRequest | LaterRequest | ControlMessage:
-    kinds: tuple[type[AdvertiseRequest | LaterRequest | ControlMessage], ...] = (
-        AdvertiseRequest,
-        ShareRequest,
-        MaskRequest,
-        ConsistencyRequest,
-        UnmaskRequest,
-        ControlMessage,
-    )
-    try:
-        return decode(raw, *kinds)
-    except DecodeError as error:
-        raise PeerError(f"a request that cannot be read: {error.message}", peer="server") from None
-
-
-def _counters(request: LaterRequest, known: Mapping[int, int]) -> dict[int, int]:
-    """What an accepted request proves about how often peers were charged.
-
-    An advertisement states it; a confirmation proves one charge more, because a site confirms only after it has sent
-    its masked vector, and it sends that only after it was charged. So a ledger that loses even its last charge is
-    behind what the peers know.
-    """
-    match request:
-        case ShareRequest():
-            return {a.site: decode(a.payload, Advertisement).ledger_counter for a in request.advertisements}
-        case UnmaskRequest():
-            return {c.site: known.get(c.site, 0) + 1 for c in request.confirmations}
-        case _:
-            return {}
-
-
-def _kind(header: Header, message: Message) -> ReleaseKind:
-    """The registry's entry, if this message type carries it; PeerError otherwise."""
-    kind = REGISTRY.get(header.release_name)
-    if kind is None or kind.message.value != message.metadata.message_type:
-        raise PeerError("a release that is not in the registry, or in the wrong kind of message", peer="server")
-    return kind
-
-
-def _known(state: StoredState | None) -> State:
-    """The state of a session; PeerError if this site has none under that header."""
-    if state is None:
-        raise PeerError(
-            "a request for a round that this site did not open, or that a newer one has replaced", peer="server"
-        )
-    return state
-
-
-def _header(state: StoredState | None) -> Header:
-    match _known(state):
-        case Advertised(header=raw) | Shared(header=raw) | MaskedOut(header=raw) | Confirmed(header=raw):
-            return decode(raw, Header)
-        case _:
-            raise PeerError("a request for a round that is over", peer="server")
-
-
-def _encode_reply(reply: Signed | ShareReply | MaskedUpdate) -> Answer:
-    if isinstance(reply, MaskedUpdate):
-        return Answer(encode(reply.message), reply.vector)
-    return Answer(encode(reply))
+def _release(header: Header) -> Release:
+    return Release(header.run, header.release_name, header.release_seq, header.attempt, header.digest())

@@ -35,8 +35,12 @@ def by_hash(
     return np.flatnonzero(~is_test & ~is_validation), np.flatnonzero(is_validation), np.flatnonzero(is_test)
 
 
+def person_text(person: object) -> str:
+    """A person's id as text: the same whether a file gave it as 7, 7.0 or "7"."""
+    return str(int(person)) if isinstance(person, float | np.floating) and float(person).is_integer() else str(person)
+
+
 def _place(study: str, person: object) -> float:
-    """A number in [0, 1), uniform over ids. Numeric ids hash alike whether a file gave them as 7, 7.0 or "7"."""
-    text = str(int(person)) if isinstance(person, float | np.floating) and float(person).is_integer() else str(person)
-    digest = hashlib.sha256(f"{study}\x00{text}".encode()).digest()
+    """A number in [0, 1), uniform over ids."""
+    digest = hashlib.sha256(f"{study}\x00{person_text(person)}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2.0**64

@@ -21,6 +21,9 @@ from fedseal.errors import DataError
 Batch: TypeAlias = tuple[Tensor, ...]
 Persons: TypeAlias = Dataset[tuple[Tensor, ...]]
 
+# Public, and part of what a model is: another number would be another set of frozen layers.
+MODEL_SEED = 0x6665_6473_6561_6C31
+
 
 @dataclass(frozen=True, slots=True)
 class SiteData:
@@ -107,6 +110,17 @@ class Task(Protocol):
 
     def metrics(self) -> Sequence[Metric]:
         """What to measure besides the loss."""
+
+
+def build_model(task: Task) -> nn.Module:
+    """A new module of the task's, the same at every call, at every site and at the oracle.
+
+    What is frozen is not sent: a layer that ``model()`` draws and nobody trains has to come out alike everywhere.
+    torch's own generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(MODEL_SEED)
+        return task.model()
 
 
 def size(persons: Persons) -> int:

@@ -17,7 +17,7 @@ from torch import nn
 
 from fedseal.client.noise import NoisyOptimizer, clear_gradients, empty_batch_gradients
 from fedseal.client.probe import check_model, check_per_person, check_shape
-from fedseal.client.task import Persons, Task, batch_of, size
+from fedseal.client.task import Persons, Task, batch_of, build_model, size
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, Performance, PrivacyPlan
 from fedseal.privacy.randomness import Stream
@@ -76,7 +76,7 @@ class Trainer:
     ) -> None:
         self.task = task
         self.persons = persons
-        self.module = task.model()
+        self.module = build_model(task)
         self._public_persons = public_persons
         self._performance = performance or Performance()
         self._wrapped: tuple[GradSampleModule, nn.Module] | None = None
@@ -163,7 +163,7 @@ class Trainer:
         uses.
         """
         if self._wrapped is None:
-            module = self.task.model()
+            module = build_model(self.task)
             check_model(module)
             wrapped = GradSampleModule(module, loss_reduction="sum")
             check_per_person(self.task, wrapped, self.persons)

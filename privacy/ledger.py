@@ -54,6 +54,10 @@ class Terms:
         """The Rényi divergence at ``order`` that epsilon and delta leave, in units of 10^-12, rounded down."""
         return math.floor(accounting.rdp_budget(self.epsilon, self.delta, self.order) * UNITS)
 
+    def digest(self) -> bytes:
+        """What every entry names as its ``terms``."""
+        return hashlib.sha256(encode(self)).digest()
+
 
 def open_terms(population: str, *, epsilon: float, delta: float, order: float) -> Terms:
     """Terms for persons under add-or-remove-one.
@@ -83,7 +87,11 @@ class EntryKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the ledger. ``charged`` and ``reserved`` are the totals after it, ``amount`` what it moved."""
+    """One line of the ledger.
+
+    ``amount`` is what it moved, ``left`` what its run has left for its plan after it; ``charged`` and ``reserved`` are
+    the totals after it.
+    """
 
     TAG: ClassVar[int] = 61
 
@@ -98,6 +106,7 @@ class Entry:
     session: Bytes32
     plan: Annotated[bytes, Blob(4096)]
     amount: U64
+    left: U64
     charged: U64
     reserved: U64
 
@@ -184,7 +193,8 @@ class Ledger:
                 next_step="Plan fewer rounds or more noise, or ask the data owner for a budget for new persons.",
             )
         release = Release(run, "", 0, 0, bytes(32))
-        entry = self._next(EntryKind.RESERVE, release, plan, amount, self.last.charged, self.last.reserved + amount)
+        totals = (self.last.charged, self.last.reserved + amount)
+        entry = self._next(EntryKind.RESERVE, release, plan, amount, amount, totals)
         return replace(self, last=entry, reservations={**self.reservations, key: amount}), entry
 
     def charge(self, release: Release, plan: PrivacyPlan) -> tuple["Ledger", Entry, Receipt]:
@@ -200,9 +210,8 @@ class Ledger:
                 "this run has used up what its plan reserved",
                 next_step="Start a new run with a plan for the rounds that remain.",
             )
-        entry = self._next(
-            EntryKind.CHARGE, release, plan, amount, self.last.charged + amount, self.last.reserved - amount
-        )
+        totals = (self.last.charged + amount, self.last.reserved - amount)
+        entry = self._next(EntryKind.CHARGE, release, plan, amount, left - amount, totals)
         following = replace(self, last=entry, reservations={**self.reservations, key: left - amount})
         return following, entry, Receipt(release.session, key[1], entry.counter)
 
@@ -213,18 +222,20 @@ class Ledger:
         if left is None:
             raise LocalError("this run holds no reservation for this plan")
         release = Release(run, "", 0, 0, bytes(32))
-        entry = self._next(EntryKind.RELEASE, release, plan, left, self.last.charged, self.last.reserved - left)
+        totals = (self.last.charged, self.last.reserved - left)
+        entry = self._next(EntryKind.RELEASE, release, plan, left, 0, totals)
         rest = {k: amount for k, amount in self.reservations.items() if k != key}
         return replace(self, last=entry, reservations=rest), entry
 
     def _next(
-        self, kind: EntryKind, release: Release, plan: PrivacyPlan, amount: int, charged: int, reserved: int
+        self, kind: EntryKind, release: Release, plan: PrivacyPlan, amount: int, left: int, totals: tuple[int, int]
     ) -> Entry:
+        charged, reserved = totals
         return Entry(
             counter=self.last.counter + 1,
             kind=int(kind),
             previous=self.last.digest(),
-            terms=hashlib.sha256(encode(self.terms)).digest(),
+            terms=self.terms.digest(),
             run=release.run,
             release_name=release.name,
             release_seq=release.seq,
@@ -232,6 +243,7 @@ class Ledger:
             session=release.session,
             plan=encode_plan(plan),
             amount=amount,
+            left=left,
             charged=charged,
             reserved=reserved,
         )
@@ -243,7 +255,7 @@ def open_ledger(terms: Terms) -> tuple[Ledger, Entry]:
         counter=1,
         kind=int(EntryKind.OPEN),
         previous=GENESIS,
-        terms=hashlib.sha256(encode(terms)).digest(),
+        terms=terms.digest(),
         run=bytes(16),
         release_name="",
         release_seq=0,
@@ -251,6 +263,7 @@ def open_ledger(terms: Terms) -> tuple[Ledger, Entry]:
         session=bytes(32),
         plan=b"",
         amount=0,
+        left=0,
         charged=0,
         reserved=0,
     )
@@ -261,11 +274,11 @@ def open_ledger(terms: Terms) -> tuple[Ledger, Entry]:
 def cost(plan: PrivacyPlan, order: float) -> int:
     """What one release of ``plan`` costs at ``order``, in units of 10^-12, rounded up.
 
-    A plan without privacy costs nothing here: no budget could pay for it. It needs the site's permission instead, and
-    its entries say so.
+    A plan without privacy costs one unit: no budget could pay for it, so it needs the site's permission instead and its
+    entries say so; the unit only makes the number of its attempts count.
     """
     if isinstance(plan, NoPrivacy):
-        return 0
+        return 1
     divergence = accounting.rdp_at(plan.event(1), order)
     # No budget is as large as this, so an unbounded or absurd plan is one that no ledger affords.
     return math.ceil(divergence * UNITS) if divergence < UNAFFORDABLE / UNITS else UNAFFORDABLE
@@ -277,25 +290,28 @@ def sign_entry(entry: Entry, key: SigningKey) -> SignedEntry:
 
 
 def reservations(entries: Iterable[Entry]) -> dict[Reservation, int]:
-    """What is still set aside after these entries, by run and plan; LocalError if more was charged than set aside."""
+    """What is still set aside after these entries, by run and plan.
+
+    Raises:
+        LocalError: a run set the same plan's cost aside twice, was charged more than it had set aside, or an entry's
+            own account of what is left is another.
+    """
     left: dict[Reservation, int] = {}
     for entry in entries:
-        key = (entry.run, entry.plan)
+        key, held = (entry.run, entry.plan), left.get((entry.run, entry.plan))
         match entry.kind:
-            case EntryKind.RESERVE:
-                if key in left:
-                    raise LocalError("a run set the same plan's cost aside twice")
+            case EntryKind.RESERVE if held is None:
                 left[key] = entry.amount
-            case EntryKind.CHARGE:
-                left[key] = left.get(key, 0) - entry.amount
-            case EntryKind.RELEASE:
-                left[key] = left.get(key, 0) - entry.amount
-                if left.pop(key):
-                    raise LocalError("a run gave back another amount than it had left")
+            case EntryKind.CHARGE if held is not None and held >= entry.amount:
+                left[key] = held - entry.amount
+            case EntryKind.RELEASE if held == entry.amount:
+                del left[key]
             case EntryKind.OPEN:
                 continue
-        if left.get(key, 0) < 0:
-            raise LocalError("a run was charged more than it had set aside")
+            case _:
+                raise LocalError(f"ledger entry {entry.counter} moves what its run does not have", next_step=DAMAGED)
+        if entry.left != left.get(key, 0):
+            raise LocalError(f"ledger entry {entry.counter} states a wrong remainder", next_step=DAMAGED)
     return left
 
 
@@ -341,11 +357,11 @@ def epsilon_spent(terms: Terms, entries: list[Entry]) -> float:
     return accounting.spent(tuple(decode_plan(p).event(counts[p]) for p in plans), terms.delta)
 
 
-def epsilon_enforced(ledger: Ledger) -> float:
+def epsilon_enforced(terms: Terms, charged: int) -> float:
     """The epsilon that the filter holds against the budget: what was charged, converted at the ledger's order."""
-    if ledger.last.charged == 0:
+    if charged == 0:
         return 0.0
-    return ledger.last.charged / UNITS + accounting.conversion(ledger.terms.order, ledger.terms.delta)
+    return charged / UNITS + accounting.conversion(terms.order, terms.delta)
 
 
 def _fraction(amount: int, terms: Terms) -> str:

@@ -73,8 +73,11 @@ class LocalGaussian:
     retries: U32
 
     def __post_init__(self) -> None:
-        if not (self.clip_norm > 0 and self.noise_multiplier > 0 and 0 < self.sample_rate <= 1):
-            raise ValueError("expected clip_norm > 0, noise_multiplier > 0 and 0 < sample_rate <= 1")
+        # Beyond these no plan is sensible, and float32 no longer keeps what the accountant assumes.
+        if not 1e-6 <= self.clip_norm <= 1e6 or not 1e-3 <= self.noise_multiplier <= 2.0**21:
+            raise ValueError("expected clip_norm from 1e-6 to 1e6 and noise_multiplier from 0.001 to 2^21")
+        if not 1e-6 <= self.sample_rate <= 1:
+            raise ValueError("expected sample_rate from 1e-6 to 1")
         if self.steps < 1 or self.releases < 1:
             raise ValueError("a plan needs at least one step and one release")
 

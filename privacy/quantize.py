@@ -146,6 +146,8 @@ def ranged_segment(
         raise ConfigError(f"the range of {name!r} has to be finite, with its low end below its high end")
     # One level of slack absorbs the ceil in Segment.levels when scale * bound is not an integer.
     scale = (levels_for(sites, ring_bits) - 1) / max(abs(low), abs(high))
+    if not math.isfinite(scale):
+        raise ConfigError(f"the range of {name!r} is too narrow")
     return Segment(name, length, float(low), float(high), scale, weighted)
 
 

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 
-from fedseal.errors import ConfigError, PeerError
+from fedseal.errors import ConfigError, LocalError, PeerError
 from fedseal.privacy.plan import PlanKind
 from fedseal.privacy.quantize import CLIPPED, WEIGHT_PREFIX, Layout, Rounding, Segment, ranged_segment, weight_segment
+from fedseal.privacy.secagg.parameters import MAX_COHORT
 
 UPDATE = "update"
 EVALUATION = "evaluation"
 MOMENTS = "moments"
 VALUES = "values"
 METRIC_PREFIX = "metric:"
+# Beside each metric: whether the site reported it in this message, so that the mean is over those that did.
+REPORTED_PREFIX = "reported:"
 # Beside an update: validation persons as a fraction of training persons, at most 1.
 VALIDATION_RATIO = "validation-ratio"
 
@@ -43,7 +46,7 @@ class MessageKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class MetricRange:
-    """The public range of a metric, declared before the round: a site refuses to send what lies outside.
+    """The public range of a metric, declared before the round: a site bounds what lies outside.
 
     Args:
         low: smallest value.
@@ -74,24 +77,23 @@ class ReleaseKind:
     plans: frozenset[PlanKind]
     has_values: bool
     difference: bool
+    declared: bool
 
+
+_BOTH = frozenset({PlanKind.NONE, PlanKind.LOCAL})
+_NONE = frozenset({PlanKind.NONE})
 
 REGISTRY: Mapping[str, ReleaseKind] = MappingProxyType(
     {
         kind.name: kind
         for kind in (
-            # The change of the trainable parameters, with metrics of the received model riding along where the plan
-            # is none.
-            ReleaseKind(
-                UPDATE, Population.TRAIN, MessageKind.TRAIN, frozenset({PlanKind.NONE, PlanKind.LOCAL}), True, True
-            ),
-            # Metrics of the received model on test persons. A private one needs counting noise, which this build does
-            # not have.
-            ReleaseKind(EVALUATION, Population.TEST, MessageKind.EVALUATE, frozenset({PlanKind.NONE}), False, False),
+            # The change of the trainable parameters; with metrics of the received model riding along under plan none.
+            ReleaseKind(UPDATE, Population.TRAIN, MessageKind.TRAIN, _BOTH, True, True, False),
+            # Metrics of the received model on test persons. A private one needs noise on counts, which this build
+            # lacks.
+            ReleaseKind(EVALUATION, Population.TEST, MessageKind.EVALUATE, _NONE, False, False, False),
             # Means of features and of their squares, for normalisation.
-            ReleaseKind(
-                MOMENTS, Population.TRAIN, MessageKind.TRAIN, frozenset({PlanKind.NONE, PlanKind.LOCAL}), True, False
-            ),
+            ReleaseKind(MOMENTS, Population.TRAIN, MessageKind.TRAIN, _BOTH, True, False, True),
         )
     }
 )
@@ -127,27 +129,19 @@ def release_layout(
     """
     if kind.has_values and values < 1:
         raise ConfigError(f"release {kind.name!r} has no values: does the model have trainable parameters?")
-    segments: list[Segment] = []
-    if kind.has_values:
-        segments.append(
-            ranged_segment(VALUES, values, -value_range, value_range, sites=sites, ring_bits=ring_bits, weighted=True)
-        )
+    if not 2 <= sites <= MAX_COHORT:
+        raise ConfigError(f"expected 2 to {MAX_COHORT} sites")
+
+    def ranged(name: str, length: int, low: float, high: float, *, weighted: bool) -> Segment:
+        return ranged_segment(name, length, low, high, sites=sites, ring_bits=ring_bits, weighted=weighted)
+
+    segments = [ranged(VALUES, values, -value_range, value_range, weighted=True)] if kind.has_values else []
     segments.append(weight_segment(weight_key, largest_weight, sites=sites, ring_bits=ring_bits))
-    if kind.has_values:
-        segments.append(ranged_segment(CLIPPED, 1, 0.0, 1.0, sites=sites, ring_bits=ring_bits, weighted=False))
+    segments.append(ranged(CLIPPED, 1, 0.0, 1.0, weighted=False))
     for name in sorted(metrics):
         declared = metrics[name]
-        segments.append(
-            ranged_segment(
-                METRIC_PREFIX + name,
-                declared.length,
-                declared.low,
-                declared.high,
-                sites=sites,
-                ring_bits=ring_bits,
-                weighted=True,
-            )
-        )
+        segments.append(ranged(METRIC_PREFIX + name, declared.length, declared.low, declared.high, weighted=True))
+        segments.append(ranged(REPORTED_PREFIX + name, 1, 0.0, 1.0, weighted=True))
     return Layout(ring_bits, int(rounding), tuple(segments))
 
 
@@ -164,30 +158,46 @@ def shapes_hash(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> bytes:
     return digest.digest()
 
 
-def check_layout(kind: ReleaseKind, plan: PlanKind, layout: Layout) -> None:
-    """That a header's layout is one this registry makes: nothing else can be summed, whatever the server asks for.
+def check_layout(kind: ReleaseKind, plan: PlanKind, layout: Layout, sites: int) -> None:
+    """That a header's layout is the one this registry makes from its ranges: the server chooses ranges, nothing else.
+
+    A scale of its choice would turn a sum of values into a count of values above a threshold.
 
     Raises:
-        PeerError: a segment is unknown or has the wrong form, or metrics of persons ride along with a private plan.
+        PeerError: it is another layout, or metrics of persons ride along with a private plan.
     """
     if plan not in kind.plans:
         raise PeerError(f"release {kind.name!r} under plan {plan.name.lower()}", peer="server")
-    names = [s.name for s in layout.segments]
-    weight = next((n for n in names if n.startswith(WEIGHT_PREFIX)), WEIGHT_PREFIX)
-    expected = [VALUES, weight, CLIPPED] if kind.has_values else [weight]
-    metrics = names[len(expected) :]
-    if names[: len(expected)] != expected or any(not n.startswith(METRIC_PREFIX) for n in metrics):
-        raise PeerError(f"a layout that is not that of release {kind.name!r}", peer="server")
+    by_name = {segment.name: segment for segment in layout.segments}
+    metrics = {n.removeprefix(METRIC_PREFIX): s for n, s in by_name.items() if n.startswith(METRIC_PREFIX)}
     if metrics and plan is not PlanKind.NONE:
         raise PeerError("metrics of persons beside a private release", peer="server")
-    if not all(_well_formed(segment, segment.name in metrics) for segment in layout.segments):
+    try:
+        made = release_layout(
+            kind,
+            values=by_name[VALUES].length if kind.has_values else 0,
+            value_range=by_name[VALUES].high if kind.has_values else 0.0,
+            weight_key=layout.weight.name.removeprefix(WEIGHT_PREFIX),
+            largest_weight=int(layout.weight.high),
+            metrics={name: MetricRange(s.low, s.high, s.length) for name, s in metrics.items()},
+            sites=sites,
+            ring_bits=layout.ring_bits,
+            rounding=Rounding(layout.rounding),
+        )
+    except (ConfigError, LocalError, KeyError):
+        made = None
+    if made != layout:
         raise PeerError(f"a layout that is not that of release {kind.name!r}", peer="server")
 
 
-def _well_formed(segment: Segment, metric: bool) -> bool:
-    """Whether a segment has the length, range and weighting that its name stands for."""
-    if segment.name.startswith(WEIGHT_PREFIX):
-        return segment.length == 1 and not segment.weighted and segment.low == 0.0 and segment.scale.is_integer()
-    if segment.name == CLIPPED:
-        return segment.length == 1 and not segment.weighted and (segment.low, segment.high) == (0.0, 1.0)
-    return segment.weighted and (metric or segment.low == -segment.high)
+def terms_digest(layout: Layout, plan: bytes) -> bytes:
+    """What stays the same for a release throughout a run: its plan and the ranges of its segments, not their scales.
+
+    A site pins it at the first header. Ranges that move from round to round would let a server feel its way to a value.
+    """
+    digest = hashlib.sha256(b"fedseal/terms/1")
+    header = f"{layout.ring_bits}:{layout.rounding}:{len(layout.segments)}"
+    lines = [f"{s.length}:{s.low!r}:{s.high!r}:{s.weighted}:{s.name}" for s in layout.segments]
+    for part in (plan, header.encode(), *(line.encode() for line in lines)):
+        digest.update(len(part).to_bytes(4, "big") + part)
+    return digest.digest()

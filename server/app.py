@@ -69,6 +69,7 @@ def main(grid: Grid, context: Context) -> None:
             minimum=contract.cohort.minimum, colluders=contract.cohort.colluders, retries=contract.privacy.retries
         ),
         rounding=config.rounding(),
+        run_config=context.run_config,
         run=config.resumed(),
     )
     moments = _normalise(sealed, contract, plans)

@@ -22,7 +22,7 @@ from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
 from fedseal.errors import ConfigError
-from fedseal.inputs import input_digest
+from fedseal.inputs import Setting, input_digest, task_digest
 from fedseal.privacy.plan import NoPrivacy, PlanKind, PrivacyPlan, encode_plan
 from fedseal.privacy.quantize import CLIPPED, IntegerSum, Rounding
 from fedseal.privacy.releases import (
@@ -30,6 +30,7 @@ from fedseal.privacy.releases import (
     METRIC_PREFIX,
     MOMENTS,
     REGISTRY,
+    REPORTED_PREFIX,
     UPDATE,
     VALUES,
     MessageKind,
@@ -39,11 +40,14 @@ from fedseal.privacy.releases import (
     shapes_hash,
 )
 from fedseal.privacy.secagg.server_states import Finished
+from fedseal.server.exchange import CONTROL
 from fedseal.server.sealing import Account, CohortRules, Order, Sealing
 from fedseal.server.store import ServerStore
 from fedseal.server.strategies import check_strategy
 
 DEFAULT_TIMEOUT = 3600.0
+# For a run whose number of rounds is not known beforehand.
+UNPLANNED = NoPrivacy(releases=10_000, retries=10_000)
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -55,13 +59,15 @@ class SealedGrid(Grid):
         strategy: the strategy whose messages these are; checked, see `server.strategies`.
         store: the server's store.
         max_examples: a public upper bound on the number of examples of one site.
-        metrics: the public range of every metric that is to be averaged; others are dropped, and a site whose value
-            lies outside refuses to send it.
+        metrics: the public range of every metric that is to be averaged; others are dropped. A value outside is bounded
+            at its site, and how many sites had to bound something is part of the sum.
         plan: the privacy plan of training releases; without one, sites have to allow plan none.
         update_range: bound on the L2 norm of one site's update; a longer one is scaled down at the site.
         cohort: what is asked of every cohort.
         ring_bits: 32, or 64 for a finer scale at twice the bytes.
         rounding: stochastic (unbiased) or nearest (deterministic).
+        run_config: the run's configuration, as Flower gave it to this ServerApp. It becomes part of what sites compute
+            on; without it, sites' apps see an empty one.
         run: the id of a run to go on with; a new one otherwise.
 
     Raises:
@@ -81,6 +87,7 @@ class SealedGrid(Grid):
         cohort: CohortRules | None = None,
         ring_bits: int = 32,
         rounding: Rounding = Rounding.STOCHASTIC,
+        run_config: Mapping[str, Setting] | None = None,
         run: bytes | None = None,
     ) -> None:
         self._grid = grid
@@ -88,10 +95,11 @@ class SealedGrid(Grid):
         self.store = ServerStore.open(Path(store))
         self._metrics = {name: _range(value) for name, value in (metrics or {}).items()}
         self._max_examples = max_examples
-        self._plan = plan or NoPrivacy(releases=1, retries=0)
+        self._plan = plan or UNPLANNED
         self._update_range = update_range
         self._ring_bits = ring_bits
         self._rounding = rounding
+        self._run_config = dict(run_config or {})
         self.run_id = run or os.urandom(16)
         self.store.open_run(self.run_id)
         self._sealing = Sealing(grid, self.store, self.run_id, cohort or CohortRules())
@@ -118,7 +126,7 @@ class SealedGrid(Grid):
             [m.metadata.dst_node_id for m in batch],
             task=records,
             shapes=received if kind.has_values else {},
-            plan=self._plan if kind.name == UPDATE else NoPrivacy(releases=1, retries=0),
+            plan=self._plan if kind.name == UPDATE else UNPLANNED,
             fl_round=_round_of(records),
             timeout=timeout,
         )
@@ -167,7 +175,7 @@ class SealedGrid(Grid):
             ),
             shapes_hash=shapes_hash([(n, a.shape) for n, a in shapes.items()]),
             plan=encode_plan(plan),
-            input_digest=task_digest(task),
+            input_digest=input_digest(_task_digest(task), self._run_config),
             task=task,
             fl_round=fl_round,
             timeout=timeout or DEFAULT_TIMEOUT,
@@ -191,10 +199,12 @@ class SealedGrid(Grid):
     def _metric_record(self, total: IntegerSum, weight: float) -> MetricRecord:
         record = MetricRecord({self._strategy.weighted_by_key: weight})
         for segment in total.layout.segments:
-            if segment.name.startswith(METRIC_PREFIX):
-                mean = weighted_mean(total, segment.name)
-                name = segment.name.removeprefix(METRIC_PREFIX)
-                record[name] = float(mean[0]) if segment.length == 1 else [float(v) for v in mean]
+            name = segment.name.removeprefix(METRIC_PREFIX)
+            if name == segment.name or float(total.real(REPORTED_PREFIX + name)[0]) <= 0:
+                continue
+            # Over the sites that reported it: a metric of evaluation is absent from training messages, and the reverse.
+            mean = total.real(segment.name) / total.real(REPORTED_PREFIX + name)[0]
+            record[name] = float(mean[0]) if segment.length == 1 else [float(v) for v in mean]
         return record
 
     def close(self) -> None:
@@ -252,11 +262,11 @@ def weighted_mean(total: IntegerSum, name: str) -> NDArray[np.float64]:
 
 
 def clipped_share(total: IntegerSum) -> float:
-    """The share of the sites whose values had to be scaled down to the range."""
+    """The share of the sites that had to bound something: values, a weight or a metric outside its range."""
     return float(total.real(CLIPPED)[0]) / total.sites
 
 
-def task_digest(task: Mapping[str, ArrayRecord | ConfigRecord]) -> bytes:
+def _task_digest(task: Mapping[str, ArrayRecord | ConfigRecord]) -> bytes:
     """The digest of what the sites are sent to compute on."""
     arrays = {
         name: {n: a.numpy() for n, a in record.items()}
@@ -264,7 +274,7 @@ def task_digest(task: Mapping[str, ArrayRecord | ConfigRecord]) -> bytes:
         if isinstance(record, ArrayRecord)
     }
     settings = {name: dict(record) for name, record in task.items() if isinstance(record, ConfigRecord)}
-    return input_digest(arrays, settings)
+    return task_digest(arrays, settings)
 
 
 def _range(value: MetricRange | tuple[float, float]) -> MetricRange:
@@ -289,8 +299,10 @@ def _common_records(messages: list[Message]) -> dict[str, ArrayRecord | ConfigRe
     first = messages[0].content
     if any(m.content is not first and m.content != first for m in messages[1:]):
         raise ConfigError("the strategy sent different contents to different sites")
-    if len(first.array_records) > 1 or first.metric_records:
-        raise ConfigError("expected one ArrayRecord and no MetricRecord in a message")
+    if len(first.array_records) > 1 or len(first.config_records) > 1 or first.metric_records:
+        raise ConfigError("expected at most one ArrayRecord, one ConfigRecord and no MetricRecord in a message")
+    if reserved := [name for name in first if name.startswith(CONTROL)]:
+        raise ConfigError(f"a record called {reserved[0]!r}: names that begin with {CONTROL!r} are fedseal's own")
     return {**first.array_records, **first.config_records}
 
 

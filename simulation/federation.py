@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedseal.privacy.accounting import ORDERS, rdp_budget
 from fedseal.privacy.ledger import EntryKind, Terms, epsilon_enforced, epsilon_spent, open_terms
 from fedseal.privacy.plan import PlanKind, decode_plan
 from fedseal.privacy.planning import RunPlans
@@ -68,7 +69,9 @@ def enrol(folder: Path, contract: Contract, plans: RunPlans, persons: Mapping[st
     )
     roster = Roster(f"simulated-{contract.name}", 1, True, root.public, server.public, entries)
     signed, pinned = sign_roster(roster, root), roster.digest()
-    server_store = folder / "server.sqlite"
+    # In a folder of its own: a site may be called "server".
+    server_store = folder / "server" / "server.sqlite"
+    server_store.parent.mkdir()
     ServerStore.create(server_store, key=server, roster=signed, pinned=pinned)
     stores = {}
     for entry in entries:
@@ -92,9 +95,12 @@ def policy(contract: Contract) -> str:
 
 def _terms(contract: Contract, plans: RunPlans) -> tuple[Terms, ...]:
     """One ledger a population. Persons trained on and persons tested on are different persons."""
-    privacy = contract.privacy
+    privacy, order = contract.privacy, plans.order
+    if privacy.plan == "none":
+        # Nothing is counted, so any order will do that the promise can be stated at.
+        order = max(ORDERS, key=lambda a: rdp_budget(privacy.epsilon, privacy.delta, a))
     return tuple(
-        open_terms(population.value, epsilon=privacy.epsilon, delta=privacy.delta, order=plans.order)
+        open_terms(population.value, epsilon=privacy.epsilon, delta=privacy.delta, order=order)
         for population in Population
     )
 
@@ -104,13 +110,12 @@ def site_privacy(path: Path) -> SitePrivacy:
     store = SiteStore.open(path)
     with store.transaction() as transaction:
         terms, entries = transaction.terms(Population.TRAIN.value), transaction.entries(Population.TRAIN.value)
-        ledger = transaction.ledger(Population.TRAIN.value, bytes(16))
     charged = [e for e in entries if e.kind == EntryKind.CHARGE]
     kinds = {decode_plan(e.plan).kind for e in charged}
     return SitePrivacy(
         plan="none" if PlanKind.NONE in kinds else "local",
         epsilon=epsilon_spent(terms, entries),
-        epsilon_enforced=epsilon_enforced(ledger),
+        epsilon_enforced=epsilon_enforced(terms, entries[-1].charged),
         epsilon_budget=terms.epsilon,
         delta=terms.delta,
         releases=len(charged),
@@ -118,7 +123,7 @@ def site_privacy(path: Path) -> SitePrivacy:
 
 
 def incidents(path: Path) -> list[tuple[str, str]]:
-    """Codes and texts of what went wrong at a site."""
+    """Codes and texts of what went wrong at a site, oldest first."""
     with SiteStore.open(path).transaction() as transaction:
         return transaction.incidents()
 

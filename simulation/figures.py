@@ -43,6 +43,8 @@ def _style() -> Iterator[None]:
         "ytick.major.size": 0,
         "lines.linewidth": 2.0,
         "legend.frameon": False,
+        # Names of sites and classes are text, whatever dollars are in them.
+        "text.parse_math": False,
     }
     with mpl.rc_context(settings):
         yield
@@ -135,14 +137,20 @@ def site_classes(names: Sequence[str], classes: Mapping[str, Sequence[int]], tit
         axes = figure.subplots()
         left = [0] * len(names)
         colours = (SECOND, ACCENT, THIRD, INK, LINE)
-        for (name, counts), colour in zip(classes.items(), colours * 10, strict=False):
-            axes.barh(range(len(names)), counts, left=left, color=colour, label=name, height=0.7)
+        bars = []
+        for place, counts in enumerate(classes.values()):
+            bars.append(
+                axes.barh(range(len(names)), counts, left=left, color=colours[place % len(colours)], height=0.7)
+            )
             left = [a + b for a, b in zip(left, counts, strict=True)]
         axes.set_yticks(range(len(names)), list(names))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("persons")
-        axes.legend(loc="lower right", ncols=min(len(classes), 4))
+        legend = axes.legend(bars, [str(i) for i in range(len(bars))], loc="lower right", ncols=min(len(bars), 4))
+        # Set afterwards: matplotlib leaves out a label that begins with an underscore.
+        for text, name in zip(legend.get_texts(), classes, strict=True):
+            text.set_text(name)
         return _svg(figure, title)
 
 

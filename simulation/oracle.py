@@ -15,7 +15,7 @@ from torch import nn
 
 from fedseal.client.metrics import Measured, measure, pooled, values
 from fedseal.client.normalise import Normalisation
-from fedseal.client.task import Persons, Split, Task, batch_of, size
+from fedseal.client.task import Persons, Split, Task, batch_of, build_model, size
 from fedseal.client.trainer import load
 
 Scores = dict[str, float | None]
@@ -50,7 +50,7 @@ class Oracle:
 
     def judge_arrays(self, arrays: Mapping[str, NDArray[Any]], normalisation: Normalisation | None) -> Judged:
         """Judge the task's model with these parameters."""
-        module = self._task.model()
+        module = build_model(self._task)
         load(module, arrays)
         return self.judge(module, normalisation)
 
@@ -84,7 +84,7 @@ def majority(task: Task, splits: Mapping[str, Split]) -> Constant:
     batches = [batch_of(s.train, np.arange(size(s.train))) for s in splits.values() if size(s.train)]
     targets = torch.cat([b[-1] for b in batches])
     with torch.no_grad():
-        module = task.model().eval()
+        module = build_model(task).eval()
         shape = module(*(t[:1] for t in batches[0][:-1])).shape[1:]
     flat = targets.reshape(len(targets)).double()
     if len(shape) == 1 and shape[0] > 1 and bool((flat == flat.round()).all()):

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fedseal.client.split import person_text
 from fedseal.client.task import columns, read_table
 from fedseal.errors import ConfigError, DataError
 from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.simulation.partition import Indices, class_table, skewed
-from fedseal.study import Study, load_object
+from fedseal.study import Study, load_object, study_code
 
 SUFFIXES = {".csv", ".parquet"}
 
@@ -83,7 +84,8 @@ def _spreadable(study: Study, data: Path | None) -> pd.DataFrame:
     make = load_object(reference, study.folder)
     if not isinstance(make, Callable):  # type: ignore[arg-type]
         raise ConfigError(f"{reference} is no function")
-    table = make()  # type: ignore[operator]
+    with study_code(f"{reference.partition(':')[2]}()"):
+        table = make()  # type: ignore[operator]
     if not isinstance(table, pd.DataFrame):
         raise ConfigError(f"{reference} returned {type(table).__name__}, expected a pandas DataFrame")
     return _checked(study, table)
@@ -91,7 +93,7 @@ def _spreadable(study: Study, data: Path | None) -> pd.DataFrame:
 
 def _natural(study: Study, folder: Path, sites: int | None) -> Population:
     """One file a site, in the order of the names."""
-    files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
+    files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and not p.name.startswith("."))
     if len(files) < 2:
         raise DataError(
             f"{folder} holds {len(files)} CSV or parquet files, a federation needs at least two",
@@ -99,9 +101,10 @@ def _natural(study: Study, folder: Path, sites: int | None) -> Population:
         )
     if sites is not None and sites != len(files):
         raise ConfigError(f"--sites {sites}, but {folder} holds {len(files)} files: one a site")
+    _check_names(folder, files)
     named = tuple(SiteTable(path.stem, _checked(study, read_table(path))) for path in files)
+    _check_persons(study, [site.table for site in named])
     whole = pd.concat([site.table for site in named], ignore_index=True)
-    _checked(study, whole)
     ends = np.cumsum([len(site.table) for site in named])
     parts: list[Indices] = [np.arange(end - len(s.table), end) for s, end in zip(named, ends, strict=True)]
     labels, classes = _labels(whole, study.contract.simulation.label)
@@ -113,12 +116,36 @@ def _checked(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     defaults = study.contract.simulation
     wanted = [name for name in (defaults.label, defaults.person) if name is not None]
     columns(table, wanted)
-    if defaults.person is not None and table[defaults.person].duplicated().any():
+    _check_persons(study, [table])
+    return table
+
+
+def _check_persons(study: Study, tables: list[pd.DataFrame]) -> None:
+    """That no person occurs twice in these tables together, by the text of the id: one site's column may hold numbers
+    and another's texts.
+    """
+    person = study.contract.simulation.person
+    if person is None:
+        return
+    if any(table[person].isna().any() for table in tables):
+        raise DataError(f"column {person!r} has missing values", next_step="Every person needs an id.")
+    texts = [person_text(value) for table in tables for value in table[person]]
+    if len(set(texts)) < len(texts):
         raise DataError(
-            f"column {defaults.person!r} names a person more than once",
+            f"column {person!r} names a person more than once",
             next_step="One row is one person: the privacy promise is made to persons. Group a person's records first.",
         )
-    return table
+
+
+def _check_names(folder: Path, files: list[Path]) -> None:
+    """That no two files would be the same site."""
+    sites: dict[str, Path] = {}
+    for file in files:
+        if (other := sites.setdefault(file.stem, file)) != file:
+            raise DataError(
+                f"{folder} holds {other.name} and {file.name}, which would both be site {file.stem!r}",
+                next_step="Keep one of them, or rename one.",
+            )
 
 
 def _labels(table: pd.DataFrame, label: str | None) -> tuple[NDArray[np.intp], tuple[str, ...]]:

@@ -76,8 +76,9 @@ def comparison_rows(result: Result) -> list[Row]:
     if result.baselines is None:
         return rows
     found = result.baselines
+    constant = "best constant" if found.majority.global_.accuracy is None else "majority class"
     before = [
-        Row("majority class", found.majority.global_, False, "the best constant answer"),
+        Row(constant, found.majority.global_, False, "the best constant answer"),
         Row("each site alone", found.local.global_, False, "median of the sites' own models"),
     ]
     after = [Row("all data pooled", found.pooled.global_, False, "what data protection forbids")]
@@ -90,26 +91,41 @@ def verdict(result: Result) -> str:
     """One honest sentence: does the federated model win against a site of its own, and against saying the same to
     everyone?
     """
-    own = result.final.global_.accuracy
-    if result.baselines is None or own is None:
+    if result.baselines is None:
         return "Nothing was compared."
-    alone, most = result.baselines.local.global_.accuracy, result.baselines.majority.global_.accuracy
-    if alone is None or most is None:
+    local, constant = result.baselines.local, result.baselines.majority.global_
+    found = (result.final.global_, local.global_, constant)
+    accuracies, losses = [s.accuracy for s in found], [s.loss for s in found]
+    if None not in accuracies:
+        own, alone, most = (a for a in accuracies if a is not None)
+        sites = [s.accuracy for s in local.sites.values() if s.accuracy is not None]
+        measure, rival = f"by {abs(100 * (own - alone)):.1f} percentage points", "the majority class"
+    elif accuracies == [None] * 3 and None not in losses:
+        # A study of a number, not of a class. Of a loss the smaller is better: compared with the sign changed.
+        own, alone, most = (-loss for loss in losses if loss is not None)
+        sites = [-s.loss for s in local.sites.values() if s.loss is not None]
+        measure, rival = f"with a loss of {-own:.3g} against {-alone:.3g}, lower is better", "the best constant answer"
+    else:
         return "Nothing was compared."
-    sites = [s.accuracy for s in result.baselines.local.sites.values() if s.accuracy is not None]
-    better = sum(own > a for a in sites)
-    gain = f"{abs(100 * (own - alone)):.1f} percentage points"
-    if own > alone and own > most:
-        return (
-            f"The federated model beats the median site alone by {gain}, and {better} of the {len(sites)} sites alone, "
-            "which trained without noise."
-        )
-    if own > most:
-        return (
-            f"The federated model does not beat the median site alone, which trained without noise: it is {gain} "
-            f"behind or level. It beats {better} of the {len(sites)} sites alone, and the majority class."
-        )
-    return "The federated model does not beat the majority class. At this promise, this federation is not worth it."
+    private = next(iter(result.privacy.sites.values())).plan.kind != "none"
+    return _judged(own, alone, most, sites, measure, rival, private=private)
+
+
+def _judged(
+    own: float, alone: float, most: float, sites: list[float], measure: str, rival: str, *, private: bool
+) -> str:
+    """The sentence for scores of which the larger is better."""
+    some = f"{sum(own > a for a in sites)} of the {len(sites)} sites alone"
+    noise = ", which trained without noise" if private else ""
+    if own <= most:
+        promise = "At this promise, this" if private else "This"
+        return f"The federated model does not beat {rival}. {promise} federation is not worth it."
+    if own > alone:
+        return f"The federated model beats the median site alone {measure}, and {some}{noise}."
+    place = "level" if own == alone else f"behind {measure}"
+    return (
+        f"The federated model does not beat the median site alone{noise}: it is {place}. It beats {some}, and {rival}."
+    )
 
 
 def largest_epsilon(result: Result) -> float | None:

@@ -10,16 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
+import numpy as np
 import torch
+from pydantic import BaseModel, ValidationError
 
-from fedseal.client.task import SiteData, Task, size
+from fedseal.client.task import SiteData, Task, batch_of, size
+from fedseal.config import allowed_range
 from fedseal.errors import ConfigError, DataError
 from fedseal.simulation.baselines import local_baseline, majority_baseline, pooled_baseline
+from fedseal.simulation.checked import CheckedTask
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.output import Findings, write_run
 from fedseal.simulation.population import Population, gather
 from fedseal.simulation.training import Material, RoundView, Trained, train
-from fedseal.study import Contract, Study, load_task
+from fedseal.study import Contract, Privacy, SimulationDefaults, Study, Training, load_task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,20 +63,26 @@ class Finished:
 
 def resolve(contract: Contract, options: Options) -> Contract:
     """The contract with the options applied; ConfigError if the outcome is not allowed."""
-    privacy, training, simulation = contract.privacy, contract.training, contract.simulation
-    if options.epsilon is not None:
-        if options.epsilon <= 0:
-            raise ConfigError(
-                "--epsilon has to be above 0", next_step='Set plan = "none" in the study to train without.'
-            )
-        privacy = privacy.model_copy(update={"epsilon": options.epsilon, "plan": "local"})
-    if options.rounds is not None:
-        training = training.model_copy(update={"rounds": options.rounds})
-    if options.strategy is not None:
-        training = training.model_copy(update={"strategy": options.strategy})
-    changed = {"sites": options.sites, "seed": options.seed}
-    simulation = simulation.model_copy(update={k: v for k, v in changed.items() if v is not None})
-    return contract.model_copy(update={"privacy": privacy, "training": training, "simulation": simulation})
+    changes: dict[str, dict[str, object]] = {
+        "privacy": {"epsilon": options.epsilon, "plan": None if options.epsilon is None else "local"},
+        "training": {"rounds": options.rounds, "strategy": options.strategy},
+        "simulation": {"sites": options.sites, "seed": options.seed},
+    }
+    tables = contract.model_dump()
+    for table, values in changes.items():
+        tables[table] |= {key: value for key, value in values.items() if value is not None}
+    try:
+        return Contract.model_validate(tables)
+    except ValidationError as error:
+        place = error.errors(include_url=False)[0]["loc"]
+    raise _not_allowed(str(place[0]), str(place[-1]))
+
+
+def _not_allowed(table: str, key: str) -> ConfigError:
+    """An option's value is not what the contract allows for its key; options are called like their keys."""
+    models: dict[str, type[BaseModel]] = {"privacy": Privacy, "training": Training, "simulation": SimulationDefaults}
+    advice = 'Set plan = "none" in the study to train without a promise.' if key == "epsilon" else ""
+    return ConfigError(f"--{key} has to be {allowed_range(models[table], key)}", next_step=advice)
 
 
 def simulate(study: Study, options: Options, out: Path, progress: Progress) -> Finished:
@@ -94,6 +104,7 @@ def simulate(study: Study, options: Options, out: Path, progress: Progress) -> F
     _check_cohort(contract, len(population.sites))
     with run_folder(out, contract.name) as (folder, run), one_thread():
         material = _material(Study(study.folder, contract), population, folder / "data", seed)
+        _check_material(contract, material)
         progress.begin(contract, population, run)
         main = train(material, contract, folder / "federation", progress.round)
         findings = Findings(
@@ -146,7 +157,7 @@ def _check_cohort(contract: Contract, sites: int) -> None:
 
 def _material(study: Study, population: Population, folder: Path, seed: int) -> Material:
     """Write each site's table to a folder of its own and let the task read it there, as it would at the site."""
-    task = cast(Task, load_task(study.contract.task, study.folder))
+    task = CheckedTask(cast(Task, load_task(study.contract.task, study.folder)))
     data, splits = {}, {}
     for site in population.sites:
         data[site.name] = folder / site.name
@@ -161,6 +172,24 @@ def _material(study: Study, population: Population, folder: Path, seed: int) -> 
     if not oracle.persons:
         raise DataError("no site has a test person", next_step="Let data() keep some persons for testing.")
     return Material(study, task, splits, data, oracle, seed)
+
+
+def _check_material(contract: Contract, material: Material) -> None:
+    """What every site would refuse or silently bound is said once, before anything is trained."""
+    largest = contract.cohort.largest_site
+    for name, split in material.splits.items():
+        if size(split.train) > largest:
+            raise ConfigError(
+                f"{name} has {size(split.train)} training persons, more than the study's largest_site, {largest}",
+                next_step="Raise [tool.fedseal.cohort] largest_site: a public bound that no site exceeds.",
+            )
+        features = tuple(batch_of(split.train, np.arange(1))[0].shape[1:])
+        ranges = len(contract.normalisation.low)
+        if contract.normalisation.kind == "federated" and features != (ranges,):
+            raise ConfigError(
+                f"the study's normalisation has ranges for {ranges} features, the data of {name} has shape {features}",
+                next_step="Give low and high a number for each column of the first tensor that data() returns.",
+            )
 
 
 def options_record(options: Options) -> dict[str, str | int | float | None]:
@@ -184,10 +213,11 @@ def run_folder(out: Path, name: str) -> Iterator[tuple[Path, str]]:
     run = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     partial = out / f".{run}.partial"
     try:
-        partial.mkdir(parents=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise ConfigError(f"{out} cannot hold runs ({type(error).__name__})", next_step="Give another --out.") from None
-    try:
+        try:
+            partial.mkdir(parents=True)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise ConfigError(f"{out} cannot hold runs: {reason}", next_step="Give another --out.") from None
         yield partial, run
         partial.replace(out / run)
     finally:

@@ -16,8 +16,6 @@ from fedseal.client.normalise import Normalisation
 from fedseal.client.task import Metric, Split, Task, size
 from fedseal.client.trainer import Arrays, trainable
 from fedseal.errors import RoundAborted
-from fedseal.privacy import accounting
-from fedseal.privacy.plan import PlanKind, PrivacyPlan
 from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.privacy.releases import VALIDATION_RATIO
@@ -32,7 +30,8 @@ from fedseal.server.app import (
 from fedseal.server.app import app as server_app
 from fedseal.server.rounds import RoundRecord
 from fedseal.server.statistics import Moments
-from fedseal.simulation.federation import FIRST_NODE, Federation, SitePrivacy, enrol, incidents, site_privacy
+from fedseal.simulation.books import Books
+from fedseal.simulation.federation import FIRST_NODE, Federation, SitePrivacy, enrol, site_privacy
 from fedseal.simulation.grid import LocalGrid, Observer
 from fedseal.simulation.oracle import Judged, Oracle
 from fedseal.study import Contract, Study
@@ -52,7 +51,10 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class RoundView:
-    """A finished round with what the oracle says about it."""
+    """A finished round with what the oracle says about it.
+
+    ``epsilon`` is what was charged so far, failed attempts included, at the site where it is largest.
+    """
 
     record: RoundRecord
     judged: Judged
@@ -107,20 +109,24 @@ def train(
         on_round: told of every round.
 
     Raises:
-        RoundAborted: a round failed for good; the message quotes what the simulated sites wrote down.
-        BudgetExceeded, PolicyRefused, ConfigError: as a real run would.
+        RoundAborted: a round failed for good; the next step quotes what the simulated sites wrote down.
+        BudgetExceeded, PolicyRefused, PeerError, LocalError: likewise, where that is why sites refused.
+        ConfigError: no noise keeps the promise, or the study's own code failed.
     """
     plans = plan_run(contract)
     persons = {name: size(split.train) for name, split in material.splits.items()}
     federation = enrol(folder, contract, plans, persons, material.seed)
+    books = Books(federation.site_stores, plans, contract.privacy.delta)
     trained = Trained(contract, plans, tuple(material.task.metrics()))
 
     def planned(_: RunPlans, moments: Moments | None, __: bytes) -> None:
         trained.moments = moments
+        books.begin_training()
 
     def finished(record: RoundRecord) -> None:
         judged = material.oracle.judge_arrays(record.model, trained.normalisation)
-        view = RoundView(record, judged, epsilon_after(plans, record.number, contract.privacy.delta))
+        view = RoundView(record, judged, books.epsilon())
+        books.end_round()
         trained.rounds.append(view)
         if on_round is not None:
             on_round(view)
@@ -134,19 +140,9 @@ def train(
     try:
         grid.serve(server_app, seed=material.seed)
     except RoundAborted as error:
-        raise _explained(error, federation) from error
+        raise books.explain(error) from None
     trained.privacy = {name: site_privacy(path) for name, path in federation.site_stores.items()}
     return trained
-
-
-def epsilon_after(plans: RunPlans, rounds: int, delta: float) -> float | None:
-    """The tight epsilon after some rounds at a site that took part in all of them; None without privacy."""
-    releases: list[tuple[PrivacyPlan, int]] = [(plans.update, rounds)]
-    if plans.moments is not None:
-        releases.append((plans.moments, 1))
-    if any(plan.kind is PlanKind.NONE for plan, _ in releases):
-        return None
-    return accounting.spent(tuple(plan.event(count) for plan, count in releases), delta)
 
 
 def _nodes(material: Material, federation: Federation) -> dict[int, dict[str, str]]:
@@ -173,14 +169,3 @@ def _run_config(material: Material, contract: Contract, federation: Federation) 
         SITES_KEY: len(federation.site_stores),
         ROUNDING_KEY: "stochastic",
     }
-
-
-def _explained(error: RoundAborted, federation: Federation) -> RoundAborted:
-    """In a simulation the operator owns all sites, so what they wrote down may be shown: the last line of the first
-    incident.
-    """
-    for name, path in federation.site_stores.items():
-        for code, text in incidents(path):
-            reason = text.strip().splitlines()[-1]
-            return RoundAborted(error.message, next_step=f"{name} refused ({code.lower()}): {reason}")
-    return error

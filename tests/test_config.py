@@ -1,5 +1,6 @@
 """What a person wrote wrong is named with its file, its line and the nearest right key; studies do not meet."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Literal
@@ -281,6 +282,34 @@ def test_an_error_in_the_module_is_the_operators_and_is_named(tmp_path: Path, co
     assert task_error(folder).message.startswith(f"task.py cannot be imported: {error}")
     assert set(sys.modules) == before
     assert str(folder) not in sys.path
+
+
+OUTSIDE = ["../task:Task", "..task:Task", ".task:Task", "/task:Task", "a..task:Task", "task.:Task", "deep/task:Task"]
+OUTSIDE += ["task", "task:", ":Task", "", "task:Task:Task", "task:Task.inner", "task :Task", "task:Task\n", "task:1"]
+OUTSIDE += ["1task:Task", "~:Task", "task\x00:Task", "task:Task()", "C:\\task:Task"]
+
+
+@pytest.mark.parametrize("reference", OUTSIDE)
+def test_a_reference_does_not_lead_out_of_the_studys_folder(tmp_path: Path, reference: str) -> None:
+    folder = study_at(tmp_path / "s", CONTRACT.replace("version = 1", f"version = 1\ntask = {json.dumps(reference)}"))
+    (tmp_path / "task.py").write_text("raise SystemExit('imported')")
+    for place in (folder, str(folder), None):
+        with pytest.raises(ConfigError, match=r"is not of the form module:Name") as caught:
+            load_object(reference, place)
+        assert repr(reference) in caught.value.message
+        with pytest.raises(ConfigError, match=r"is not of the form module:Name"):
+            load_task(reference, place)
+    # The contract that names it is wrong, on its line, before anything is imported.
+    error = study_error(folder)
+    assert "pyproject.toml:3: 'tool.fedseal.task'" in error.message
+
+
+@pytest.mark.parametrize("reference", ["task:Task", "_a1.b_2:C_3", "a.b.c:d", "tâche:Tâche"])
+def test_a_reference_of_names_and_dots_is_one(tmp_path: Path, reference: str) -> None:
+    contract = CONTRACT.replace("version = 1", f"version = 1\ntask = {json.dumps(reference, ensure_ascii=False)}")
+    assert load_study(study_at(tmp_path / "s", contract)).contract.task == reference
+    with pytest.raises(ConfigError, match=r"cannot be imported|defines no"):
+        load_object(reference, tmp_path)
 
 
 def test_a_class_that_needs_arguments_is_no_task(tmp_path: Path) -> None:

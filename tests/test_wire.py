@@ -20,6 +20,7 @@ from fedseal.privacy.quantize import Segment
 from fedseal.privacy.secagg.client_states import STORED_STATES
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.messages import (
+    Advertisement,
     ConsistencyRequest,
     MaskRequest,
     Opening,
@@ -261,6 +262,7 @@ SELF_CONTRADICTIONS: list[Callable[[], object]] = [
     lambda: ConsistencyRequest(bytes(32), (2, 2)),
     lambda: UnmaskRequest(bytes(32), (1, 2), (signed(1), signed(1))),
     lambda: Openings(bytes(32), (Opening(2, 0, bytes(33), bytes(16)), Opening(1, 0, bytes(33), bytes(16)))),
+    lambda: Advertisement(bytes(32), bytes(32), bytes(32), 1 << 62),
     lambda: Segment("x", 1, 1.0, 1.0, 1.0, False),
     lambda: Segment("x", 1, 0.0, 1.0, 0.0, False),
     lambda: Segment("x", 0, 0.0, 1.0, 1.0, False),
@@ -273,7 +275,7 @@ def one_entry_twice() -> Any:
 
 @pytest.mark.parametrize("make", SELF_CONTRADICTIONS)
 def test_a_message_that_contradicts_itself_cannot_exist(make: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match=r"order|unknown|segment"):
+    with pytest.raises(ValueError, match=r"order|unknown|segment|no ledger reaches"):
         make()
 
 
@@ -288,11 +290,28 @@ def test_bytes_of_a_message_that_contradicts_itself_are_refused_in_its_own_words
         decode(raw, ConsistencyRequest)
 
 
-@pytest.mark.parametrize("changes", [{"graph": 1}, {"mask_generator": 2}, {"threshold": 3}, {"colluders": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"graph": 1}, {"mask_generator": 2}, {"threshold": 3}, {"colluders": 2}, {"release_seq": 1 << 63}],
+    ids=str,
+)
 def test_a_header_that_this_build_does_not_speak_cannot_exist(changes: dict[str, int]) -> None:
     values = {f.name: getattr(header(), f.name) for f in fields(Header)}
-    with pytest.raises(ValueError, match=r"this build|threshold|colluders"):
+    with pytest.raises(ValueError, match=r"this build|threshold|colluders|no run reaches"):
         Header(**(values | changes))
+
+
+def test_numbers_that_a_site_has_to_remember_end_where_its_store_does() -> None:
+    """SQLite counts to 2^63 - 1, and a confirmation adds one to an advertised counter."""
+    last: list[tuple[Any, bytes, bytes]] = [
+        (replace(header(), release_seq=(1 << 63) - 1), b"\x7f" + bytes([255] * 7), b"\x80" + bytes(7)),
+        (Advertisement(bytes(32), bytes(32), bytes(32), (1 << 62) - 1), b"\x3f" + bytes([255] * 7), b"\x40" + bytes(7)),
+    ]
+    for message, most, more in last:
+        assert decode(encode(message), type(message)) == message
+        for beyond in (more, bytes([255] * 8)):
+            with pytest.raises(DecodeError, match=r"no run reaches|no ledger reaches"):
+                decode(patched(message, most, beyond), type(message))
 
 
 def test_a_header_whose_range_is_finer_than_any_double_is_refused() -> None:

@@ -79,7 +79,8 @@ def check_advertisements(
         keys[message.site] = decode_from(message.payload, Advertisement, f"site {message.site}")
         if keys[message.site].ledger_counter < known_counters.get(message.site, 0):
             raise PeerError(
-                f"the ledger of site {message.site} went back: it was restored from a backup",
+                f"the ledger of site {message.site} went back: it was restored from a backup, or another round was "
+                "held back",
                 peer="server",
                 blamed=message.site,
                 next_step="That site has to bring its ledger up to date before anyone trains with it.",

@@ -29,6 +29,7 @@ from fedseal.privacy.secagg.checks import (
 from fedseal.privacy.secagg.client_states import (
     Advertised,
     Confirmed,
+    Counter,
     Done,
     Event,
     Idle,
@@ -175,7 +176,8 @@ def _receive_shares(site: Site, state: Shared, event: MaskRequest) -> Step:
             raise PeerError(f"site {dealer} dealt {error}", peer="server", blamed=dealer) from None
     add, subtract = _mask_keys(site.number, state, keys, event.contributors, digest)
     ordered = tuple(sorted(held, key=lambda h: h.dealer))
-    return Step(Ready(state.header, state.session, event.contributors, ordered, add, subtract), None)
+    counters = tuple(Counter(number, advertised.ledger_counter) for number, advertised in keys.items())
+    return Step(Ready(state.header, state.session, counters, event.contributors, ordered, add, subtract), None)
 
 
 def _mask_keys(
@@ -203,7 +205,7 @@ def _mask(site: Site, state: Ready, event: Vector) -> Step:
     vector = event.update.vector
     apply_masks(vector, [k.reveal() for k in state.add], [k.reveal() for k in state.subtract])
     message = sign(Stage.MASK, site.number, digest, Masked(state.session, vector_digest(vector)), site.key)
-    following = MaskedOut(state.header, state.session, state.contributors, state.held)
+    following = MaskedOut(state.header, state.session, state.counters, state.contributors, state.held)
     return Step(following, MaskedUpdate(message, vector))
 
 
@@ -214,7 +216,8 @@ def _confirm(site: Site, state: MaskedOut, event: ConsistencyRequest) -> Step:
     check_subset(event.survivors, state.contributors, site.number, header.minimum, "survivors")
     payload = Confirmation(state.session, survivors_digest(state.session, event.survivors))
     message = sign(Stage.CONSISTENCY, site.number, digest, payload, site.key)
-    return Step(Confirmed(state.header, state.session, state.contributors, state.held, event.survivors), message)
+    kept = (state.header, state.session, state.counters, state.contributors, state.held)
+    return Step(Confirmed(*kept, event.survivors), message)
 
 
 def _open_shares(site: Site, state: Confirmed, event: UnmaskRequest) -> Step:

@@ -23,7 +23,7 @@ from fedseal.privacy.secagg.messages import (
 )
 from fedseal.privacy.secagg.sharing import HeldShares
 from fedseal.privacy.secret import Secret
-from fedseal.wire import U32, Blob, Bytes32, Fixed
+from fedseal.wire import U32, U64, Blob, Bytes32, Fixed
 
 Secret32 = Annotated[Secret, Fixed(32)]
 HeaderBytes = Annotated[bytes, Blob(1 << 16)]
@@ -65,11 +65,20 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
+class Counter:
+    """How often a member of this session said that its ledgers had been charged, before this round."""
+
+    site: U32
+    charges: U64
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The others' shares are in and true: the vector may be made and masked. Lives in memory only."""
 
     header: bytes
     session: bytes
+    counters: tuple[Counter, ...]
     contributors: tuple[int, ...]
     held: tuple[HeldShares, ...]
     add: tuple[Secret, ...]
@@ -84,6 +93,7 @@ class MaskedOut:
 
     header: HeaderBytes
     session: Bytes32
+    counters: tuple[Counter, ...]
     contributors: tuple[U32, ...]
     held: tuple[HeldShares, ...]
 
@@ -96,6 +106,7 @@ class Confirmed:
 
     header: HeaderBytes
     session: Bytes32
+    counters: tuple[Counter, ...]
     contributors: tuple[U32, ...]
     held: tuple[HeldShares, ...]
     survivors: tuple[U32, ...]

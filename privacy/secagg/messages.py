@@ -88,7 +88,7 @@ class Advertisement:
     ledger_counter: U64
 
     def __post_init__(self) -> None:
-        if self.ledger_counter >= 1 << 63:
+        if self.ledger_counter >= 1 << 62:
             raise ValueError("a counter that no ledger reaches")
 
 
@@ -274,8 +274,7 @@ class RefusalCode(IntEnum):
     POLICY = 4
     BUDGET = 5
     TASK = 6
-    OUT_OF_RANGE = 7
-    INTERNAL = 8
+    INTERNAL = 7
 
 
 @dataclass(frozen=True, slots=True)

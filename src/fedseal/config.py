@@ -22,6 +22,9 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+# JSON Schema's words for ranges, and ours.
+_LIMITS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
+
 F = TypeVar("F", bound=BaseModel)
 
 
@@ -79,6 +82,13 @@ def validate(model: type[F], table: Any, *, text: str, source: str, where: tuple
     if problem["type"] == "missing":
         raise ConfigError(f"{prefix}: {name!r} is missing")
     raise ConfigError(f"{prefix}: {name!r}: {_sentence(problem['msg'])}")
+
+
+def allowed_range(model: type[BaseModel], key: str) -> str:
+    """What a key of a model may be, in words: ``"above 0 and at most 1000"``; empty if any value may be."""
+    schema = model.model_json_schema()["properties"][key]
+    limits = {word: schema[limit] for limit, word in _LIMITS.items() if limit in schema}
+    return " and ".join(f"{word} {v:g}" if isinstance(v, float) else f"{word} {v}" for word, v in limits.items())
 
 
 def line_of(text: str, place: tuple[str, ...]) -> int | None:

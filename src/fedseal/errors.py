@@ -47,6 +47,9 @@ class FedsealError(Exception):
         super().__init__(message)
         self.message = message
         self.next_step = next_step
+        if next_step:
+            # So that it also stands below a traceback that is kept, as in a site's incidents.
+            self.add_note(f"next: {next_step}")
 
     def explain(self) -> str:
         """The message and, on a second line, the next step."""

@@ -7,7 +7,9 @@ report repeats.
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,20 +22,28 @@ from pydantic import Field, model_validator
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
 
-# What running a study's own top-level code commonly raises; it is the operator's file, so the operator is told.
-_IMPORT_FAILURES = (
-    AssertionError,
-    ImportError,
-    SyntaxError,
-    NameError,
-    AttributeError,
-    TypeError,
-    ValueError,
-    LookupError,
+# What a study's own code commonly raises; it is the operator's file, so the operator is told.
+STUDY_FAILURES = (
     ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NameError,
     OSError,
     RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
 )
+
+# Names and dots only: a reference cannot lead out of the study's folder.
+REFERENCE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+
+# Under such names studies' modules are imported.
+_MODULE_PREFIX = "fedseal_study_"
 
 TASK_METHODS = ("model", "data", "loss", "metrics")
 
@@ -48,7 +58,7 @@ class Training(Frozen):
 
     rounds: int = Field(ge=1, le=10_000)
     local_steps: int = Field(default=5, ge=1, le=100_000)
-    sample_rate: float = Field(default=0.1, gt=0, le=1)
+    sample_rate: float = Field(default=0.1, ge=1e-6, le=1)
     learning_rate: float = Field(gt=0)
     strategy: Literal["fedavg", "fedadam"] = "fedavg"
     server_learning_rate: float = Field(default=0.1, gt=0)
@@ -61,7 +71,7 @@ class Privacy(Frozen):
     plan: Literal["none", "local"] = "local"
     epsilon: float = Field(default=3.0, gt=0, le=1000)
     delta: float = Field(default=1e-5, gt=0, lt=1)
-    clip_norm: float = Field(default=1.0, gt=0)
+    clip_norm: float = Field(default=1.0, ge=1e-6, le=1e6)
     retries: int = Field(default=1, ge=0, le=1000)
 
 
@@ -88,8 +98,8 @@ class Normalisation(Frozen):
     kind: Literal["task", "federated"] = "task"
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
-    budget_share: float = Field(default=0.15, gt=0, lt=1)
-    clip_norm: float | None = Field(default=None, gt=0)
+    budget_share: float = Field(default=0.15, ge=1e-3, lt=1)
+    clip_norm: float | None = Field(default=None, ge=1e-6, le=1e6)
 
     @model_validator(mode="after")
     def _ranges(self) -> "Normalisation":
@@ -124,7 +134,7 @@ class Contract(Frozen):
     version: Literal[1]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     title: str = ""
-    task: str = Field(default="task:Task", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    task: str = Field(default="task:Task", pattern=f"^{REFERENCE}$")
     training: Training
     privacy: Privacy = Privacy()
     cohort: Cohort = Cohort()
@@ -169,10 +179,8 @@ def load_task(reference: str, folder: object = None) -> object:
         ConfigError: it cannot be imported or is no task.
     """
     found = load_object(reference, folder)
-    try:
+    with study_code(f"making {reference}"):
         task = found() if isinstance(found, type) else found
-    except _IMPORT_FAILURES as error:
-        raise ConfigError(f"{reference} cannot be made: {type(error).__name__}: {error}") from error
     missing = [m for m in TASK_METHODS if not callable(getattr(task, m, None))]
     if missing:
         raise ConfigError(
@@ -182,12 +190,39 @@ def load_task(reference: str, folder: object = None) -> object:
     return task
 
 
+@contextmanager
+def study_code(what: str) -> Iterator[None]:
+    """Run a study's own code; what it commonly raises becomes a ConfigError that quotes it and names the line.
+
+    For the operator's own machine. Nothing that may hold a person's data is run under this at a deployed site.
+
+    Args:
+        what: what runs, for the message: ``"data() for hospital-1"``.
+    """
+    try:
+        yield
+    except STUDY_FAILURES as error:
+        raise ConfigError(f"{what} raised {type(error).__name__}: {error}", next_step=_line_of(error)) from error
+
+
+def _line_of(error: BaseException) -> str:
+    """Where in the study an exception came from."""
+    places = [
+        f"Look at line {line} of {Path(frame.f_code.co_filename).name}."
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).startswith(_MODULE_PREFIX)
+    ]
+    return places[-1] if places else "Mend it in the study's own code."
+
+
 def load_object(reference: str, folder: object = None) -> object:
     """Whatever ``module:name`` names; ConfigError if it cannot be imported."""
+    if not re.fullmatch(REFERENCE, reference):
+        raise ConfigError(f"{reference!r} is not of the form module:Name")
     module_name, _, name = reference.partition(":")
     try:
         module = importlib.import_module(module_name) if folder is None else _load_file(Path(str(folder)), module_name)
-    except _IMPORT_FAILURES as error:
+    except STUDY_FAILURES as error:
         raise ConfigError(
             f"{module_name}.py cannot be imported: {type(error).__name__}: {error}",
             next_step="Run it with python to see the whole error.",
@@ -201,7 +236,7 @@ def load_object(reference: str, folder: object = None) -> object:
 def _load_file(folder: Path, module_name: str) -> ModuleType:
     """Import a study's module under a name of its own, so that two studies in one process do not meet."""
     path = (folder / (module_name.replace(".", "/") + ".py")).resolve()
-    unique = f"fedseal_study_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    unique = f"{_MODULE_PREFIX}{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     if unique in sys.modules:
         return sys.modules[unique]
     spec = importlib.util.spec_from_file_location(unique, path)

@@ -73,6 +73,16 @@ def readvertised(cohort: Cohort, request: Any, site: int, **changes: Any) -> Any
     return replace(request, advertisements=tuple(messages))
 
 
+def overcounted(cohort: Cohort, request: Any, site: int, counter: int) -> Any:
+    """The advertisement of a colluding site with a counter that its class forbids, signed by that site."""
+    messages = list(request.advertisements)
+    place = [m.site for m in messages].index(site)
+    payload = copy.copy(decode(messages[place].payload, Advertisement))
+    object.__setattr__(payload, "ledger_counter", counter)
+    messages[place] = sign(Stage.ADVERTISE, site, cohort.header.digest(), payload, key(f"site-{site}"))
+    return replace(request, advertisements=tuple(messages))
+
+
 def forged(message: Signed) -> Signed:
     """The same message with one bit of its signature changed."""
     return replace(message, signature=bytes([message.signature[0] ^ 1]) + message.signature[1:])
@@ -97,6 +107,11 @@ ADVERTISE: dict[str, tuple[Attack, str]] = {
     "another protocol": (lambda c, r: illegal(c, "protocol", "fedseal/sa0"), "this build speaks"),
     "another mask generator": (lambda c, r: illegal(c, "mask_generator", 7), "this build speaks"),
     "a sparse graph": (lambda c, r: illegal(c, "graph", 1), "this build speaks"),
+    "a release number that no run reaches": (lambda c, r: illegal(c, "release_seq", 1 << 63), "no run reaches"),
+    "the largest release number that can be written": (
+        lambda c, r: illegal(c, "release_seq", (1 << 64) - 1),
+        "no run reaches",
+    ),
     "trailing bytes": (lambda c, r: signed_bytes(encode(c.header) + b"\x00"), "after the end"),
     "truncated": (lambda c, r: signed_bytes(encode(c.header)[:-1]), "ends too early"),
 }
@@ -182,6 +197,8 @@ SHARE: dict[str, tuple[Attack, str]] = {
     ),
     "low-order channel key": (lambda c, r: readvertised(c, r, 2, channel_key=bytes(32)), "low order"),
     "a ledger that went back": (lambda c, r: readvertised(c, r, 2, ledger_counter=0), "went back"),
+    "a counter that no ledger reaches": (lambda c, r: overcounted(c, r, 2, 1 << 62), "no ledger reaches"),
+    "a counter that cannot be remembered": (lambda c, r: overcounted(c, r, 2, (1 << 64) - 1), "no ledger reaches"),
 }
 
 

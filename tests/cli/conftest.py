@@ -14,13 +14,14 @@ from support.studies import TINY
 from fedseal.cli.main import main
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-LOGGERS = ("flwr", "fedseal")
+LOGGERS = ("flwr", "fedseal", "sqlalchemy")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture
 def fedseal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Runs `fedseal` with some arguments. An exception that would be a traceback fails the test."""
-    handler, environment = signal.getsignal(signal.SIGTERM), dict(os.environ)
+    handlers, environment = {number: signal.getsignal(number) for number in SIGNALS}, dict(os.environ)
     levels = {name: logging.getLogger(name).level for name in LOGGERS}
     # A test's own files have to be read anew, and messages must not be cut to a narrow terminal.
     monkeypatch.setenv("COLUMNS", "200")
@@ -37,7 +38,8 @@ def fedseal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return subprocess.CompletedProcess(command, caught.value.code, out, err)
 
     yield run
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     for key in set(os.environ) - set(environment):
         del os.environ[key]
     os.environ.update(environment)

@@ -3,14 +3,13 @@ traceback, and nothing left in the folder for runs.
 """
 
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from support.studies import TINY
+from support.commands import Changed, Run, left_behind, refused, told
+from support.studies import TINY, FirstAttemptFails
 
 from fedseal.errors import (
     BudgetExceeded,
@@ -24,30 +23,7 @@ from fedseal.errors import (
     RoundAborted,
 )
 
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
-Changed = Callable[..., Path]
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "exit-codes.md"
-
-
-def told(done: "subprocess.CompletedProcess[str]", code: ExitCode, *texts: str) -> None:
-    """It ended with this code and one message that says all of this."""
-    assert done.returncode == code, done
-    assert "Traceback" not in done.stdout + done.stderr
-    said = " ".join(done.stderr.split())
-    assert len(re.findall(r"\berror:", said, flags=re.IGNORECASE)) == 1, said
-    for text in texts:
-        assert text in said
-
-
-def left_behind(out: Path) -> list[Path]:
-    return list(out.rglob("*")) if out.is_dir() else []
-
-
-def refused(fedseal: Run, tmp_path: Path, code: ExitCode, *arguments: Any, says: tuple[str, ...]) -> None:
-    """`fedseal simulate` with these arguments says this and leaves nothing."""
-    out = tmp_path / "out"
-    told(fedseal("simulate", *arguments, "--out", out), code, *says)
-    assert left_behind(out) == []
 
 
 # A study that cannot be read.
@@ -85,57 +61,15 @@ def test_a_project_that_is_no_study(fedseal: Run, tmp_path: Path) -> None:
         ('name = "tiny"', 'name = "Tiny Study"', ("pyproject.toml:3:", "'tool.fedseal.name'")),
         ("version = 1", "version = 1 1", ("pyproject.toml: not TOML", "line 2")),
         ("[tool.fedseal.cohort]", "[tool.fedseal.cohorts]", ("unknown key", "Did you mean 'cohort'?")),
+        ("clip_norm = 1.0", "clip_norm = 1e-7", ("pyproject.toml:17:", "'tool.fedseal.privacy.clip_norm'")),
+        ("sample_rate = 0.5", "sample_rate = 1e-7", ("'tool.fedseal.training.sample_rate'", "0.000001")),
     ],
-    ids=["key", "range", "type", "choice", "missing", "sites", "name", "toml", "table"],
+    ids=["key", "range", "type", "choice", "missing", "sites", "name", "toml", "table", "clip", "rate"],
 )
 def test_a_contract_that_is_wrong_is_told_by_line_and_key(
     before: str, after: str, says: tuple[str, ...], fedseal: Run, changed: Changed, tmp_path: Path
 ) -> None:
     refused(fedseal, tmp_path, ExitCode.CONFIG, changed("pyproject.toml", before, after), says=says)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "says"),
-    [
-        ("class Blobs:", "class Blobs(:", ("task.py cannot be imported: SyntaxError", "Run it with python")),
-        ("import numpy as np", "import nunpy as np", ("task.py cannot be imported: ModuleNotFoundError",)),
-        ("class Blobs:", "class Other:", ("task.py defines no 'Blobs'",)),
-        ("def loss(", "def lose(", ("task:Blobs has no method loss", "model, data, loss and metrics")),
-        ("columns(table, FEATURES)", "columns(table, ['a', 'age'])", ("the table lacks column 'age'",)),
-        ("class Blobs:", "assert False, 'no accelerator'\n\nclass Blobs:", ("task.py cannot be imported",)),
-    ],
-    ids=["syntax", "import", "class", "method", "column", "assertion"],
-)
-def test_a_task_that_cannot_be_used(
-    before: str, after: str, says: tuple[str, ...], fedseal: Run, changed: Changed, tmp_path: Path
-) -> None:
-    code = ExitCode.DATA if "column" in says[0] else ExitCode.CONFIG
-    refused(fedseal, tmp_path, code, changed("task.py", before, after), says=says)
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("class Blobs:\n", "class Blobs:\n    def __init__(self) -> None:\n        raise ValueError('my own')\n\n"),
-        ("    rng = np", "    raise ValueError('my own')\n    rng = np"),
-        ("        table = site.table()", "        raise ValueError('my own')"),
-        ("        return nn.Linear(3, 1)", "        raise ValueError('my own')"),
-        ("        return [accuracy(), auc(bins=20)]", "        raise ValueError('my own')"),
-    ],
-    ids=["init", "population", "data", "model", "metrics"],
-)
-def test_a_task_that_raises_is_told_as_the_studys_fault(
-    before: str, after: str, fedseal: Run, changed: Changed, tmp_path: Path
-) -> None:
-    """The study's code is the operator's: its error is shown like that of an import, and is no traceback."""
-    says = ("ValueError: my own",)
-    refused(fedseal, tmp_path, ExitCode.CONFIG, changed("task.py", before, after), says=says)
-
-
-def test_a_loss_that_raises_ends_the_run_and_is_quoted(fedseal: Run, changed: Changed, tmp_path: Path) -> None:
-    study = changed("task.py", "        features, labels = batch\n", "        raise ZeroDivisionError('my own')\n")
-    says = ("round 1", "hospital-1 refused (task)", "ZeroDivisionError: my own")
-    refused(fedseal, tmp_path, ExitCode.ABORTED, study, says=says)
 
 
 # Data.
@@ -240,39 +174,17 @@ def test_a_folder_for_runs_that_cannot_be_one(place: str, fedseal: Run, tmp_path
 # The ledger, and every other class of error.
 
 
-SICK = """        features, labels = batch
-        if torch.is_grad_enabled() and len(features) > 4 and features.mean() > 50:
-            Blobs.calls += 1
-            if Blobs.calls % 2:
-                features = features * float("nan")
-"""
-
-
-@pytest.mark.parametrize("sick", ["hospital-2", "hospital-1"])
 def test_a_ledger_that_refuses_ends_the_run_and_says_budget(
-    sick: str, fedseal: Run, changed: Changed, tmp_path: Path
+    fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each attempt is charged at the sites that sent something. One site whose first answer of every round is no number
-    makes every round two attempts; the budget holds one retry, so the third round is refused.
-
-    The planner reserves for all rounds, so an ordinary study never gets here. The sites' answer is a code and the
-    coordinator's error is the aborted round: exit code 8, not 5.
+    """Every attempt is charged. A network that spoils the first attempt of every round makes it two; the budget holds
+    one retry, so the third round is refused.
     """
-    marked = f"features = features + (100 if site.name == {sick!r} else 0)\n        parts = by_hash"
-    study = changed("task.py", "parts = by_hash", marked)
-    for file, before, after in (
-        ("task.py", "class Blobs:\n", "class Blobs:\n    calls = 0\n\n"),
-        ("task.py", "        features, labels = batch\n", SICK),
-        ("pyproject.toml", "minimum = 3", "minimum = 4"),
-        ("pyproject.toml", "local_steps = 2\nsample_rate = 0.5", "local_steps = 1\nsample_rate = 1.0"),
-    ):
-        text = (study / file).read_text()
-        assert before in text
-        (study / file).write_text(text.replace(before, after, 1))
-    done = fedseal("simulate", study, "--no-baselines", "--out", tmp_path / "out")
+    monkeypatch.setattr("fedseal.simulation.training.LocalGrid", FirstAttemptFails)
+    done = fedseal("simulate", TINY, "--no-baselines", "--out", tmp_path / "out")
     assert re.search(r"^\s+2 ", done.stdout, flags=re.MULTILINE)
     assert left_behind(tmp_path / "out") == []
-    told(done, ExitCode.ABORTED, "round 3", "refused (budget)")
+    told(done, ExitCode.BUDGET, "round 3", "hospital-1 refused (budget)", "next: Start a new run")
 
 
 @pytest.mark.parametrize(
@@ -298,6 +210,44 @@ def test_every_class_of_error_has_its_code_message_and_next_step(
     done = fedseal("simulate", TINY, "--out", tmp_path / "out")
     told(done, ExitCode(code), "error: what happened", "next: do this")
     assert ("Please report it" in done.stderr) == (code == ExitCode.INTERNAL)
+
+
+@pytest.mark.parametrize("error", [KeyError("what"), ZeroDivisionError("what")], ids=["key", "zero"])
+def test_what_nobody_foresaw_is_a_fault_of_ours_and_the_only_traceback(
+    error: Exception, fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def simulate(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fedseal.simulation.simulate.simulate", simulate)
+    done = fedseal("simulate", TINY, "--out", tmp_path / "out")
+    assert done.returncode == ExitCode.INTERNAL
+    first, second, *rest = done.stderr.splitlines()
+    assert first == f"error: unexpected {type(error).__name__}"
+    assert second.startswith("next:") and "Please report it" in second
+    assert rest[0] == "Traceback (most recent call last):"
+
+
+def test_a_policy_that_refuses_ends_the_run_and_says_so(
+    fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = 'version = 1\n[releases]\nupdate = ["none"]\nmoments = []\nevaluation = []\n'
+    monkeypatch.setattr("fedseal.simulation.federation.policy", lambda _: text)
+    refused(fedseal, tmp_path, ExitCode.POLICY, TINY, says=("hospital-1 refused (policy)", "next:"))
+
+
+def test_a_server_that_breaks_the_protocol_ends_the_run_and_is_named(
+    fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends every site another task than the one in its signed header."""
+    monkeypatch.setattr("fedseal.server.grid.task_digest", lambda *_: bytes(32))
+    refused(
+        fedseal,
+        tmp_path,
+        ExitCode.PEER,
+        TINY,
+        says=("round 1", "refused (protocol)", "not the one in the signed header"),
+    )
 
 
 def test_square_brackets_in_a_message_are_text(fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM in the middle of a run: exit code 130, no process left, and nothing in the folder for runs."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -52,7 +53,7 @@ def has_ended(process: Process) -> bool:
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
 def test_a_run_that_is_interrupted_leaves_nothing_but_the_runs_before(
     number: signal.Signals, start: Start, tmp_path: Path
 ) -> None:
@@ -77,6 +78,18 @@ def test_an_interrupt_among_the_baselines_leaves_nothing_either(start: Start, tm
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_hail_of_interrupts_leaves_nothing_either(start: Start, tmp_path: Path) -> None:
+    process = start("--rounds", "2000", until="2 ")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        for i in range(1000):
+            process.send_signal((signal.SIGINT, signal.SIGTERM)[i % 2])
+            process.wait(timeout=0.003)
+    _, err = process.communicate(timeout=30)
+    assert list((tmp_path / "out").iterdir()) == []
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+
+
 def test_an_interrupted_run_says_so(fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def simulate(*_: object) -> None:
         raise KeyboardInterrupt
@@ -90,6 +103,8 @@ def test_an_interrupted_run_says_so(fedseal: Run, tmp_path: Path, monkeypatch: p
 
 def test_sigterm_is_taken_for_an_interrupt_by_every_command(fedseal: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where no run is under way."""
+    # Were it not taken, the signal would end the tests themselves.
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
 
     def echo(_: object) -> None:
         signal.raise_signal(signal.SIGTERM)

@@ -7,36 +7,45 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from support.flower import Federation, Script, flower_task, make_federation, model, numpy_of, ordinary_app
-from support.keys import SERVER, make_roster
-from support.rounds import make_header
+from support.flower import (
+    PRIVATE,
+    Federation,
+    Nodes,
+    Script,
+    code_of,
+    default_task,
+    flower_task,
+    header_for,
+    make_federation,
+    model,
+    ordinary_app,
+    refused_with,
+)
 
 from fedseal.client.mod import STORE_KEY, refusal_for, sealed_mod
+from fedseal.client.release import TaskError
 from fedseal.errors import BudgetExceeded, ConfigError, DataError, LocalError, PeerError, PolicyRefused
-from fedseal.inputs import input_digest
-from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PrivacyPlan, encode_plan
+from fedseal.privacy.ledger import EntryKind
+from fedseal.privacy.plan import LocalGaussian, NoPrivacy
 from fedseal.privacy.quantize import RangeError
-from fedseal.privacy.releases import REGISTRY, UPDATE, MetricRange, release_layout, shapes_hash
+from fedseal.privacy.releases import MetricRange
 from fedseal.privacy.secagg import server
-from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.messages import (
     ConsistencyRequest,
     Refusal,
     RefusalCode,
-    ShareReply,
     ShareRequest,
     Signed,
     Stage,
     UnmaskRequest,
 )
-from fedseal.privacy.secagg.server_states import Finished, MaskedReply
 from fedseal.server.exchange import control_of, vector_of
 from fedseal.wire import decode, encode
 
 SITES = 3
-ANSWERS: tuple[Any, ...] = (Signed, ShareReply, Refusal)
+OPENED, RESERVED, CHARGED = EntryKind.OPEN, EntryKind.RESERVE, EntryKind.CHARGE
 LATER: tuple[Any, ...] = (ShareRequest, ConsistencyRequest, UnmaskRequest)
 CHANGED: dict[Stage, dict[str, Any]] = {
     Stage.SHARE: {"advertisements": ()},
@@ -56,96 +65,14 @@ def federation(tmp_path: Path) -> Federation:
     return make_federation(tmp_path, SITES)
 
 
-def header_for(federation: Federation, plan: PrivacyPlan | None = None, **changes: Any) -> Header:
-    """A header for an update of the test model."""
-    arrays = numpy_of(model())
-    layout = release_layout(
-        REGISTRY[UPDATE],
-        values=sum(a.size for a in arrays.values()),
-        value_range=100.0,
-        weight_key="num-examples",
-        largest_weight=100,
-        metrics=changes.pop("metrics", {}),
-        sites=SITES,
-    )
-    fields = {
-        "shapes_hash": shapes_hash([(n, a.shape) for n, a in arrays.items()]),
-        "plan": encode_plan(plan or NoPrivacy(releases=1, retries=0)),
-        "input_digest": input_digest({"arrays": arrays}, {"config": {"lr": 0.1}}),
-    }
-    return make_header(federation.roster, [1, 2, 3], layout, **{**fields, **changes})
-
-
-class Nodes:
-    """Drives the real mod at each site with requests of a real server state machine."""
-
-    def __init__(self, federation: Federation, app: ClientApp) -> None:
-        self.federation, self.app = federation, app
-        self.contexts = {
-            i: Context(1, 100 + i, {STORE_KEY: str(path), "number": i}, RecordDict(), {})
-            for i, path in federation.sites.items()
-        }
-
-    def send(self, site: int, control: bytes, *, task: bool = False, kind: str = "train") -> Message:
-        """One request to one site."""
-        content = RecordDict({"fedseal": ConfigRecord({"message": control})})
-        if task:
-            content["arrays"], content["config"] = model(), ConfigRecord({"lr": 0.1})
-        return self.app(Message(content, dst_node_id=100 + site, message_type=kind), self.contexts[site])
-
-    def refusal(self, site: int, control: bytes, **options: Any) -> RefusalCode:
-        """The code that a site answers with."""
-        return code_of(self.send(site, control, **options))
-
-    def incident(self, site: int) -> str:
-        """The text that the site wrote down last."""
-        with self.federation.site(site).transaction() as transaction:
-            return transaction.incidents()[-1][1]
-
-    def run(
-        self, header: Header, until: Stage | None = None
-    ) -> tuple[Any, dict[tuple[Stage, int], tuple[bytes, Message]]]:
-        """A round, up to and including a stage; the last state, and every request with its reply."""
-        seen: dict[tuple[Stage, int], tuple[bytes, Message]] = {}
-        step = server.open_round(header, self.federation.roster, SERVER)
-        while not isinstance(step.state, Finished):
-            state: Any = step.state
-            stage = server.stage_of(state)
-            for site, request in step.requests.items():
-                raw = encode(request)
-                reply = self.send(site, raw, task=stage is Stage.MASK)
-                seen[stage, site] = (raw, reply)
-                answer: Any = decode(control_of(reply) or b"", *ANSWERS)
-                vector = vector_of(reply)
-                state = server.receive(state, site, MaskedReply(answer, vector) if vector is not None else answer)
-            if stage is until:
-                return state, seen
-            step = server.close(state)
-        return step.state, seen
-
-
-def code_of(reply: Message) -> RefusalCode:
-    return RefusalCode(decode(control_of(reply) or b"", Refusal).code)
-
-
 def nodes(federation: Federation, script: Script | None = None) -> Nodes:
     return Nodes(federation, ordinary_app(script or Script({1: 1.0, 2: 2.0, 3: 3.0})))
-
-
-def opening(header: Header) -> bytes:
-    step = server.open_round(header, make_roster(SITES), SERVER)
-    return encode(next(iter(step.requests.values())))
-
-
-def ledger_kinds(federation: Federation, site: int) -> list[int]:
-    with federation.site(site).transaction() as transaction:
-        return [e.kind for e in transaction.entries("train")]
 
 
 def test_a_whole_round_through_the_mod_gives_the_sum(federation: Federation) -> None:
     finished, _ = nodes(federation).run(header_for(federation))
     assert finished.total.weight == 30
-    assert ledger_kinds(federation, 1) == [0, 1, 2]
+    assert federation.kinds(1) == [OPENED, RESERVED, CHARGED]
 
 
 def test_a_node_without_a_store_answers_nothing(federation: Federation) -> None:
@@ -178,7 +105,7 @@ def test_message_types_that_carry_no_release_are_refused(federation: Federation,
     app.query("extra")(leak)
     app.evaluate()(leak)
     running = Nodes(federation, app)
-    assert running.refusal(1, opening(header_for(federation)), kind=kind) is RefusalCode.PROTOCOL
+    assert running.refusal(1, running.opening(header_for(federation)), kind=kind) is RefusalCode.PROTOCOL
     plain = Message(RecordDict({"arrays": model()}), dst_node_id=101, message_type=kind)
     assert code_of(app(plain, running.contexts[1])) is RefusalCode.PROTOCOL
     assert called == []
@@ -193,11 +120,11 @@ def test_the_same_request_gets_the_same_bytes_also_after_a_restart(federation: F
     running = nodes(federation)
     _, seen = running.run(header_for(federation))
     for (stage, site), (raw, reply) in seen.items():
-        again = nodes(federation).send(site, raw, task=stage is Stage.MASK)
+        again = nodes(federation).send(site, raw, task=default_task() if stage is Stage.MASK else None)
         assert control_of(again) == control_of(reply)
         if stage is Stage.MASK:
             assert np.array_equal(vector_of(again), vector_of(reply))  # type: ignore[arg-type]
-    assert ledger_kinds(federation, 1) == [0, 1, 2]
+    assert federation.kinds(1) == [OPENED, RESERVED, CHARGED]
 
 
 @pytest.mark.parametrize("stage", [Stage.SHARE, Stage.CONSISTENCY, Stage.UNMASK])
@@ -216,19 +143,22 @@ def test_a_header_is_answered_once_and_never_behind_it(federation: Federation) -
     running.run(header_for(federation, release_seq=5, attempt=1))
     for seq, attempt in ((5, 1), (5, 0), (4, 9)):
         header = header_for(federation, release_seq=seq, attempt=attempt, fl_round=77)
-        assert running.refusal(1, opening(header)) is RefusalCode.PROTOCOL
+        assert running.refusal(1, running.opening(header)) is RefusalCode.PROTOCOL
         assert "at or behind" in running.incident(1)
     # Other runs are independent, and a newer attempt is welcome.
     assert isinstance(
-        decode(control_of(running.send(1, opening(header_for(federation, run=b"o" * 16)))) or b"", Signed), Signed
+        decode(control_of(running.send(1, running.opening(header_for(federation, run=b"o" * 16)))) or b"", Signed),
+        Signed,
     )
-    assert decode(control_of(running.send(1, opening(header_for(federation, release_seq=5, attempt=2)))) or b"", Signed)
+    assert decode(
+        control_of(running.send(1, running.opening(header_for(federation, release_seq=5, attempt=2)))) or b"", Signed
+    )
 
 
 def test_a_round_that_a_newer_one_replaced_is_over(federation: Federation) -> None:
     running = nodes(federation)
     _, seen = running.run(header_for(federation), until=Stage.SHARE)
-    running.send(1, opening(header_for(federation, release_seq=2)))
+    running.send(1, running.opening(header_for(federation, release_seq=2)))
     assert running.refusal(1, seen[Stage.SHARE, 1][0]) is RefusalCode.PROTOCOL
     assert "newer one has replaced" in running.incident(1)
 
@@ -237,10 +167,12 @@ def test_an_exception_of_the_app_leaves_as_a_code_and_its_text_stays(federation:
     canary = "patient Jane Roe has a tumour of 31 mm"
     running = nodes(federation, Script(error=ValueError(canary)))
     state, _ = running.run(header_for(federation), until=Stage.MASK)
-    assert {RefusalCode(r.refusal.code) for r in state.refused} == {RefusalCode.TASK}
+    assert set(refused_with(state).values()) == {RefusalCode.TASK}
     assert canary in running.incident(1)
-    # Nothing was charged, and the site may be asked again.
-    assert ledger_kinds(federation, 1) == [0, 1]
+    # Without privacy nothing was charged, and the site may be asked again.
+    assert federation.kinds(1) == [OPENED, RESERVED]
+    finished, _ = nodes(federation).run(header_for(federation, attempt=1))
+    assert finished.survivors == (1, 2, 3)
 
 
 def test_the_refusal_itself_holds_nothing_but_the_code(federation: Federation) -> None:
@@ -251,36 +183,19 @@ def test_the_refusal_itself_holds_nothing_but_the_code(federation: Federation) -
     assert control == encode(Refusal(int(RefusalCode.TASK), None))
 
 
-def test_the_task_must_be_the_one_in_the_signed_header(federation: Federation) -> None:
-    running = nodes(federation)
-    state, _ = running.run(header_for(federation, input_digest=bytes(32)), until=Stage.MASK)
-    assert {RefusalCode(r.refusal.code) for r in state.refused} == {RefusalCode.PROTOCOL}
-    assert "not the one in the signed header" in running.incident(2)
-
-
-def test_a_private_plan_needs_a_train_function_that_runs_it(federation: Federation) -> None:
-    plan = LocalGaussian(clip_norm=1.0, noise_multiplier=5.0, sample_rate=0.5, steps=1, releases=1, retries=0)
-    running = nodes(federation)
-    state, _ = running.run(header_for(federation, plan), until=Stage.MASK)
-    assert {RefusalCode(r.refusal.code) for r in state.refused} == {RefusalCode.TASK}
-    assert "did not run it" in running.incident(1)
-    assert ledger_kinds(federation, 1) == [0, 1]
-
-
 def test_metrics_may_not_ride_along_a_private_release(federation: Federation) -> None:
-    plan = LocalGaussian(clip_norm=1.0, noise_multiplier=5.0, sample_rate=0.5, steps=1, releases=1, retries=0)
-    header = header_for(federation, plan, metrics={"loss": MetricRange(0.0, 5.0)})
+    header = header_for(federation, PRIVATE, metrics={"loss": MetricRange(0.0, 5.0)})
     running = nodes(federation)
-    assert running.refusal(1, opening(header)) is RefusalCode.PROTOCOL
+    assert running.refusal(1, running.opening(header)) is RefusalCode.PROTOCOL
     assert "beside a private release" in running.incident(1)
 
 
 def test_the_policy_decides_about_plans_and_cohorts(tmp_path: Path) -> None:
     strict = make_federation(tmp_path, SITES, policy='[cohort]\nminimum = 3\n[releases]\nupdate = ["local"]\n')
     running = nodes(strict)
-    assert running.refusal(1, opening(header_for(strict, site_minimum=3))) is RefusalCode.POLICY
+    assert running.refusal(1, running.opening(header_for(strict, site_minimum=3))) is RefusalCode.POLICY
     assert "not allowed at this site" in running.incident(1)
-    assert running.refusal(1, opening(header_for(strict))) is RefusalCode.POLICY
+    assert running.refusal(1, running.opening(header_for(strict))) is RefusalCode.POLICY
     assert "asks for 3" in running.incident(1)
 
 
@@ -288,9 +203,9 @@ def test_an_exhausted_budget_is_a_refusal_that_costs_nothing(tmp_path: Path) -> 
     poor = make_federation(tmp_path, SITES, epsilon=2.0)
     plan = LocalGaussian(clip_norm=1.0, noise_multiplier=0.5, sample_rate=1.0, steps=5, releases=3, retries=0)
     running = nodes(poor)
-    assert running.refusal(1, opening(header_for(poor, plan))) is RefusalCode.BUDGET
+    assert running.refusal(1, running.opening(header_for(poor, plan))) is RefusalCode.BUDGET
     assert "is left" in running.incident(1)
-    assert ledger_kinds(poor, 1) == [0]
+    assert poor.kinds(1) == [OPENED]
 
 
 def test_a_restored_ledger_is_seen_by_the_others(federation: Federation) -> None:
@@ -313,24 +228,92 @@ def test_a_restored_ledger_is_seen_by_the_others(federation: Federation) -> None
         (BudgetExceeded("x"), RefusalCode.BUDGET, None),
         (PeerError("x", peer="server", blamed=4), RefusalCode.BAD_PEER, 4),
         (PeerError("x", peer="server"), RefusalCode.PROTOCOL, None),
-        (RangeError("loss"), RefusalCode.OUT_OF_RANGE, None),
+        (TaskError("x"), RefusalCode.TASK, None),
         (ConfigError("x"), RefusalCode.TASK, None),
         (DataError("x"), RefusalCode.TASK, None),
+        (ValueError("x"), RefusalCode.TASK, None),
+        (SystemExit("x"), RefusalCode.TASK, None),
         (LocalError("x"), RefusalCode.INTERNAL, None),
+        # Bounding comes first, so a value that is out of range when it is quantised is a bug of ours.
+        (RangeError("loss"), RefusalCode.INTERNAL, None),
     ],
 )
 def test_every_error_has_a_code(error: Any, code: RefusalCode, blamed: int | None) -> None:
     assert refusal_for(error) == Refusal(int(code), blamed)
 
 
-def test_arrays_of_another_shape_are_the_tasks_fault(federation: Federation) -> None:
+def test_the_codes_are_a_closed_list() -> None:
+    """A code of its own for values out of range would tell the server about a single site."""
+    assert [(code.name, int(code)) for code in RefusalCode] == [
+        ("NOT_ENROLLED", 1),
+        ("PROTOCOL", 2),
+        ("BAD_PEER", 3),
+        ("POLICY", 4),
+        ("BUDGET", 5),
+        ("TASK", 6),
+        ("INTERNAL", 7),
+    ]
+
+
+def drop(name: str) -> Any:
+    """Takes a record or a metric away from what a site returns."""
+
+    def change(content: RecordDict) -> None:
+        (content if name in content else content["metrics"]).pop(name)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: c.update({"arrays": ArrayRecord({"weight": Array(np.zeros(2, np.float32))})}), "other arrays"),
+        (lambda c: c["arrays"].update({"bias": Array(np.zeros((3, 1), np.float32))}), "other arrays"),
+        (lambda c: c.update({"more": model()}), "2 array records"),
+        (drop("arrays"), "0 array records"),
+        (lambda c: c.update({"more": MetricRecord({"num-examples": 1})}), "several metric records"),
+        (drop("num-examples"), "lack the number of examples"),
+        (drop("metrics"), "lack the number of examples"),
+        (lambda c: c["metrics"].update({"loss": [1.0, 2.0]}), "declared with 1 values, the metrics have 2"),
+    ],
+)
+def test_a_return_value_of_the_wrong_form_is_the_tasks_fault(federation: Federation, change: Any, reason: str) -> None:
+    running = nodes(federation, Script(alter={2: change}))
+    state, _ = running.run(header_for(federation, metrics={"loss": MetricRange(0.0, 5.0)}), until=Stage.MASK)
+    assert refused_with(state) == {2: RefusalCode.TASK}
+    assert reason in running.incident(2)
+
+
+@pytest.mark.parametrize("kind", ["query", "evaluate", "train.extra"])
+def test_at_mask_too_no_function_runs_that_carries_no_release(federation: Federation, kind: str) -> None:
+    """The header came with `train`; the request for its vector comes with a type that calls another function."""
+    called: list[str] = []
     app = ClientApp(mods=[sealed_mod])
 
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        wrong = ArrayRecord({"weight": Array(np.zeros(2, dtype=np.float32))})
-        return Message(RecordDict({"arrays": wrong}), reply_to=message)
+    def leak(message: Message, context: Context) -> Message:
+        called.append(kind)
+        return Message(RecordDict({"arrays": model()}), reply_to=message)
 
+    app.train()(leak)
+    app.train("extra")(leak)
+    app.query()(leak)
+    app.evaluate()(leak)
     running = Nodes(federation, app)
-    state, _ = running.run(header_for(federation), until=Stage.MASK)
-    assert {RefusalCode(r.refusal.code) for r in state.refused} == {RefusalCode.TASK}
+    state, _ = running.run(header_for(federation, PRIVATE), until=Stage.SHARE)
+    raw = encode(server.close(state).requests[1])
+    assert running.refusal(1, raw, task=default_task(), kind=kind) is RefusalCode.PROTOCOL
+    assert called == []
+    assert federation.charges(1) == 0
+
+
+def test_a_plan_without_privacy_costs_its_attempts(federation: Federation) -> None:
+    """So their number is limited by what the plan says."""
+    running = nodes(federation)
+    plan = NoPrivacy(releases=1, retries=1)
+    for attempt in (0, 1):
+        running.run(header_for(federation, plan, attempt=attempt))
+    assert federation.kinds(1) == [OPENED, RESERVED, CHARGED, CHARGED]
+    state, _ = running.run(header_for(federation, plan, attempt=2), until=Stage.MASK)
+    assert set(refused_with(state).values()) == {RefusalCode.BUDGET}
+    assert "used up what its plan reserved" in running.incident(1)
+    assert federation.charges(1) == 2

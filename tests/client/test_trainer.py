@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from fedseal.client.noise import GRID_BITS, add_gaussian, noisy_mean
-from fedseal.client.task import Batch, Metric, SiteData, Split
+from fedseal.client.task import Batch, Metric, SiteData, Split, build_model
 from fedseal.client.trainer import Trainer, TrainSettings, load, trainable
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, Performance
@@ -62,6 +62,16 @@ class Linear:
 
 def streams(*purpose: str | int) -> Stream:
     return KeyedRandomness(7, "test").stream(*purpose)
+
+
+STEP = TrainSettings(learning_rate=1.0, sample_rate=1.0, local_steps=1)
+
+
+class Steep(Linear):
+    """Everybody's gradient is far longer than any bound."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return super().loss(model, batch) * 1e6
 
 
 def start() -> dict[str, Any]:
@@ -142,7 +152,8 @@ def test_a_trainer_forgets_one_release_before_the_next() -> None:
 def test_an_empty_draw_still_gets_its_noise() -> None:
     """If nobody is drawn and nothing changed, an observer would know that nobody was drawn."""
     before = start()
-    rare = plan(sample_rate=1e-9, steps=1)
+    rare = plan(sample_rate=1e-6, steps=1)
+    assert not streams("sampling", 0).coins(1e-6, PERSONS).any()
     after = Trainer(Linear(), persons(), public_persons=20).fit(before, SETTINGS, rare, streams)
     assert all(not np.array_equal(after[n], before[n]) for n in before)
 
@@ -181,6 +192,46 @@ def test_a_noisy_mean_is_clipped_rows_plus_noise() -> None:
     clipped = np.array([0.6 + 0.1, 0.8 - 1.0])
     expected = (clipped + 2.0 * streams("noise").normal(2)) / 10
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_person_whose_row_is_no_number_counts_as_zeros() -> None:
+    """And is not told by the sum, which would be no number either."""
+    one = plan(clip_norm=1.0, sample_rate=1.0, steps=1, noise_multiplier=2.0)
+    rows = np.array([[3.0, 4.0], [np.nan, 1.0], [np.inf, 0.0]])
+    found = noisy_mean(rows, one, persons=10, stream=streams("noise"))
+    np.testing.assert_array_equal(found, noisy_mean(rows[:1], one, persons=10, stream=streams("noise")))
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, 3e38])
+def test_a_person_whose_gradient_is_no_number_counts_as_zeros(broken: float) -> None:
+    class Broken(Linear):
+        def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+            return super().loss(model, batch) * torch.where(batch[0][:, 1] > 1, broken, 1.0) ** 2
+
+    class Silent(Linear):
+        def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+            return super().loss(model, batch) * torch.where(batch[0][:, 1] > 1, 0.0, 1.0)
+
+    found, expected = (
+        Trainer(task, persons(), public_persons=20).fit(start(), SETTINGS, plan(), streams)
+        for task in (Broken(), Silent())
+    )
+    assert_close(found, expected, 1e-6)
+
+
+def test_no_person_exceeds_the_plans_bound() -> None:
+    """Opacus clips in float32, which may round up: the bound it is given is a little lower."""
+    data = persons(1)
+    for clip_norm in (0.7, 1e-6, 1e-3, 3.3):
+        p = plan(clip_norm=clip_norm, noise_multiplier=1e-3, sample_rate=1.0, steps=1)
+        before = {n: np.zeros_like(a) for n, a in start().items()}
+        found = Trainer(Steep(), data, public_persons=1).fit(before, STEP, p, streams)
+        noise, moved = streams("noise"), []
+        for name, array in found.items():
+            draw = noise.normal(array.size).reshape(array.shape) * clip_norm * 1e-3
+            moved.append((before[name] - array.astype(np.float64) - draw).ravel())
+        grid = clip_norm * 1e-3 * 2.0**-GRID_BITS
+        assert np.linalg.norm(np.concatenate(moved)) <= clip_norm * (1 + 1e-6) + grid
 
 
 # The probe.
@@ -248,6 +299,25 @@ def test_a_mean_instead_of_one_loss_a_person_is_refused(p: LocalGaussian | NoPri
 @pytest.mark.parametrize("p", [plan(), PLAIN], ids=["private", "plain"])
 def test_only_trainable_parameters_are_trained_and_released(p: LocalGaussian | NoPrivacy) -> None:
     assert set(fit(Frozen(), p)) == {"2.weight", "2.bias"}
+
+
+@pytest.mark.parametrize("p", [plan(), PLAIN], ids=["private", "plain"])
+def test_a_frozen_layer_is_the_same_at_every_site(p: LocalGaussian | NoPrivacy) -> None:
+    """Nobody sends it. What is trained on top of it would mean something else over another one."""
+    arrays, found = start(), []
+    del arrays["0.weight"], arrays["0.bias"]
+    for generator_seed in (1, 2):
+        torch.manual_seed(generator_seed)
+        found.append(Trainer(Frozen(), persons(), public_persons=20).fit(arrays, SETTINGS, p, streams))
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in arrays)
+
+
+def test_building_a_model_leaves_torchs_generator_alone() -> None:
+    torch.manual_seed(11)
+    state = torch.random.get_rng_state()
+    one, two = build_model(Linear()).state_dict(), build_model(Linear()).state_dict()
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_arrays_of_another_model_are_refused() -> None:

@@ -166,6 +166,7 @@ def test_values_and_names_of_a_site_do_not_occur_in_what_leaves_it(tmp_path: Pat
     examples = {1: 123_457, 2: 5, 3: 7}
     with flower_task():
         walker = deliver_with(Script({1: float(value[0])}, examples, {"loss": {1: 424_242.125, 2: 1.0, 3: 2.0}}))
+    assert walker.kinds == {"Signed", "ShareReply", "ControlMessage"}
     for needle in (
         canary[:1].tobytes(),
         (123_457).to_bytes(4, "little"),

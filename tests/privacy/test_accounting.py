@@ -14,6 +14,7 @@ import dp_accounting
 import pytest
 from dp_accounting import rdp
 from opacus.accountants import GaussianAccountant, PRVAccountant, RDPAccountant
+from pydantic import ValidationError
 
 from fedseal.errors import ConfigError
 from fedseal.privacy import accounting
@@ -323,6 +324,37 @@ def test_a_run_without_privacy_has_plans_that_say_so() -> None:
     assert plan_run(contract(plan_="none")).update == NoPrivacy(releases=20, retries=2)
     assert plan_run(contract(plan_="none")).moments is None
     assert plan_run(contract(plan_="none", federated=True)).moments == NoPrivacy(releases=1, retries=2)
+
+
+def with_tables(**tables: dict[str, Any]) -> Contract:
+    """A study's contract with some keys of some tables."""
+    made = contract(federated="normalisation" in tables).model_dump()
+    return Contract.model_validate(
+        {name: made[name] | tables.get(name, {}) if name in tables else made[name] for name in made}
+    )
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"training": {"sample_rate": 1e-7}},
+        {"privacy": {"clip_norm": 1e-7}},
+        {"privacy": {"clip_norm": 1e7}},
+        {"normalisation": {"clip_norm": 1e-7}},
+        {"normalisation": {"clip_norm": 1e7}},
+        {"normalisation": {"budget_share": 1e-13}},
+        {"normalisation": {"budget_share": 1e-15}},
+    ],
+    ids=str,
+)
+def test_a_contract_outside_what_a_plan_may_be_is_the_operators_fault(tables: dict[str, dict[str, Any]]) -> None:
+    """Refused when the contract is checked or when the run is planned, but never with a traceback."""
+    try:
+        study = with_tables(**tables)
+    except ValidationError:
+        return
+    with pytest.raises(ConfigError):
+        plan_run(study)
 
 
 @pytest.mark.parametrize("federated", [False, True])

@@ -167,34 +167,66 @@ def test_what_is_enforced_is_never_less_than_what_was_spent(seed: int) -> None:
         assert book.reserve(run_id(number), made)
         for _ in range(rng.randrange(1, 4)):
             assert book.charge(run_id(number), made)
-    assert 0 < epsilon_spent(TERMS, book.entries) <= epsilon_enforced(book.ledger) <= TERMS.epsilon
+    enforced = epsilon_enforced(TERMS, book.ledger.last.charged)
+    assert 0 < epsilon_spent(TERMS, book.entries) <= enforced <= TERMS.epsilon
 
 
 def test_reservations_are_not_spent() -> None:
     book = Book()
     book.reserve(run_id(1), plan())
     assert epsilon_spent(TERMS, book.entries) == 0.0
-    assert epsilon_enforced(book.ledger) == 0.0
+    assert epsilon_enforced(TERMS, book.ledger.last.charged) == 0.0
 
 
-def test_a_plan_without_privacy_costs_nothing_and_makes_the_epsilon_infinite() -> None:
+def test_what_is_enforced_reaches_the_promise_with_the_last_unit_and_not_before() -> None:
+    assert epsilon_enforced(TERMS, 0) == 0.0
+    whole = epsilon_enforced(TERMS, TERMS.budget)
+    assert TERMS.epsilon - 1e-11 < whole <= TERMS.epsilon + 1e-14
+    assert epsilon_enforced(TERMS, 1) == pytest.approx(accounting.conversion(TERMS.order, TERMS.delta))
+    charged = [epsilon_enforced(TERMS, n * TERMS.budget // 7) for n in range(8)]
+    assert charged == sorted(charged)
+
+
+def test_a_plan_without_privacy_costs_one_unit_and_makes_the_epsilon_infinite() -> None:
     book, none = Book(), NoPrivacy(releases=2, retries=0)
-    assert cost(none, TERMS.order) == 0
+    assert {cost(none, order) for order in (1.5, TERMS.order, 200.0)} == {1}
     book.reserve(run_id(1), plan())
     book.charge(run_id(1), plan())
     book.reserve(run_id(2), none)
     assert math.isfinite(epsilon_spent(TERMS, book.entries))
     book.charge(run_id(2), none)
-    assert book.ledger.last.charged == cost(plan(), TERMS.order)
+    assert book.ledger.last.charged == cost(plan(), TERMS.order) + 1
     assert math.isinf(epsilon_spent(TERMS, book.entries))
+
+
+@pytest.mark.parametrize(("releases", "retries"), [(1, 0), (3, 2), (1, 5)])
+def test_a_plan_without_privacy_has_as_many_attempts_as_it_says(releases: int, retries: int) -> None:
+    book, none, run = Book(), NoPrivacy(releases=releases, retries=retries), run_id(1)
+    assert book.reserve(run, none)
+    assert book.ledger.last.left == releases + retries
+    assert [book.charge(run, none) for _ in range(releases + retries + 1)] == [True] * (releases + retries) + [False]
+    with pytest.raises(BudgetExceeded, match="used up what its plan reserved"):
+        book.ledger.charge(release(run), none)
+    # Giving back the nothing that is left is an entry too.
+    assert book.give_back(run, none)
+    book.check()
+
+
+def test_more_attempts_without_privacy_than_there_are_units_are_refused() -> None:
+    book = Book(terms_of(5))
+    assert not book.reserve(run_id(1), NoPrivacy(releases=5, retries=1))
+    assert book.reserve(run_id(1), NoPrivacy(releases=5, retries=0))
+    assert not book.reserve(run_id(2), NoPrivacy(releases=1, retries=0))
 
 
 @pytest.mark.parametrize(
     ("made", "order"),
     [
-        (plan(1e-9), 8.0),
-        (plan(1e-200), 8.0),
-        (plan(1e-200, 0.5), 8.0),
+        # The smallest noise that a plan may have.
+        (plan(1e-3), 8.0),
+        (plan(1e-3, 0.5), 8.0),
+        (plan(1e-3, 1e-6), 8.0),
+        (plan(1e-3, steps=(1 << 32) - 1, releases=(1 << 32) - 1, retries=(1 << 32) - 1), 200.0),
         # At these orders the series for a subsampled Gaussian does not converge, and no finite bound is known.
         (plan(1.0, 0.5), 1.3),
         (plan(0.3, 0.1), 1.1),

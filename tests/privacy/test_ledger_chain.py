@@ -8,7 +8,8 @@ from support.books import TERMS, Book, gaussian, run_id
 from support.keys import key
 
 from fedseal.errors import FedsealError, LocalError
-from fedseal.privacy.ledger import Entry, EntryKind, SignedEntry, check_chain, sign_entry
+from fedseal.privacy.ledger import Entry, EntryKind, SignedEntry, check_chain, reservations, sign_entry
+from fedseal.privacy.plan import NoPrivacy, encode_plan
 
 SITE = key("site-1")
 
@@ -50,7 +51,7 @@ def test_an_edited_entry_is_found(name: str) -> None:
                 check_chain(TERMS, [*entries[:place], replace(entry, **{name: value}), *entries[place + 1 :]])
 
 
-@pytest.mark.parametrize("name", ["counter", "kind", "previous", "terms", "amount", "charged", "reserved"])
+@pytest.mark.parametrize("name", ["counter", "kind", "previous", "terms", "amount", "left", "charged", "reserved"])
 def test_an_edited_last_entry_is_found_by_its_numbers(name: str) -> None:
     """Its other fields are in no hash yet; the signature covers them."""
     entries = chain()
@@ -107,6 +108,94 @@ def test_a_relinked_chain_still_has_to_add_up() -> None:
         if i < len(entries) - 1:
             with pytest.raises(LocalError):
                 check_chain(TERMS, relinked(entries[:i] + entries[i + 1 :]))
+
+
+def test_a_relinked_chain_still_has_to_say_what_is_left() -> None:
+    entries = chain()
+    for i in range(1, len(entries)):
+        for value in altered(entries[i].left):
+            if value != entries[i].left:
+                broken = relinked([*entries[:i], replace(entries[i], left=value), *entries[i + 1 :]])
+                with pytest.raises(LocalError, match=f"ledger entry {i + 1} states a wrong remainder") as caught:
+                    check_chain(TERMS, broken)
+                assert "Restore it" in caught.value.next_step
+
+
+@pytest.mark.parametrize("changes", [{"run": run_id(2)}, {"run": run_id(9)}, {"plan": encode_plan(gaussian(21.0))}])
+def test_a_relinked_chain_spends_no_other_runs_or_plans_reservation(changes: dict[str, Any]) -> None:
+    """The totals add up all the same."""
+    entries = chain()
+    assert (EntryKind(entries[2].kind), entries[2].run) == (EntryKind.CHARGE, run_id(1))
+    with pytest.raises(LocalError, match="moves what its run does not have"):
+        check_chain(TERMS, relinked([*entries[:2], replace(entries[2], **changes), *entries[3:]]))
+
+
+# What a run has
+
+
+def moved(kind: int, amount: int, left: int, run: int = 1, plan: bytes = b"p") -> Entry:
+    """An entry of which only these numbers count here."""
+    return replace(chain()[1], kind=kind, amount=amount, left=left, run=run_id(run), plan=plan)
+
+
+RESERVE, CHARGE, RELEASE = int(EntryKind.RESERVE), int(EntryKind.CHARGE), int(EntryKind.RELEASE)
+TEN = moved(RESERVE, 10, 10)
+IMPOSSIBLE: dict[str, tuple[Entry, ...]] = {
+    "a charge without a reservation": (moved(CHARGE, 1, 0),),
+    "a charge of nothing without a reservation": (moved(CHARGE, 0, 0),),
+    "a return without a reservation": (moved(RELEASE, 0, 0),),
+    "a second reservation": (TEN, TEN),
+    "a second reservation after spending all": (TEN, moved(CHARGE, 10, 0), TEN),
+    "a charge above the reservation": (TEN, moved(CHARGE, 11, 0)),
+    "a charge above what is left": (TEN, moved(CHARGE, 6, 4), moved(CHARGE, 5, 0)),
+    "a return of more than is left": (TEN, moved(CHARGE, 4, 6), moved(RELEASE, 10, 0)),
+    "a return of less than is left": (TEN, moved(CHARGE, 4, 6), moved(RELEASE, 5, 0)),
+    "a return of nothing while there is something": (TEN, moved(RELEASE, 0, 0)),
+    "a second return": (TEN, moved(RELEASE, 10, 0), moved(RELEASE, 0, 0)),
+    "a charge after the return": (TEN, moved(RELEASE, 10, 0), moved(CHARGE, 1, 0)),
+    "a charge of another run": (TEN, moved(CHARGE, 1, 9, run=2)),
+    "a charge under another plan": (TEN, moved(CHARGE, 1, 9, plan=b"q")),
+    "a return by another run": (TEN, moved(RELEASE, 10, 0, run=2)),
+    "an unknown kind": (TEN, moved(4, 0, 10)),
+}
+
+
+@pytest.mark.parametrize("entries", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_an_entry_that_moves_what_its_run_does_not_have_is_found(entries: tuple[Entry, ...]) -> None:
+    reservations(entries[:-1])
+    with pytest.raises(LocalError, match="moves what its run does not have") as caught:
+        reservations(entries)
+    assert "Restore it" in caught.value.next_step
+
+
+@pytest.mark.parametrize("wrong", [moved(RESERVE, 10, 9), moved(RESERVE, 10, 0), moved(RESERVE, 10, 11)])
+def test_a_reservation_leaves_all_of_itself(wrong: Entry) -> None:
+    with pytest.raises(LocalError, match="states a wrong remainder"):
+        reservations([wrong])
+
+
+def test_what_is_left_is_counted_by_run_and_plan() -> None:
+    history = [TEN, moved(RESERVE, 5, 5, run=2), moved(RESERVE, 3, 3, plan=b"q"), moved(CHARGE, 4, 6)]
+    assert reservations(history) == {(run_id(1), b"p"): 6, (run_id(2), b"p"): 5, (run_id(1), b"q"): 3}
+    history += [moved(CHARGE, 5, 0, run=2), moved(RELEASE, 3, 0, plan=b"q")]
+    assert reservations(history) == {(run_id(1), b"p"): 6, (run_id(2), b"p"): 0}
+    # Given back, it may be set aside again.
+    assert reservations([*history, moved(RESERVE, 2, 2, plan=b"q")])[run_id(1), b"q"] == 2
+
+
+def test_charges_without_privacy_are_in_the_chain_like_all_others() -> None:
+    book, none = Book(), NoPrivacy(releases=2, retries=0)
+    book.reserve(run_id(1), none)
+    book.charge(run_id(1), none)
+    book.charge(run_id(1), none)
+    assert [e.left for e in book.entries] == [0, 2, 1, 0]
+    assert check_chain(TERMS, book.entries).last == book.entries[-1]
+    # Without the unit that each costs, one attempt more or less would not be seen.
+    with pytest.raises(LocalError):
+        check_chain(TERMS, relinked([*book.entries, book.entries[-1]]))
+
+
+# Signatures
 
 
 def test_a_signed_entry_opens_with_its_own_key_only() -> None:

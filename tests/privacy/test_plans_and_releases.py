@@ -1,11 +1,15 @@
 """Only plans this build runs, layouts this registry makes, headers that move forward and rosters that were pinned."""
 
 import math
+import struct
 from dataclasses import replace
 from typing import Any
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
 from support.keys import ROOT, SERVER, key, make_roster, signed
+from support.messages import messages
 from support.rounds import make_header, ring_layout
 
 from fedseal.errors import ConfigError, ExitCode, LocalError, PeerError
@@ -16,10 +20,13 @@ from fedseal.privacy.releases import (
     MOMENTS,
     REGISTRY,
     UPDATE,
+    MessageKind,
     MetricRange,
+    Population,
     check_layout,
     release_layout,
     shapes_hash,
+    terms_digest,
 )
 from fedseal.privacy.roster import Roster, RosterEntry, SignedRoster, open_roster, sign_roster
 from fedseal.privacy.runs import CloseRun, RunRecord, admit, control_signed_by, sign_control
@@ -43,19 +50,44 @@ def test_a_plan_is_for_its_releases_and_their_retries() -> None:
     assert (LocalGaussian.kind, NoPrivacy.kind) == (PlanKind.LOCAL, PlanKind.NONE)
 
 
+LIMITS = {"clip_norm": (1e-6, 1e6), "noise_multiplier": (1e-3, 2.0**21), "sample_rate": (1e-6, 1.0)}
+
+
+def outside(low: float, high: float) -> list[float]:
+    """Numbers that are not between two, near and far."""
+    beside = [math.nextafter(low, 0.0), math.nextafter(high, math.inf)]
+    return [*beside, 0.0, -0.0, -low, -1.0, 5e-324, 1e308, math.nan, math.inf, -math.inf]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        *[{name: bad} for name in ("clip_norm", "noise_multiplier", "sample_rate") for bad in (0.0, -1.0, math.nan)],
-        {"sample_rate": 1.0000001},
+        *[{name: bad} for name, limits in LIMITS.items() for bad in outside(*limits)],
         {"steps": 0},
         {"releases": 0},
         {"steps": -1},
     ],
+    ids=str,
 )
 def test_a_plan_that_makes_no_sense_cannot_exist(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"expected clip_norm > 0|at least one step"):
+    with pytest.raises(ValueError, match=rf"expected .*{next(iter(changes))}.* from|at least one step"):
         LocalGaussian(**(GAUSSIAN | changes))
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_the_limits_of_a_plan_belong_to_it(end: int) -> None:
+    made = LocalGaussian(**(GAUSSIAN | {name: limits[end] for name, limits in LIMITS.items()}))
+    assert decode_plan(encode_plan(made)) == made
+
+
+@pytest.mark.parametrize(("name", "limits"), LIMITS.items(), ids=LIMITS)
+def test_a_plan_outside_its_limits_is_refused_when_it_is_read(name: str, limits: tuple[float, float]) -> None:
+    """Whoever writes the header need not have made the plan with our class."""
+    raw = encode_plan(LocalGaussian(**(GAUSSIAN | {name: 0.75})))
+    assert raw.count(struct.pack(">d", 0.75)) == 1
+    for bad in outside(*limits):
+        with pytest.raises(PeerError, match="a privacy plan that this build does not run"):
+            decode_plan(raw.replace(struct.pack(">d", 0.75), struct.pack(">d", bad)))
 
 
 def test_a_plan_without_releases_cannot_exist() -> None:
@@ -107,8 +139,15 @@ def layout_of(name: str, **changes: Any) -> Layout:
     return release_layout(kind, **(arguments | changes))
 
 
-def accepts(name: str, plan: PlanKind, layout: Layout) -> None:
-    check_layout(REGISTRY[name], plan, layout)
+def accepts(name: str, plan: PlanKind, layout: Layout, sites: int = 3) -> None:
+    check_layout(REGISTRY[name], plan, layout, sites)
+
+
+def refused(name: str, layout: Layout, sites: int = 3, plan: PlanKind = PlanKind.NONE) -> None:
+    """That a layout is the server's fault."""
+    with pytest.raises(PeerError, match=f"a layout that is not that of release '{name}'") as caught:
+        accepts(name, plan, layout, sites)
+    assert caught.value.peer == "server"
 
 
 def test_the_registry_is_closed_and_fits_its_names() -> None:
@@ -116,6 +155,19 @@ def test_the_registry_is_closed_and_fits_its_names() -> None:
     assert all(kind.name == name for name, kind in REGISTRY.items())
     with pytest.raises(TypeError):
         REGISTRY["other"] = REGISTRY[UPDATE]  # type: ignore[index]
+
+
+def test_the_registry_says_how_each_release_is_made() -> None:
+    both, none = frozenset(PlanKind), frozenset({PlanKind.NONE})
+    facts = {
+        name: (k.population, k.message, k.plans, k.has_values, k.difference, k.declared) for name, k in REGISTRY.items()
+    }
+    assert facts == {
+        UPDATE: (Population.TRAIN, MessageKind.TRAIN, both, True, True, False),
+        EVALUATION: (Population.TEST, MessageKind.EVALUATE, none, False, False, False),
+        # Statistics only from code that says it made them: an ordinary train function's arrays are not moments.
+        MOMENTS: (Population.TRAIN, MessageKind.TRAIN, both, True, False, True),
+    }
 
 
 @pytest.mark.parametrize("ring_bits", [32, 64])
@@ -129,28 +181,37 @@ def test_every_layout_of_the_registry_is_one_it_accepts(name: str, sites: int, r
         assert bare.capacity() >= sites
         assert with_metrics.capacity() >= sites
         for plan in kind.plans:
-            check_layout(kind, plan, bare)
-        check_layout(kind, PlanKind.NONE, with_metrics)
+            check_layout(kind, plan, bare, sites)
+        check_layout(kind, PlanKind.NONE, with_metrics, sites)
 
 
-def test_a_layout_holds_values_then_weight_then_metrics_by_name() -> None:
+def test_a_layout_holds_values_then_weight_then_flag_then_metrics_by_name() -> None:
     layout = layout_of(UPDATE, metrics=METRICS)
-    names = [(s.name, s.length, s.weighted) for s in layout.segments]
-    assert names == [
-        ("values", 10, True),
-        ("weight:num-examples", 1, False),
-        ("clipped", 1, False),
-        ("metric:auc", 1, True),
-        ("metric:bins", 4, True),
+    after = [
+        ("weight:num-examples", 1, 0.0, 500.0, False),
+        ("clipped", 1, 0.0, 1.0, False),
+        ("metric:auc", 1, 0.0, 1.0, True),
+        ("reported:auc", 1, 0.0, 1.0, True),
+        ("metric:bins", 4, 0.0, 5.0, True),
+        ("reported:bins", 1, 0.0, 1.0, True),
     ]
-    assert [s.name for s in layout_of(EVALUATION).segments] == ["weight:num-examples"]
+    names = [(s.name, s.length, s.low, s.high, s.weighted) for s in layout.segments]
+    assert names == [("values", 10, -2.0, 2.0, True), *after]
+    # An evaluation says too that something had to be bounded.
+    evaluation = layout_of(EVALUATION, metrics=METRICS)
+    assert [(s.name, s.length, s.low, s.high, s.weighted) for s in evaluation.segments] == after
     assert layout.rounding == Rounding.STOCHASTIC
 
 
 @pytest.mark.parametrize("name", [UPDATE, MOMENTS])
 def test_metrics_of_persons_do_not_ride_beside_a_private_release(name: str) -> None:
-    with pytest.raises(PeerError, match="metrics of persons beside a private release"):
-        accepts(name, PlanKind.LOCAL, layout_of(name, metrics=METRICS))
+    for metrics in (METRICS, {"auc": METRICS["auc"]}):
+        with pytest.raises(PeerError, match="metrics of persons beside a private release"):
+            accepts(name, PlanKind.LOCAL, layout_of(name, metrics=metrics))
+    # Nor does what stands beside a metric.
+    bare = layout_of(name)
+    reported = layout_of(name, metrics={"auc": METRICS["auc"]}).segment("reported:auc")
+    refused(name, replace(bare, segments=(*bare.segments, reported)), plan=PlanKind.LOCAL)
 
 
 def test_a_plan_that_the_registry_does_not_allow_is_refused() -> None:
@@ -160,46 +221,253 @@ def test_a_plan_that_the_registry_does_not_allow_is_refused() -> None:
 
 
 def with_segments(*segments: Segment) -> Layout:
-    return Layout(32, 0, segments)
+    return Layout(32, 1, segments)
 
 
-VALUES, WEIGHT, CLIPPED, AUC, BINS = layout_of(UPDATE, metrics=METRICS).segments
+VALUES, WEIGHT, CLIPPED, AUC, AUC_SENT, BINS, BINS_SENT = layout_of(UPDATE, metrics=METRICS).segments
+HEAD = (VALUES, WEIGHT, CLIPPED)
 WRONG: dict[str, tuple[str, Layout]] = {
-    "an unknown segment": (UPDATE, with_segments(VALUES, WEIGHT, CLIPPED, replace(AUC, name="rows"))),
-    "an unknown segment first": (UPDATE, with_segments(replace(AUC, name="rows"), VALUES, WEIGHT, CLIPPED)),
+    "an unknown segment": (UPDATE, with_segments(*HEAD, replace(AUC, name="rows"))),
+    "an unknown segment first": (UPDATE, with_segments(replace(AUC, name="rows"), *HEAD)),
     "no weight": (UPDATE, with_segments(VALUES, CLIPPED)),
     "no values": (UPDATE, with_segments(WEIGHT, CLIPPED)),
     "no clipped": (UPDATE, with_segments(VALUES, WEIGHT)),
+    "no clipped in an evaluation": (EVALUATION, with_segments(WEIGHT, AUC, AUC_SENT)),
     "another order": (UPDATE, with_segments(WEIGHT, VALUES, CLIPPED)),
+    "metrics out of order": (UPDATE, with_segments(*HEAD, BINS, BINS_SENT, AUC, AUC_SENT)),
+    "metrics apart from their reports": (UPDATE, with_segments(*HEAD, AUC, BINS, AUC_SENT, BINS_SENT)),
+    "a report before its metric": (UPDATE, with_segments(*HEAD, AUC_SENT, AUC)),
+    "a metric without a report": (UPDATE, with_segments(*HEAD, AUC)),
+    "a report without a metric": (UPDATE, with_segments(*HEAD, AUC_SENT)),
+    "a metric with another's report": (UPDATE, with_segments(*HEAD, AUC, BINS_SENT)),
     "two weights": (UPDATE, with_segments(VALUES, WEIGHT, replace(WEIGHT, name="weight:b"), CLIPPED)),
-    "a second weight as a metric": (UPDATE, with_segments(VALUES, WEIGHT, CLIPPED, replace(WEIGHT, name="weight:b"))),
-    "values in an evaluation": (EVALUATION, with_segments(VALUES, WEIGHT, CLIPPED)),
+    "a second weight as a metric": (UPDATE, with_segments(*HEAD, replace(WEIGHT, name="weight:b"))),
+    "values in an evaluation": (EVALUATION, with_segments(*HEAD)),
     "nothing but a metric": (EVALUATION, with_segments(AUC)),
     "values without a weight": (UPDATE, with_segments(replace(VALUES, weighted=False), WEIGHT, CLIPPED)),
     "a weighted weight": (UPDATE, with_segments(VALUES, replace(WEIGHT, weighted=True), CLIPPED)),
     "a weighted flag": (UPDATE, with_segments(VALUES, WEIGHT, replace(CLIPPED, weighted=True))),
-    "a metric without a weight": (EVALUATION, with_segments(WEIGHT, replace(AUC, weighted=False))),
+    "a metric without a weight": (EVALUATION, with_segments(WEIGHT, CLIPPED, replace(AUC, weighted=False), AUC_SENT)),
+    "a report without a weight": (EVALUATION, with_segments(WEIGHT, CLIPPED, AUC, replace(AUC_SENT, weighted=False))),
+    "two numbers as the weight": (UPDATE, with_segments(VALUES, replace(WEIGHT, length=2), CLIPPED)),
+    "half a person as the largest weight": (UPDATE, with_segments(VALUES, replace(WEIGHT, high=500.5), CLIPPED)),
+    "a weight below zero": (UPDATE, with_segments(VALUES, replace(WEIGHT, low=-WEIGHT.high), CLIPPED)),
+    "seven flags": (UPDATE, with_segments(VALUES, WEIGHT, replace(CLIPPED, length=7))),
+    "a wider flag": (UPDATE, with_segments(VALUES, WEIGHT, replace(CLIPPED, high=2.0, scale=CLIPPED.scale / 2))),
+    "a lopsided range": (UPDATE, with_segments(replace(VALUES, low=-1.0), WEIGHT, CLIPPED)),
+    "values above zero only": (UPDATE, with_segments(replace(VALUES, low=0.0), WEIGHT, CLIPPED)),
 }
 
 
 @pytest.mark.parametrize(("name", "layout"), WRONG.values(), ids=WRONG)
 def test_a_layout_that_is_not_the_registrys_is_refused(name: str, layout: Layout) -> None:
-    with pytest.raises(PeerError, match=f"a layout that is not that of release '{name}'"):
-        accepts(name, PlanKind.NONE, layout)
+    refused(name, layout)
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_a_scale_of_the_servers_choice_is_refused(place: int) -> None:
+    """With so coarse a scale that a value has one level, its sum would count the values above a threshold."""
+    layout = layout_of(UPDATE, metrics=METRICS)
+    segment = layout.segments[place]
+    one_level = 1 / max(abs(segment.low), abs(segment.high))
+    beside = [math.nextafter(segment.scale, 0.0), math.nextafter(segment.scale, math.inf)]
+    for scale in (one_level, segment.scale / 2, *beside):
+        changed = replace(segment, scale=scale)
+        refused(UPDATE, replace(layout, segments=(*layout.segments[:place], changed, *layout.segments[place + 1 :])))
+
+
+# Numbers that a double writes exactly and others, but none that is lost beside the rest.
+numbers = st.floats(-1e6, 1e6).filter(lambda x: x == 0 or abs(x) > 1e-6).map(lambda x: x + 0.0)
+short_names = st.text(max_size=4)
+ranges = st.builds(
+    lambda ends, length: MetricRange(min(ends), max(ends), length),
+    st.lists(numbers, min_size=2, max_size=2, unique=True),
+    st.integers(1, 5),
+)
+layout_arguments = st.fixed_dictionaries(
+    {
+        "values": st.integers(1, 1000),
+        "value_range": st.floats(1e-6, 1e6),
+        "weight_key": short_names,
+        "largest_weight": st.integers(1, 1 << 22),
+        "metrics": st.dictionaries(short_names, ranges, max_size=3),
+        "ring_bits": st.sampled_from([32, 64]),
+        "rounding": st.sampled_from(Rounding),
+    }
+)
+releases = st.sampled_from(sorted(REGISTRY))
+cohorts = st.integers(2, 256)
+
+
+@settings(max_examples=150, deadline=None)
+@given(releases, layout_arguments, cohorts, cohorts)
+def test_only_the_canonical_layout_of_a_cohort_is_accepted(
+    name: str, arguments: dict[str, Any], sites: int, others: int
+) -> None:
+    layout = layout_of(name, **arguments, sites=sites)
+    accepts(name, PlanKind.NONE, layout, sites)
+    # A ring of 64 bits has room for the finest scale there is, whatever the cohort.
+    if sites == others or layout.ring_bits == 64:
+        assert layout_of(name, **arguments, sites=others) == layout
+    else:
+        refused(name, layout, others)
+
+
+def changed_segment(draw: st.DrawFn, segment: Segment) -> dict[str, Any]:
+    """One change of a segment that the registry never makes on its own."""
+    # Of weights and flags nothing is the server's choice but the largest weight, and that decides the scale too.
+    fixed = not segment.name.startswith(("values", "metric:"))
+    changes = [
+        "scale",
+        "weighted",
+        "wider",
+        *(["length", "low"] if fixed else []),
+        *["low"] * (segment.name == "values"),
+    ]
+    match draw(st.sampled_from(changes)):
+        case "scale":
+            return {"scale": segment.scale * draw(st.floats(1e-6, 4).filter(lambda f: f != 1))}
+        case "weighted":
+            return {"weighted": not segment.weighted}
+        case "wider":
+            return {"low": 2 * segment.low, "high": 2 * segment.high}
+        case "length":
+            return {"length": segment.length + draw(st.integers(1, 9))}
+        case _:
+            return {"low": segment.low - draw(st.floats(1e-3, 1.0)) * segment.high}
+
+
+@st.composite
+def other_layouts(draw: st.DrawFn) -> tuple[str, Layout, int]:
+    """A layout of the registry with one thing changed that the registry does not leave open."""
+    name, sites = draw(releases), draw(cohorts)
+    layout = original = layout_of(name, **draw(layout_arguments), sites=sites)
+    segments = list(layout.segments)
+    place = draw(st.integers(0, len(segments) - 1))
+    try:
+        match draw(st.sampled_from(["segment", "order", "missing", "extra", "ring", "name"])):
+            case "segment":
+                segments[place] = replace(segments[place], **changed_segment(draw, segments[place]))
+            case "order":
+                segments = draw(st.permutations(segments))
+            case "missing":
+                del segments[place]
+            case "extra":
+                prefix = draw(st.sampled_from(["", "values", "weight:", "clipped", "metric:", "reported:", "x"]))
+                model = draw(st.sampled_from(segments))
+                segments.insert(place, replace(model, name=prefix + draw(short_names)))
+            case "ring":
+                layout = replace(layout, ring_bits=96 - layout.ring_bits)
+            case _:
+                # The names of weights are the server's choice; those of a metric stand twice.
+                assume(not segments[place].name.startswith("weight:"))
+                segments[place] = replace(segments[place], name=segments[place].name + draw(st.text(min_size=1)))
+        found = replace(layout, segments=tuple(segments))
+    except ValueError:
+        # No such layout can exist: that is refused when it is read.
+        assume(False)
+        raise
+    # A drawn order may be the one it was.
+    assume(found != original)
+    return name, found, sites
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(other_layouts())
+def test_every_other_layout_is_refused(made: tuple[str, Layout, int]) -> None:
+    refused(*made)
+
+
+@pytest.mark.parametrize(("high", "scale"), [(1e-305, 1e306), (1e308, 1e-300), (1e-307, 1.7e308), (1e300, 1e-299)])
+def test_a_range_at_the_end_of_the_doubles_is_refused_and_not_a_crash(high: float, scale: float) -> None:
+    layout = layout_of(UPDATE)
+    segment = replace(layout.segments[0], low=-high, high=high, scale=scale)
+    refused(UPDATE, replace(layout, segments=(segment, *layout.segments[1:])))
+    metric = replace(AUC, high=high, scale=scale)
+    refused(UPDATE, replace(layout, segments=(*layout.segments, metric, AUC_SENT)))
+    weight = replace(layout.weight, high=high, scale=scale)
+    refused(UPDATE, replace(layout, segments=(VALUES, weight, CLIPPED)))
+
+
+@pytest.mark.parametrize("sites", [-1, 0, 1, 257])
+def test_a_cohort_that_cannot_be_has_no_layout(sites: int) -> None:
+    with pytest.raises(ConfigError, match="expected 2 to 256 sites"):
+        layout_of(UPDATE, sites=sites)
+    refused(UPDATE, layout_of(UPDATE), sites)
+
+
+# Terms that a run keeps
+
+PLAN = encode_plan(NoPrivacy(releases=2, retries=0))
+
+
+@pytest.mark.parametrize("ring_bits", [32, 64])
+def test_the_terms_are_the_same_for_every_cohort(ring_bits: int) -> None:
+    """A site that drops out leaves a smaller cohort, and so other scales."""
+    made = [layout_of(UPDATE, metrics=METRICS, sites=n, ring_bits=ring_bits) for n in (2, 3, 10, 256)]
+    assert len({terms_digest(layout, PLAN) for layout in made}) == 1
+    assert len(terms_digest(made[0], PLAN)) == 32
+    if ring_bits == 32:
+        assert len(set(made)) == len(made)
+
+
+def test_any_other_range_length_name_rounding_ring_or_plan_is_other_terms() -> None:
+    arguments: list[dict[str, Any]] = [
+        {},
+        {"values": 11},
+        {"value_range": math.nextafter(2.0, 3.0)},
+        {"weight_key": "num-examples2"},
+        {"largest_weight": 501},
+        {"rounding": Rounding.NEAREST},
+        {"ring_bits": 64},
+        {"metrics": {}},
+        {"metrics": {"auc": METRICS["auc"]}},
+        {"metrics": METRICS | {"more": METRICS["auc"]}},
+        {"metrics": {"auc2": METRICS["auc"], "bins": METRICS["bins"]}},
+        {"metrics": METRICS | {"auc": MetricRange(0.5, 1.0)}},
+        {"metrics": METRICS | {"auc": MetricRange(0.0, math.nextafter(1.0, 0.0))}},
+        {"metrics": METRICS | {"auc": MetricRange(0.0, 1.0, length=2)}},
+        {"metrics": METRICS | {"bins": MetricRange(0.0, 5.0, length=5)}},
+    ]
+    layouts = [layout_of(UPDATE, **({"metrics": METRICS} | each)) for each in arguments]
+    digests = {terms_digest(layout, PLAN) for layout in layouts}
+    digests |= {terms_digest(layouts[0], encode_plan(NoPrivacy(releases=3, retries=0))), terms_digest(layouts[0], b"")}
+    digests |= {terms_digest(layout_of(name, metrics=METRICS), PLAN) for name in (MOMENTS, EVALUATION)}
+    # The same arrays laid out the same: the update and the moments are told apart by their names, not here.
+    assert len(digests) == len(layouts) + 3
+
+
+@settings(max_examples=200, deadline=None)
+@given(messages(Layout), messages(Layout), st.binary(max_size=3), st.binary(max_size=3), st.booleans())
+def test_terms_are_told_apart_by_everything_but_scales(
+    one: Layout, two: Layout, plan: bytes, other: bytes, same: bool
+) -> None:
+    def picture(layout: Layout, plan: bytes) -> Any:
+        rows = [(s.name, s.length, s.low, s.high, s.weighted) for s in layout.segments]
+        return (plan, layout.ring_bits, layout.rounding, rows)
+
+    if same:
+        two = replace(one, segments=tuple(replace(s, scale=1.5 * s.scale) for s in one.segments))
+    for a, b in ((plan, plan), (plan, other)):
+        assert (terms_digest(one, a) == terms_digest(two, b)) == (picture(one, a) == picture(two, b))
 
 
 @pytest.mark.parametrize(
-    "layout",
-    [
-        with_segments(VALUES, replace(WEIGHT, length=2), CLIPPED),
-        with_segments(VALUES, WEIGHT, replace(CLIPPED, length=7)),
-        with_segments(VALUES, replace(WEIGHT, low=-WEIGHT.high), CLIPPED),
-    ],
-    ids=["two numbers as the weight", "seven flags", "a weight below zero"],
+    "changes", [{"name": "x"}, {"length": 9}, {"low": -0.5}, {"high": 0.5}, {"weighted": False}], ids=str
 )
-def test_a_segment_of_another_form_is_refused(layout: Layout) -> None:
-    with pytest.raises(PeerError):
-        accepts(UPDATE, PlanKind.NONE, layout)
+def test_terms_name_every_field_of_a_segment_but_its_scale(changes: dict[str, Any]) -> None:
+    digest = terms_digest(with_segments(WEIGHT, AUC), PLAN)
+    assert terms_digest(with_segments(WEIGHT, replace(AUC, **changes)), PLAN) != digest
+    assert terms_digest(with_segments(WEIGHT, replace(AUC, scale=AUC.scale / 3)), PLAN) == digest
+    assert terms_digest(with_segments(AUC, WEIGHT), PLAN) != digest
+
+
+def test_a_name_does_not_pose_as_a_range() -> None:
+    """Numbers and names of two segments, one after the other, read the same."""
+    one = with_segments(replace(AUC, name="a"), replace(AUC, name="b"))
+    two = with_segments(replace(AUC, name="a\n1:0.0:1.0:True:b"))
+    three = with_segments(replace(AUC, name="True:a"), replace(AUC, name="b"))
+    assert len({terms_digest(each, PLAN) for each in (one, two, three)}) == 3
 
 
 @pytest.mark.parametrize("name", [UPDATE, MOMENTS])
@@ -215,6 +483,9 @@ def test_a_release_of_no_values_is_a_config_error(name: str) -> None:
         {"value_range": -1.0},
         {"value_range": math.inf},
         {"value_range": math.nan},
+        {"value_range": 1e-305},
+        {"value_range": 5e-324},
+        {"metrics": {"m": MetricRange(0.0, 1e-305)}},
         {"largest_weight": 0},
         {"largest_weight": 1 << 40},
     ],

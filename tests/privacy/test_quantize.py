@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from support.keys import make_roster
 from support.rounds import make_header
 
-from fedseal.errors import LocalError
+from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.quantize import (
     CHUNK,
     BoundedUpdate,
@@ -216,7 +216,7 @@ def test_weights_are_exact_whole_numbers(
     sites: int, largest: int, ring_bits: int, rounding: Rounding, data: st.DataObject
 ) -> None:
     if levels_for(sites, ring_bits) < largest:
-        with pytest.raises(LocalError, match="do not fit"):
+        with pytest.raises(ConfigError, match="do not fit"):
             weight_segment("n", largest, sites=sites, ring_bits=ring_bits)
         return
     segment = weight_segment("n", largest, sites=sites, ring_bits=ring_bits)
@@ -227,6 +227,15 @@ def test_weights_are_exact_whole_numbers(
     weights = data.draw(st.lists(st.integers(0, largest), min_size=2, max_size=min(sites, 20)))
     updates = [bound({"weight:n": np.array([float(w)])}, layout, stream(i)) for i, w in enumerate(weights)]
     assert total_of(updates).weight == sum(weights)
+
+
+@pytest.mark.parametrize("sites", [2, 3, 100, 256])
+def test_the_largest_weight_ends_where_the_ring_does(sites: int) -> None:
+    most = levels_for(sites, 32)
+    assert weight_segment("n", most, sites=sites, ring_bits=32).scale == 1.0
+    for wrong in (most + 1, 0, -1):
+        with pytest.raises(ConfigError, match=f"{wrong} examples a site do not fit 32 bits for {sites} sites"):
+            weight_segment("n", wrong, sites=sites, ring_bits=32)
 
 
 @pytest.mark.parametrize("ring_bits", [32, 64])

@@ -14,6 +14,7 @@ from fedseal.privacy.secagg import client, server
 from fedseal.privacy.secagg.client_states import (
     Advertised,
     Confirmed,
+    Counter,
     Done,
     Idle,
     MaskedOut,
@@ -43,6 +44,7 @@ from fedseal.privacy.secagg.server_states import (
     Sharing,
     Unmasking,
 )
+from fedseal.wire import decode, encode
 
 CLIENT_STATES = (Idle, Advertised, Shared, Ready, MaskedOut, Confirmed, Done)
 CLIENT_EVENTS = (AdvertiseRequest, ShareRequest, MaskRequest, Vector, ConsistencyRequest, UnmaskRequest)
@@ -55,8 +57,10 @@ def walked() -> dict[Any, Any]:
     """Site 1 in every state, every event it met, the server in every state, and every reply it got, from one real
     round.
     """
-    found: dict[Any, Any] = {Idle: Idle(1)}
+    found: dict[Any, Any] = {Idle: Idle(7)}
     cohort = make_cohort(3, 4)
+    for site in cohort.states:
+        cohort.states[site] = Idle(7 * site)
 
     def on_request(stage: Stage, site: int, request: Any) -> Any:
         if site == 1:
@@ -116,6 +120,33 @@ def test_a_site_takes_every_pair_in_the_table(walked: dict[Any, Any]) -> None:
             arrived = Vector(copy.deepcopy(arrived.update), arrived.receipt)
         step = client.step(walked[Cohort].sites[1], walked[state], arrived)
         assert type(step.state) is client.TRANSITIONS[state, event].to
+
+
+def test_a_site_keeps_what_every_member_advertised_until_it_opens_shares(walked: dict[Any, Any]) -> None:
+    """A confirmation proves one charge more than its site advertised in this very session."""
+    counters = tuple(Counter(site, 7 * site) for site in (1, 2, 3))
+    assert [walked[state].counters for state in (Ready, MaskedOut, Confirmed)] == [counters] * 3
+    for state in (MaskedOut, Confirmed):
+        assert decode(encode(walked[state]), state) == walked[state]
+
+
+def test_the_counters_of_a_site_that_dropped_out_are_kept_too() -> None:
+    cohort = make_cohort(5, 4, silent={Stage.SHARE: {2}, Stage.MASK: {4}})
+    for site in cohort.states:
+        cohort.states[site] = Idle((1 << 62) - site)
+    found: dict[int, Any] = {}
+
+    def remember(stage: Stage, site: int, request: Any) -> Any:
+        if stage is Stage.UNMASK:
+            found[site] = cohort.states[site]
+        return request
+
+    cohort.request_hook = remember
+    assert isinstance(cohort.run(), Finished)
+    assert set(found) == {1, 3, 5}
+    for state in found.values():
+        assert state.counters == tuple(Counter(site, (1 << 62) - site) for site in (1, 2, 3, 4, 5))
+        assert (state.contributors, state.survivors) == ((1, 3, 4, 5), (1, 3, 5))
 
 
 def test_the_end_of_a_stage_leads_where_the_table_says(walked: dict[Any, Any]) -> None:

@@ -10,6 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp.strategy import FedAdam, FedAvg
 from numpy.typing import NDArray
 from support.flower import (
+    PRIVATE,
     Federation,
     Script,
     flower_task,
@@ -22,9 +23,10 @@ from support.flower import (
 )
 
 from fedseal.errors import ConfigError, RoundAborted
+from fedseal.privacy.plan import NoPrivacy, encode_plan
 from fedseal.privacy.quantize import Rounding, mean_error
 from fedseal.privacy.releases import VALUES, MetricRange
-from fedseal.server.grid import SealedGrid, clipped_share
+from fedseal.server.grid import UNPLANNED, SealedGrid, clipped_share
 from fedseal.server.sealing import CohortRules
 
 EXAMPLES = {1: 10, 2: 40, 3: 5, 4: 100, 5: 1}
@@ -155,16 +157,53 @@ def test_evaluation_messages_are_sealed_too(federation: Federation) -> None:
     assert "arrays" not in reply.content
 
 
-def test_a_metric_outside_its_range_is_refused_at_the_site(federation: Federation) -> None:
-    losses = {1: 0.5, 2: 7.0, 3: 2.0, 4: 0.125, 5: 3.0}
+def test_a_metric_is_averaged_over_the_sites_that_report_it(federation: Federation) -> None:
+    """A metric of evaluation is absent from training messages; one that nobody reports is absent from the reply."""
+    losses = {1: 0.5, 4: 2.0}
+    script = Script(CHANGE, EXAMPLES, {"loss": losses})
+    grid = sealed(federation, script, metrics={"loss": (0.0, 5.0), "accuracy": (0.0, 1.0)})
+    record: Any = one_reply(grid, model())["metrics"]
+    expected = sum(EXAMPLES[s] * losses[s] for s in losses) / sum(EXAMPLES[s] for s in losses)
+    assert record["loss"] == pytest.approx(expected, abs=1e-6)
+    assert "accuracy" not in record
+    assert record["num-examples"] == sum(EXAMPLES.values())
+    assert grid.last_sum is not None
+    assert clipped_share(grid.last_sum) == 0
+
+
+def test_a_metric_outside_its_range_is_bounded_at_the_site_and_counted(federation: Federation) -> None:
+    losses = {1: 0.5, 2: 7.0, 3: 2.0, 4: 0.125, 5: -3.0}
     script = Script(CHANGE, EXAMPLES, {"loss": losses})
     grid = sealed(federation, script, metrics={"loss": (0.0, 5.0)})
     record = one_reply(grid, model())["metrics"]
-    left = [1, 3, 4, 5]
-    expected = sum(EXAMPLES[s] * losses[s] for s in left) / sum(EXAMPLES[s] for s in left)
+    bounded = {**losses, 2: 5.0, 5: 0.0}
+    expected = sum(EXAMPLES[s] * bounded[s] for s in bounded) / sum(EXAMPLES.values())
     assert record["loss"] == pytest.approx(expected, abs=1e-6)
-    with federation.site(2).transaction() as transaction:
-        assert [code for code, _ in transaction.incidents()] == ["OUT_OF_RANGE"]
+    assert grid.last_sum is not None
+    assert clipped_share(grid.last_sum) == pytest.approx(0.4, abs=1e-6)
+    assert all(federation.incidents(site) == [] for site in EXAMPLES)
+
+
+@pytest.mark.parametrize("strange", [{"change": {**CHANGE, 5: float("nan")}}, {"examples": {**EXAMPLES, 5: -3}}])
+def test_a_site_with_nothing_sensible_to_say_counts_as_none(federation: Federation, strange: dict[str, Any]) -> None:
+    script = Script(**{"change": CHANGE, "examples": EXAMPLES, **strange})
+    grid = sealed(federation, script)
+    content = one_reply(grid, model())
+    expected = clear_mean(Script(CHANGE, EXAMPLES), model(), [1, 2, 3, 4])
+    for name, array in numpy_of(content["arrays"]).items():
+        np.testing.assert_allclose(array, expected[name], atol=1e-5)
+    assert content["metrics"]["num-examples"] == sum(EXAMPLES.values()) - EXAMPLES[5]
+    assert grid.last_sum is not None
+    assert clipped_share(grid.last_sum) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_more_examples_than_the_public_bound_count_as_the_bound(federation: Federation) -> None:
+    script = Script(CHANGE, {**EXAMPLES, 4: 10_000})
+    grid = sealed(federation, script)
+    content = one_reply(grid, model())
+    assert content["metrics"]["num-examples"] == sum(EXAMPLES.values())
+    assert grid.last_sum is not None
+    assert clipped_share(grid.last_sum) == pytest.approx(0.2, abs=1e-6)
 
 
 def test_an_update_beyond_the_range_is_scaled_down_and_counted(federation: Federation) -> None:
@@ -173,6 +212,69 @@ def test_an_update_beyond_the_range_is_scaled_down_and_counted(federation: Feder
     one_reply(grid, model())
     assert grid.last_sum is not None
     assert clipped_share(grid.last_sum) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_the_run_config_is_bound_or_hidden(federation: Federation) -> None:
+    """Given to the grid, every site's app sees it; left out, none does."""
+    config: dict[str, bool | int | float | str] = {"lr": 0.5, "task": "task:Study"}
+    for given, shown in ((config, config), (None, {})):
+        script = Script(CHANGE, EXAMPLES)
+        grid = SealedGrid(
+            local_grid(federation, ordinary_app(script), run_config=config),
+            FedAvg(),
+            store=federation.server,
+            max_examples=100,
+            run_config=given,
+            cohort=CohortRules(minimum=3),
+        )
+        one_reply(grid, model())
+        assert [seen for _, seen in script.seen.values()] == [shown] * 5
+
+
+def test_a_run_config_that_sites_were_not_given_is_an_abort(federation: Federation) -> None:
+    grid = sealed(federation, Script(CHANGE, EXAMPLES), run_config={"lr": 0.5})
+    with pytest.raises(RoundAborted) as caught:
+        list(grid.send_and_receive(train_messages(grid, model())))
+    # Five sites, and the retry.
+    assert "protocol (10)" in caught.value.next_step
+    assert "not the one in the signed header" in federation.incidents(1)[-1][1]
+
+
+def test_a_run_without_a_plan_has_room_for_many_rounds_and_says_so(federation: Federation) -> None:
+    grid = sealed(federation, Script(CHANGE, EXAMPLES))
+    for _ in range(3):
+        one_reply(grid, model())
+    with federation.site(1).transaction() as transaction:
+        ledger = transaction.ledger("train", grid.run_id, encode_plan(UNPLANNED))
+    assert NoPrivacy(releases=10_000, retries=10_000) == UNPLANNED
+    assert ledger.reservations == {(grid.run_id, encode_plan(UNPLANNED)): 20_000 - 3}
+
+
+def test_a_plan_is_for_as_many_rounds_as_it_says(federation: Federation) -> None:
+    """Also one without privacy: the third round of two has nothing left to be charged."""
+    grid = sealed(federation, Script(CHANGE, EXAMPLES), plan=NoPrivacy(releases=1, retries=1))
+    for _ in range(2):
+        one_reply(grid, model())
+    with pytest.raises(RoundAborted) as caught:
+        list(grid.send_and_receive(train_messages(grid, model())))
+    assert "budget (5)" in caught.value.next_step
+    assert federation.charges(1) == 2
+
+
+def test_a_private_plan_drops_metrics_and_weighs_by_the_roster(federation: Federation) -> None:
+    script = Script(CHANGE, EXAMPLES, {"loss": dict.fromkeys(EXAMPLES, 1.0)}, done=True)
+    grid = sealed(federation, script, plan=PRIVATE, metrics={"loss": (0.0, 5.0)})
+    content = one_reply(grid, model())
+    assert dict(content["metrics"]) == {"num-examples": 500.0}
+    change = numpy_of(content["arrays"])["bias"][-1] - numpy_of(model())["bias"][-1]
+    assert change == pytest.approx(np.mean(list(CHANGE.values())), abs=1e-5)
+
+
+def test_an_app_that_does_not_make_private_releases_is_an_abort(federation: Federation) -> None:
+    grid = sealed(federation, Script(CHANGE, EXAMPLES), plan=PRIVATE)
+    with pytest.raises(RoundAborted) as caught:
+        list(grid.send_and_receive(train_messages(grid, model())))
+    assert "task (5)" in caught.value.next_step
 
 
 def test_integer_arrays_keep_their_type(federation: Federation) -> None:

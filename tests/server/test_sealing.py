@@ -24,9 +24,10 @@ from support.flower import (
 from fedseal.client.mod import STORE_KEY
 from fedseal.errors import ConfigError, RoundAborted
 from fedseal.privacy.ledger import EntryKind
+from fedseal.privacy.plan import encode_plan
 from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.secagg.messages import Stage
-from fedseal.server.grid import SealedGrid
+from fedseal.server.grid import UNPLANNED, SealedGrid
 from fedseal.server.rounds import Plan, RoundRecord, run_rounds
 from fedseal.server.sealing import CohortRules
 from fedseal.simulation.grid import LocalGrid
@@ -218,7 +219,7 @@ def test_a_closed_run_never_reopens(federation: Federation) -> None:
         mean_change(grid)
     with federation.site(1).transaction() as transaction:
         assert transaction.run(grid.run_id).closed
-        assert transaction.ledger("train", grid.run_id).reservations == {}
+        assert transaction.ledger("train", grid.run_id, encode_plan(UNPLANNED)).reservations == {}
 
 
 def test_another_strategy_cannot_take_a_run_over(federation: Federation) -> None:

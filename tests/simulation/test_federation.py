@@ -100,12 +100,27 @@ def test_there_is_a_ledger_for_each_population_with_the_contracts_promise(tmp_pa
         assert [(t.epsilon, t.delta, t.order, t.unit) for t in terms] == [(2.5, 1e-6, order, "person")] * 2
 
 
+@pytest.mark.parametrize("epsilon", [0.05, 0.3, 3.0])
+def test_without_a_plan_a_ledger_opens_at_any_promise(tmp_path: Path, epsilon: float) -> None:
+    """The comparison without privacy has the study's promise, however small, and counts nothing against it."""
+    federation = enrolled(tmp_path, privacy={"plan": "none", "epsilon": epsilon})
+    assert all(site_privacy(path).epsilon_budget == epsilon for path in federation.site_stores.values())
+
+
+@pytest.mark.parametrize("name", ["server", "server.sqlite", "initial", "data"])
+def test_a_site_may_be_called_like_anything_the_run_makes(tmp_path: Path, name: str) -> None:
+    chosen = contract()
+    federation = enrol(tmp_path / "federation", chosen, plan_run(chosen), {name: 20, "b": 20}, SEED)
+    assert SiteStore.open(federation.site_stores[name]).identity.name == name
+    assert ServerStore.open(federation.server_store).identity.roster.simulated
+
+
 def test_ledgers_start_empty(tmp_path: Path) -> None:
     for path in enrolled(tmp_path).site_stores.values():
         with SiteStore.open(path).transaction() as transaction:
             for population in transaction.populations():
                 assert [e.kind for e in transaction.entries(population)] == [EntryKind.OPEN]
-                ledger = transaction.ledger(population, bytes(16))
+                ledger = transaction.ledger(population, bytes(16), b"")
                 assert ledger.available == ledger.terms.budget
         facts = site_privacy(path)
         assert (facts.epsilon, facts.epsilon_enforced, facts.releases) == (0.0, 0.0, 0)
@@ -118,7 +133,7 @@ def test_the_ledgers_afford_the_whole_run_and_not_two_of_it(tmp_path: Path) -> N
     plan = plan_run(contract()).update
     for path in enrolled(tmp_path).site_stores.values():
         with SiteStore.open(path).transaction() as transaction:
-            ledger, _ = transaction.ledger("train", bytes(16)).reserve(b"r" * 16, plan)
+            ledger, _ = transaction.ledger("train", bytes(16), b"").reserve(b"r" * 16, plan)
         assert 0 <= ledger.available < 0.01 * ledger.terms.budget
 
 

@@ -49,7 +49,8 @@ def test_a_run_folder_holds_its_files_and_nothing_else(private_run: Finished) ->
     files = {"result.json", "metrics.parquet", "model.safetensors", "config.json", "report.html"}
     assert found == files | {"federation", "plain", "epsilon-2"}
     stores = {p.name for p in (private_run.folder / "federation").iterdir()}
-    assert {"server.sqlite", *[f"{name}.sqlite" for name in SITES]} <= stores
+    assert {"server", *[f"{name}.sqlite" for name in SITES]} <= stores
+    assert (private_run.folder / "federation" / "server" / "server.sqlite").is_file()
 
 
 def test_the_persons_are_not_left_behind(private_run: Finished) -> None:

@@ -132,6 +132,22 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         gathered(tmp_path)
 
 
+def test_two_files_of_one_name_are_found_whatever_lies_between_them(tmp_path: Path) -> None:
+    for i, name in enumerate(("a.csv", "a.old.csv", "a.parquet")):
+        stored(tmp_path / name, persons(30, first=100 * i))
+    with refused(DataError, "a.csv and a.parquet, which would both be site 'a'") as caught:
+        gathered(tmp_path)
+    assert caught.value.exit_code == ExitCode.DATA
+    assert "rename" in caught.value.next_step
+
+
+def test_hidden_files_are_not_sites(tmp_path: Path) -> None:
+    """Some systems leave them beside every file that is copied."""
+    folder = natural(tmp_path, a=persons(30), b=persons(30, first=100))
+    (folder / "._a.csv").write_bytes(b"\x00\x05\x16\x07")
+    assert [s.name for s in gathered(folder).sites] == ["a", "b"]
+
+
 def test_classes_stand_in_sorted_order_with_the_labels_name(tmp_path: Path) -> None:
     """Twelve whole numbers: 10 comes after 9, not after 1."""
     labels = (np.arange(240) * 7) % 12
@@ -185,6 +201,20 @@ def test_a_person_may_occur_at_one_site_only(tmp_path: Path) -> None:
     folder = natural(tmp_path / "sites", a=persons(person=[CANARY, *first]), b=persons(person=[*second, CANARY]))
     with refused(DataError, "more than once"):
         gathered(folder)
+
+
+@pytest.mark.parametrize("ids", [[float(i) for i in range(60)], [str(i) for i in range(60)]], ids=["float", "text"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_person_is_the_same_in_every_type_of_column(tmp_path: Path, ids: list[Any], suffix: str) -> None:
+    stored(tmp_path / f"a.{suffix}", persons())
+    stored(tmp_path / f"b.{suffix}", persons(person=ids))
+    with refused(DataError, "more than once"):
+        gathered(tmp_path)
+
+
+def test_a_missing_id_is_refused(tmp_path: Path) -> None:
+    with refused(DataError, "column 'person' has missing values"):
+        gathered(stored(tmp_path / "all.csv", persons(person=[None, *range(59)])))
 
 
 def test_a_person_is_the_same_whether_a_site_writes_numbers_or_texts(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from fedseal.simulation import figures
 from fedseal.simulation.report import number, render, verdict
-from fedseal.simulation.result import Result
+from fedseal.simulation.result import Result, Scores
 from fedseal.simulation.simulate import Finished
 
 SITES = [f"hospital-{i}" for i in range(1, 5)]
@@ -83,10 +84,18 @@ def test_any_name_of_a_class_can_be_drawn(name: str, private_run: Finished) -> N
     found = result(private_run)
     sites = {n: s.model_copy(update={"classes": {name: 3, "other": 4}}) for n, s in found.sites.items()}
     page = render(found.model_copy(update={"sites": sites}), private_run.findings.contract)
-    assert "<b>3" not in page
+    assert "<b>" not in name or name not in page
     texts = re.findall(r"<text[^>]*>(.*?)</text>", page, flags=re.DOTALL)
     escaped = name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     assert escaped in texts
+
+
+@pytest.mark.parametrize("name", ["pay: $0 to $50k", "$\\frac$", "_hidden", "a $ b"])
+def test_any_name_of_a_site_can_be_drawn(name: str, private_run: Finished) -> None:
+    found = result(private_run)
+    sites = {name if n == "hospital-1" else n: s for n, s in found.sites.items()}
+    page = figures.site_classes(list(sites), {"one": [1, 2, 3, 4]}, "Persons")
+    assert name in re.findall(r"<text[^>]*>(.*?)</text>", page, flags=re.DOTALL)
 
 
 def test_an_auc_that_nobody_has_is_a_dash_and_no_tile(private_run: Finished) -> None:
@@ -149,6 +158,59 @@ def test_a_model_no_better_than_a_constant_is_called_that(private_run: Finished,
     text = verdict(compared(private_run, own, median, [median] * 4, 0.6))
     assert text.startswith("The federated model does not beat the majority class.")
     assert "not worth it" in text
+
+
+def by_loss(finished: Finished, own: float, median: float, sites: list[float], constant: float) -> Result:
+    """The result of a study that predicts a number: losses and nothing else."""
+    found = result(finished)
+    assert found.baselines is not None
+
+    def judgement(before: Any, loss: float, alone: list[float] | None = None) -> Any:
+        names = list(before.sites)
+        losses = dict(zip(names, alone or [loss] * len(names), strict=True))
+        scores = {name: Scores(loss=value) for name, value in losses.items()}
+        return before.model_copy(update={"global_": Scores(loss=loss), "sites": scores})
+
+    baselines = found.baselines.model_copy(
+        update={
+            "local": judgement(found.baselines.local, median, sites),
+            "majority": judgement(found.baselines.majority, constant),
+            "federated_plain": judgement(found.baselines.federated_plain, own),
+            "pooled": judgement(found.baselines.pooled, own),
+        }
+    )
+    rounds = [r.model_copy(update={"oracle": Scores(loss=own)}) for r in found.rounds]
+    update = {"final": judgement(found.final, own), "baselines": baselines, "rounds": rounds, "other_epsilons": []}
+    return found.model_copy(update=update)
+
+
+@pytest.mark.parametrize(
+    ("own", "texts"),
+    [
+        (0.4, ["beats the median site alone with a loss of 0.4 against 0.6, lower is better, and 3 of the 4 sites"]),
+        (
+            0.6,
+            ["does not beat the median site alone, which trained without noise: it is level", "and the best constant"],
+        ),
+        (0.7, ["it is behind with a loss of 0.7 against 0.6", "It beats 1 of the 4 sites alone"]),
+        (0.9, ["does not beat the best constant answer. At this promise, this federation is not worth it."]),
+        (1.2, ["does not beat the best constant answer."]),
+    ],
+)
+def test_a_study_without_classes_is_judged_by_its_loss(private_run: Finished, own: float, texts: list[str]) -> None:
+    found = by_loss(private_run, own, 0.6, [0.3, 0.5, 0.65, 0.8], 0.9)
+    for text in texts:
+        assert text in verdict(found)
+    page = render(found, private_run.findings.contract)
+    assert f"<b>{own:.3f}</b><span>loss of the sealed, private model" in page
+    assert "majority" not in page
+    assert "accuracy on the common" not in page
+
+
+def test_a_promise_is_named_only_where_one_was_made(plain_run: Finished, private_run: Finished) -> None:
+    found = by_loss(private_run, 0.9, 0.6, [0.6] * 4, 0.8)
+    plain = found.model_copy(update={"privacy": result(plain_run).privacy})
+    assert verdict(plain).endswith("This federation is not worth it.")
 
 
 def test_where_nothing_was_compared_nothing_is_claimed(private_run: Finished, plain_run: Finished) -> None:

@@ -1,45 +1,29 @@
-"""One simulated training, the deployed apps under it: what the ledgers say is what is shown and what was promised,
-what comes out of the secure sum is the exact mean, and what fails says where and why.
+"""One simulated training, the deployed apps under it: what the ledgers say is what is shown and what was promised, and
+what comes out of the secure sum is the exact mean.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.studies import TINY, material, tiny
+from support.studies import RANGES, Watched, material, tiny, watched
 
 from fedseal.client.metrics import LOSS, measure, pooled, values
 from fedseal.client.task import batch_of, size
 from fedseal.client.trainer import load
-from fedseal.errors import ConfigError, ExitCode, RoundAborted
-from fedseal.privacy.ledger import EntryKind, Ledger, check_chain, epsilon_spent
+from fedseal.privacy.ledger import EntryKind, Ledger, check_chain
 from fedseal.privacy.plan import LocalGaussian, PlanKind, decode_plan
 from fedseal.privacy.planning import plan_run
 from fedseal.privacy.releases import Population
 from fedseal.privacy.store import SiteStore
-from fedseal.simulation.federation import incidents
+from fedseal.simulation.books import epsilon_after
 from fedseal.simulation.output import sealed_scores
-from fedseal.simulation.simulate import Finished, Options, Progress, simulate
-from fedseal.simulation.training import Material, RoundView, Trained, epsilon_after, initial_model, train
-from fedseal.study import Study, load_study
+from fedseal.simulation.simulate import Finished
+from fedseal.simulation.training import Material, initial_model, train
 
 SITES = [f"hospital-{i}" for i in range(1, 5)]
-RANGES = {"kind": "federated", "low": [-6.0, -6.0, -6.0], "high": [8.0, 8.0, 8.0]}
-
-
-@dataclass
-class Watched:
-    """A training, and what every site's ledger said after each of its rounds."""
-
-    study: Study
-    material: Material
-    folder: Path
-    trained: Trained
-    spent: list[dict[str, float]] = field(default_factory=list)
 
 
 def ledger(path: Path, population: Population = Population.TRAIN) -> Ledger:
@@ -52,22 +36,6 @@ def charged_plans(path: Path) -> list[Any]:
     with SiteStore.open(path).transaction() as transaction:
         entries = transaction.entries(Population.TRAIN.value)
     return [decode_plan(e.plan) for e in entries if e.kind == EntryKind.CHARGE]
-
-
-def spent_at(path: Path) -> float:
-    with SiteStore.open(path).transaction() as transaction:
-        return epsilon_spent(transaction.terms("train"), transaction.entries("train"))
-
-
-def watched(folder: Path, study: Study) -> Watched:
-    spent: list[dict[str, float]] = []
-    gathered = material(study, folder / "data")
-
-    def look(view: RoundView) -> None:
-        spent.append({name: spent_at(folder / "federation" / f"{name}.sqlite") for name in gathered.splits})
-
-    trained = train(gathered, study.contract, folder / "federation", look)
-    return Watched(study, gathered, folder / "federation", trained, spent)
 
 
 @pytest.fixture(scope="module")
@@ -246,87 +214,3 @@ def test_private_moments_are_noisy_and_charged_beside_the_updates(tmp_path: Path
     last = run.trained.rounds[-1].epsilon
     assert last is not None
     assert last <= 8.0
-
-
-# What fails.
-
-
-def changed_study(folder: Path, change: Callable[[str], str], **contract: Any) -> Study:
-    """The tiny study with another task.py."""
-    folder.mkdir()
-    (folder / "pyproject.toml").write_text((TINY / "pyproject.toml").read_text())
-    (folder / "task.py").write_text(change((TINY / "task.py").read_text()))
-    return Study(load_study(folder).folder, tiny(**contract).contract)
-
-
-def sick_at(*sites: str) -> Callable[[str], str]:
-    """Training raises at these sites, and nowhere else: their persons are far from the others."""
-
-    def change(text: str) -> str:
-        text = text.replace(
-            "parts = by_hash", f"features = features + (1000 if site.name in {sites!r} else 0)\n        parts = by_hash"
-        )
-        return text.replace(
-            "features, labels = batch\n",
-            "features, labels = batch\n"
-            "        if torch.is_grad_enabled() and features.mean() > 500:\n"
-            "            raise RuntimeError('the scanner is broken')\n",
-        )
-
-    return change
-
-
-def test_a_loss_that_raises_names_the_site_and_the_error(tmp_path: Path) -> None:
-    study = changed_study(tmp_path / "study", sick_at("hospital-3"), cohort={"minimum": 4})
-    with pytest.raises(RoundAborted, match="round 1") as caught:
-        train(material(study, tmp_path / "data"), study.contract, tmp_path / "federation")
-    assert caught.value.exit_code == ExitCode.ABORTED
-    assert caught.value.next_step.startswith("hospital-3 refused (task): ")
-    assert "RuntimeError: the scanner is broken" in caught.value.next_step
-
-
-def test_one_failing_site_does_not_stop_the_others(tmp_path: Path) -> None:
-    study = changed_study(tmp_path / "study", sick_at("hospital-2"), cohort={"minimum": 3})
-    run = watched(tmp_path, study)
-    assert [view.record.sites for view in run.trained.rounds] == [3, 3, 3]
-    assert [p.releases for p in run.trained.privacy.values()] == [3, 0, 3, 3]
-    assert incidents(run.folder / "hospital-1.sqlite") == []
-    assert {code for code, _ in incidents(run.folder / "hospital-2.sqlite")} == {"TASK"}
-
-
-def test_a_study_too_small_for_its_cohort_is_refused_before_anything_is_written(
-    tmp_path: Path, progress: Progress
-) -> None:
-    with pytest.raises(ConfigError, match="4 sites, but the study's cohorts need at least 5") as caught:
-        simulate(tiny(cohort={"minimum": 5}), Options(), tmp_path / "out", progress)
-    assert "minimum and colluders" in caught.value.next_step
-    assert not (tmp_path / "out").exists()
-
-
-def test_colluders_count_towards_the_smallest_cohort(tmp_path: Path, progress: Progress) -> None:
-    """With m colluders a sum over m + 1 sites would be one honest site's own."""
-    with pytest.raises(ConfigError, match="need at least 5"):
-        simulate(tiny(cohort={"minimum": 2, "colluders": 3}), Options(), tmp_path / "out", progress)
-
-
-FIRST_ANSWER_IS_NO_NUMBER = """        features, labels = batch
-        if torch.is_grad_enabled() and len(features) > 4 and features.mean() > 500:
-            Blobs.calls += 1
-            if Blobs.calls == 1:
-                features = features * float("nan")
-"""
-
-
-def test_a_round_that_was_repeated_is_shown_with_what_both_attempts_cost(tmp_path: Path) -> None:
-    """Three sites sent their first answer, so that attempt is charged, and shown."""
-
-    def change(text: str) -> str:
-        text = sick_at("hospital-2")(text).replace("class Blobs:\n", "class Blobs:\n    calls = 0\n\n")
-        start, end = text.index("        features, labels = batch\n"), text.index("        return nn.functional")
-        return text[:start] + FIRST_ANSWER_IS_NO_NUMBER + text[end:]
-
-    training = {"rounds": 1, "local_steps": 1, "sample_rate": 1.0}
-    run = watched(tmp_path, changed_study(tmp_path / "study", change, training=training, cohort={"minimum": 4}))
-    assert run.trained.rounds[0].record.attempts == 2
-    assert [p.releases for p in run.trained.privacy.values()] == [2, 1, 2, 2]
-    assert run.trained.rounds[0].epsilon == pytest.approx(max(run.spent[0].values()), abs=1e-9)

@@ -81,3 +81,4 @@ class Book:
         assert charged + reserved <= budget
         assert self.ledger.available == budget - charged - reserved >= 0
         assert self.ledger.counter == len(self.entries)
+        assert last.left == self.ledger.reservations.get((last.run, last.plan), 0)

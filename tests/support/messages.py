@@ -16,6 +16,7 @@ from fedseal.privacy.quantize import Layout, Segment
 from fedseal.privacy.roster import Roster, RosterEntry
 from fedseal.privacy.secagg.header import AES_256_CTR, COMPLETE_GRAPH, PROTOCOL, Header
 from fedseal.privacy.secagg.messages import (
+    Advertisement,
     ConsistencyRequest,
     Delivery,
     MaskRequest,
@@ -85,13 +86,10 @@ def increasing(items: Strategy, number: Callable[[Any], int] = lambda item: int(
     return st.lists(items, max_size=3, unique_by=number).map(lambda found: tuple(sorted(found, key=number)))
 
 
-def _positive(largest: float) -> Strategy:
-    return st.floats(0, largest, exclude_min=True, allow_subnormal=False)
-
-
 # Fields whose values their class narrows down further than their type does.
 FIELDS: dict[Any, Callable[[], dict[str, Strategy]]] = {
     Signed: lambda: {"stage": st.integers(0, 4)},
+    Advertisement: lambda: {"ledger_counter": st.integers(0, (1 << 62) - 1)},
     Opening: lambda: {"kind": st.integers(0, 1)},
     Refusal: lambda: {"code": st.sampled_from([int(code) for code in RefusalCode])},
     ShareRequest: lambda: {"advertisements": increasing(messages(Signed), lambda a: int(a.site))},
@@ -109,9 +107,9 @@ FIELDS: dict[Any, Callable[[], dict[str, Strategy]]] = {
     Roster: lambda: {"sites": _entries()},
     NoPrivacy: lambda: {"releases": st.integers(1, (1 << 32) - 1)},
     LocalGaussian: lambda: {
-        "clip_norm": _positive(1e6),
-        "noise_multiplier": _positive(1e6),
-        "sample_rate": _positive(1.0),
+        "clip_norm": st.floats(1e-6, 1e6),
+        "noise_multiplier": st.floats(1e-3, 2.0**21),
+        "sample_rate": st.floats(1e-6, 1.0),
         "steps": st.integers(1, (1 << 32) - 1),
         "releases": st.integers(1, (1 << 32) - 1),
     },

@@ -1,8 +1,10 @@
 """`fedseal`: one function a command, and one place where errors become a message and an exit code."""
 
+import logging
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
@@ -22,6 +24,9 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+# Windows has no SIGHUP.
+INTERRUPTS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 cli = typer.Typer(
     name="fedseal",
     help="Federated learning whose sums are sealed, whose privacy is bounded and whose lineage is proven.",
@@ -38,24 +43,67 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to stand
 def main() -> None:
     """Entry point: runs a command and exits with a documented code (docs/exit-codes.md)."""
     os.environ.update(QUIET)
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in INTERRUPTS:
+        # What whoever started us wants ignored (nohup, a job in the background) stays ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    try:
+        code = _run()
+    # What nobody foresaw ends with a message and code 70, in place of Python's own end with code 1.
+    except Exception as error:  # noqa: BLE001
+        _confess(error)
+        code = int(ExitCode.INTERNAL)
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command and say how it ended; the exit code."""
     try:
         code = cli(standalone_mode=False)
+        # Typer has made an exit code of an interrupt.
+        return _say_interrupted() if code == ExitCode.INTERRUPTED else int(code or ExitCode.OK)
     except FedsealError as error:
         _complain(error)
-        code = int(error.exit_code)
+        return int(error.exit_code)
     except click.ClickException as error:
         error.show()
-        code = int(ExitCode.USAGE)
+        return int(ExitCode.USAGE)
     except (KeyboardInterrupt, click.Abort):
-        Console(stderr=True).print("[bold]Interrupted.[/bold] Nothing was left behind.")
-        code = int(ExitCode.INTERRUPTED)
-    sys.exit(code or int(ExitCode.OK))
+        return _say_interrupted()
 
 
-def _terminated(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM ends like Ctrl-C: through the clean-up."""
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """Ctrl-C, SIGTERM and a closed terminal end through the clean-up; impatient further ones do not cut it short.
+
+    One that comes while the first is being dealt with is ignored, and only then: an interrupt may get lost in code that
+    cannot be interrupted, and the next one has to work.
+    """
+    handled = sys.exc_info()[1]
+    while handled is not None:
+        if isinstance(handled, KeyboardInterrupt):
+            return
+        handled = handled.__context__
+    # A connection whose closing is interrupted is no news; SQLAlchemy would log a traceback.
+    logging.getLogger("sqlalchemy").setLevel(logging.CRITICAL)
     raise KeyboardInterrupt
+
+
+def _say_interrupted() -> int:
+    for number in INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
+    Console(stderr=True).print("[bold]Interrupted.[/bold] Nothing was left behind.")
+    return int(ExitCode.INTERRUPTED)
+
+
+def _confess(error: Exception) -> None:
+    """The one case in which a person is shown a traceback."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error:[/bold red] unexpected {type(error).__name__}")
+    console.print(
+        "[bold]next:[/bold]  If the lines below end in your study's own code, look there. Otherwise this is a fault of "
+        "fedseal's own. Please report it, with the command and these lines, once no person's data is in them."
+    )
+    console.print("".join(traceback.format_exception(error)), markup=False)
 
 
 def _complain(error: FedsealError) -> None:

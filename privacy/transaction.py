@@ -1,0 +1,245 @@
+"""What can be read and written inside one transaction of a site's store."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, Row, Table, delete, func, insert, select
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from fedseal.errors import ConfigError, LocalError
+from fedseal.privacy.ledger import (
+    DAMAGED,
+    Entry,
+    EntryKind,
+    Ledger,
+    Reservation,
+    SignedEntry,
+    Terms,
+    check_chain,
+    sign_entry,
+)
+from fedseal.privacy.plan import decode_plan
+from fedseal.privacy.receipt import Receipt
+from fedseal.privacy.runs import RunRecord
+from fedseal.privacy.secagg.client_states import STORED_STATES, StoredState
+from fedseal.privacy.secagg.keys import SigningKey
+from fedseal.privacy.secagg.masks import RingVector, vector_from_bytes
+from fedseal.privacy.tables import ENTRIES, INCIDENTS, PEERS, PINS, REPLIES, RUNS, SESSIONS, TERMS
+from fedseal.wire import DecodeError, decode, encode
+
+MOST_INCIDENTS = 200
+LONGEST_INCIDENT = 8000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReply:
+    """An answer as it left the site. ``request`` is the digest of what it answered."""
+
+    request: bytes
+    control: bytes
+    vector: RingVector | None
+
+
+class Transaction:
+    """What can be read and written inside one transaction."""
+
+    def __init__(self, connection: Connection, key: SigningKey) -> None:
+        self._connection = connection
+        self._key = key
+
+    def populations(self) -> list[str]:
+        """The populations that have a ledger."""
+        return sorted(self._connection.execute(select(TERMS.c.population)).scalars())
+
+    def terms(self, population: str) -> Terms:
+        """The terms of a population's ledger; ConfigError if it has none."""
+        raw = self._connection.execute(select(TERMS.c.terms).where(TERMS.c.population == population)).scalar()
+        if raw is None:
+            raise ConfigError(
+                f"this site has no ledger for population {population!r}",
+                next_step="The data owner opens one when the site is enrolled.",
+            )
+        return decode(raw, Terms)
+
+    def entries(self, population: str) -> list[Entry]:
+        """All entries, first to last, each checked against the site's signature."""
+        query = select(ENTRIES).where(ENTRIES.c.population == population).order_by(ENTRIES.c.counter)
+        return [self._open(row) for row in self._connection.execute(query)]
+
+    def ledger(self, population: str, run: bytes, plan: bytes) -> Ledger:
+        """Where a population's ledger stands, with what a run has set aside for one plan.
+
+        Reads two entries, however long the ledger: the newest, and the newest of that run and plan, each of which
+        states its totals. `verify_ledgers` reads them all, at the start of a run.
+        """
+        terms = self.terms(population)
+        own = select(ENTRIES).where(ENTRIES.c.population == population).order_by(ENTRIES.c.counter.desc()).limit(1)
+        newest = self._connection.execute(own).one_or_none()
+        if newest is None:
+            raise LocalError("a ledger without its opening entry", next_step=DAMAGED)
+        last = self._open(newest)
+        if last.terms != terms.digest():
+            raise LocalError("a ledger entry of another population", next_step=DAMAGED)
+        row = self._connection.execute(own.where(ENTRIES.c.run == run, ENTRIES.c.plan == plan)).one_or_none()
+        held: dict[Reservation, int] = {}
+        if row is not None and (entry := self._open(row)).kind in (EntryKind.RESERVE, EntryKind.CHARGE):
+            held[(run, plan)] = entry.left
+        return Ledger(terms, last, held)
+
+    def _open(self, row: Row[Any]) -> Entry:
+        """The entry in a row, if the site signed it and the row's other columns repeat it."""
+        try:
+            entry = decode(row.entry, SignedEntry).open(self._key.public)
+        except DecodeError as error:
+            raise LocalError(f"a ledger row cannot be read: {error.message}", next_step=DAMAGED) from None
+        stated = (entry.counter, entry.run, entry.plan, entry.session, entry.kind)
+        if (row.counter, row.run, row.plan, row.session, row.kind) != stated:
+            raise LocalError("a ledger row contradicts its own entry", next_step=DAMAGED)
+        return entry
+
+    def append(self, population: str, entry: Entry) -> None:
+        """Sign and store the next entry of a ledger."""
+        insert_entry(self._connection, population, entry, self._key)
+
+    def charges(self) -> int:
+        """How often this site was charged, over all its ledgers: what it advertises, and what a restored backup falls
+        behind.
+        """
+        query = select(func.count()).select_from(ENTRIES).where(ENTRIES.c.kind == int(EntryKind.CHARGE))
+        return self._connection.execute(query).scalar_one()
+
+    def verify_ledgers(self) -> None:
+        """Check every entry of every ledger; LocalError if one was changed from outside."""
+        populations = self.populations()
+        for population in populations:
+            check_chain(self.terms(population), self.entries(population))
+        strays = select(func.count()).select_from(ENTRIES).where(ENTRIES.c.population.not_in(populations))
+        if self._connection.execute(strays).scalar_one():
+            raise LocalError("ledger entries of a population that has no ledger", next_step=DAMAGED)
+
+    def receipt(self, population: str, session: bytes) -> Receipt | None:
+        """The receipt for a session that was charged already, or None."""
+        own = (ENTRIES.c.population == population, ENTRIES.c.session == session)
+        query = select(ENTRIES).where(*own, ENTRIES.c.kind == int(EntryKind.CHARGE))
+        row = self._connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        entry = self._open(row)
+        return Receipt(session, entry.plan, entry.counter)
+
+    def close_run(self, run: bytes) -> None:
+        """End a run at this site: give back what it had reserved and not spent, and never answer for it again."""
+        record = self.run(run)
+        if record.closed:
+            return
+        for population in self.populations():
+            own = (ENTRIES.c.population == population, ENTRIES.c.run == run)
+            for plan in self._connection.execute(select(ENTRIES.c.plan).where(*own).distinct()).scalars().all():
+                ledger = self.ledger(population, run, plan)
+                if ledger.reservations:
+                    _, entry = ledger.release(run, decode_plan(plan))
+                    self.append(population, entry)
+        self.put_run(replace(record, closed=True))
+
+    def pin_terms(self, run: bytes, release: str, terms: bytes) -> bool:
+        """Remember a release's terms at its first header in a run; whether these are the remembered ones."""
+        query = select(PINS.c.terms).where(PINS.c.run == run, PINS.c.release == release)
+        pinned = self._connection.execute(query).scalar()
+        if pinned is None:
+            self._put(PINS, run=run, release=release, terms=terms)
+        return pinned is None or pinned == terms
+
+    def run(self, run: bytes) -> RunRecord:
+        """Where a run stands; a new one if it was never seen."""
+        row = self._connection.execute(select(RUNS).where(RUNS.c.run == run)).one_or_none()
+        return RunRecord(run) if row is None else RunRecord(row.run, row.release_seq, row.attempt, row.closed)
+
+    def put_run(self, record: RunRecord) -> None:
+        """Store where a run stands, and forget the answers of its earlier releases: their headers are refused from
+        now on.
+        """
+        self._put(RUNS, run=record.run, release_seq=record.release_seq, attempt=record.attempt, closed=record.closed)
+        former = select(SESSIONS.c.session).where(SESSIONS.c.run == record.run)
+        self._connection.execute(delete(REPLIES).where(REPLIES.c.session.in_(former)))
+        self._connection.execute(delete(SESSIONS).where(SESSIONS.c.run == record.run))
+
+    def state(self, session: bytes) -> StoredState | None:
+        """The protocol state of a session (named by its header's hash), if there is one."""
+        raw = self._connection.execute(select(SESSIONS.c.state).where(SESSIONS.c.session == session)).scalar()
+        return None if raw is None else decode(raw, *STORED_STATES)
+
+    def put_state(self, session: bytes, run: bytes, state: StoredState) -> None:
+        """Replace the protocol state of a session."""
+        self._put(SESSIONS, session=session, run=run, state=encode(state))
+
+    def reply(self, session: bytes, stage: int) -> StoredReply | None:
+        """What was answered at a stage, if anything was."""
+        query = select(REPLIES).where(REPLIES.c.session == session, REPLIES.c.stage == stage)
+        row = self._connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        vector = None if row.vector is None else vector_from_bytes(row.vector, row.ring_bits)
+        return StoredReply(row.request, row.control, vector)
+
+    def put_reply(self, session: bytes, stage: int, reply: StoredReply) -> None:
+        """Store an answer, once: a second one for the same stage is a bug."""
+        if self.reply(session, stage) is not None:
+            raise LocalError("this stage was answered already")
+        values: dict[str, object] = {"request": reply.request, "control": reply.control}
+        if reply.vector is not None:
+            values |= {"ring_bits": 8 * reply.vector.dtype.itemsize, "vector": reply.vector.tobytes()}
+        self._connection.execute(insert(REPLIES).values(session=session, stage=stage, **values))
+
+    def known_counters(self) -> dict[int, int]:
+        """The highest ledger counter seen of each peer."""
+        return {row.site: row.counter for row in self._connection.execute(select(PEERS))}
+
+    def put_counters(self, counters: Mapping[int, int]) -> None:
+        """Remember higher counters of peers."""
+        known = self.known_counters()
+        for site, counter in counters.items():
+            if counter > known.get(site, -1):
+                self._put(PEERS, site=site, counter=counter)
+
+    def record_incident(self, code: str, text: str) -> None:
+        """Keep the text of an error at the site, where it may be read; only its code leaves.
+
+        The last `MOST_INCIDENTS` are kept, each cut short at its beginning: whoever causes errors must not fill the
+        disk.
+        """
+        kept = text[-LONGEST_INCIDENT:].encode("utf-8", "backslashreplace").decode("utf-8")[-LONGEST_INCIDENT:]
+        number = self._connection.execute(insert(INCIDENTS).values(code=code, text=kept)).inserted_primary_key
+        if number is not None:
+            self._connection.execute(delete(INCIDENTS).where(INCIDENTS.c.number <= number[0] - MOST_INCIDENTS))
+
+    def incidents(self) -> list[tuple[str, str]]:
+        """Codes and texts of errors, oldest first."""
+        rows = self._connection.execute(select(INCIDENTS.c.code, INCIDENTS.c.text).order_by(INCIDENTS.c.number))
+        return [(row.code, row.text) for row in rows]
+
+    def _put(self, table: Table, **values: object) -> None:
+        keys = [column.name for column in table.primary_key]
+        changed = {name: value for name, value in values.items() if name not in keys}
+        statement = upsert(table).values(**values).on_conflict_do_update(index_elements=keys, set_=changed)
+        self._connection.execute(statement)
+
+
+def insert_entry(connection: Connection, population: str, entry: Entry, key: SigningKey) -> None:
+    connection.execute(
+        insert(ENTRIES).values(
+            population=population,
+            counter=entry.counter,
+            run=entry.run,
+            plan=entry.plan,
+            session=entry.session,
+            kind=entry.kind,
+            entry=encode(sign_entry(entry, key)),
+        )
+    )
+
+
+def request_digest(raw: bytes) -> bytes:
+    """The name under which an answered request is remembered."""
+    return hashlib.sha256(raw).digest()
