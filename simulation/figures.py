@@ -161,7 +161,7 @@ def budget(numbers: Sequence[int], epsilons: Sequence[float], promise: float, ti
         axes: Axes = figure.subplots()
         axes.fill_between(numbers, epsilons, color=ACCENT, alpha=0.2, linewidth=0)
         axes.plot(numbers, epsilons, color=ACCENT)
-        axes.axhline(promise, color=SECOND, linestyle="--", linewidth=1.5)
+        axes.plot([numbers[0], numbers[-1]], [promise, promise], color=SECOND, linestyle="--", linewidth=1.5)
         axes.annotate(
             f"promised {promise:g}",
             (numbers[-1], promise),
