@@ -18,13 +18,14 @@ from pathlib import Path
 from sqlalchemy import Engine, insert, select
 from sqlalchemy.exc import DatabaseError
 
+from fedseal.database import connect, engine_for
 from fedseal.errors import ConfigError
 from fedseal.privacy.ledger import Terms, open_ledger
 from fedseal.privacy.randomness import KeyedRandomness, Randomness, SystemRandomness
 from fedseal.privacy.roster import Roster, SignedRoster, open_roster
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secret import Secret
-from fedseal.privacy.tables import META, METADATA, TERMS, connect, engine_for
+from fedseal.privacy.tables import META, METADATA, TERMS
 from fedseal.privacy.transaction import Transaction, insert_entry
 from fedseal.wire import decode, encode
 

@@ -1,25 +1,15 @@
-"""The tables of a site's store, and how a process connects to them."""
-
-import sqlite3
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+"""The tables of a site's store."""
 
 from sqlalchemy import (
     Boolean,
     Column,
-    Connection,
-    Engine,
     Index,
     Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
-    create_engine,
-    event,
 )
-from sqlalchemy.pool import NullPool
 
 METADATA = MetaData()
 META = Table("meta", METADATA, Column("key", String, primary_key=True), Column("value", LargeBinary))
@@ -77,29 +67,3 @@ INCIDENTS = Table(
     Column("code", String),
     Column("text", String),
 )
-
-
-@lru_cache(maxsize=256)
-def engine_for(path: Path) -> Engine:
-    """How to connect. Holds no connection (NullPool), only statements that were compiled before."""
-    return connect(path)
-
-
-def connect(path: Path) -> Engine:
-    # SQLAlchemy quotes the parameters of a failed statement in its exception: here they are secrets.
-    engine = create_engine(f"sqlite+pysqlite:///{path}", poolclass=NullPool, hide_parameters=True)
-
-    def prepare(connection: sqlite3.Connection, _: Any) -> None:
-        # SQLAlchemy, not the driver, begins transactions: only so can they be IMMEDIATE.
-        connection.isolation_level = None
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA secure_delete=ON")
-        connection.execute("PRAGMA busy_timeout=30000")
-
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    event.listen(engine, "connect", prepare)
-    event.listen(engine, "begin", begin)
-    return engine

@@ -9,17 +9,8 @@ from sqlalchemy import Connection, Row, Table, delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from fedseal.errors import ConfigError, LocalError
-from fedseal.privacy.ledger import (
-    DAMAGED,
-    Entry,
-    EntryKind,
-    Ledger,
-    Reservation,
-    SignedEntry,
-    Terms,
-    check_chain,
-    sign_entry,
-)
+from fedseal.privacy.chain import check_chain
+from fedseal.privacy.ledger import DAMAGED, Entry, EntryKind, Ledger, Reservation, SignedEntry, Terms, sign_entry
 from fedseal.privacy.plan import decode_plan
 from fedseal.privacy.receipt import Receipt
 from fedseal.privacy.runs import RunRecord

@@ -8,7 +8,6 @@ halves.
 """
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +24,14 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    create_engine,
-    event,
     insert,
     select,
     update,
 )
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import NullPool
 
+from fedseal.database import engine_for
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.roster import Roster, SignedRoster, open_roster
 from fedseal.privacy.secagg.keys import SigningKey
@@ -110,7 +107,7 @@ class ServerStore:
             path.touch(mode=0o600, exist_ok=False)
         except FileExistsError:
             raise ConfigError(f"{path} exists already") from None
-        engine = _engine(path)
+        engine = engine_for(path)
         with engine.begin() as connection:
             _metadata.create_all(connection)
             rows = [
@@ -127,7 +124,7 @@ class ServerStore:
         """Open a store; ConfigError if there is none at ``path`` or it has another format."""
         if not path.is_file():
             raise ConfigError(f"no server store at {path}")
-        engine = _engine(path)
+        engine = engine_for(path)
         try:
             with engine.begin() as connection:
                 meta = {row.key: row.value for row in connection.execute(select(_meta))}
@@ -227,14 +224,3 @@ def read_model(path: Path) -> dict[str, NDArray[Any]]:
         return dict(safetensors.numpy.load_file(path))
     except (SafetensorError, OSError):
         raise ConfigError(f"{path} is no safetensors file that can be read") from None
-
-
-def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite+pysqlite:///{path}", poolclass=NullPool, hide_parameters=True)
-
-    def prepare(connection: sqlite3.Connection, _: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-
-    event.listen(engine, "connect", prepare)
-    return engine

@@ -23,7 +23,7 @@ from support.flower import (
     refused_with,
 )
 
-from fedseal.privacy import tables
+from fedseal import database
 from fedseal.privacy.secagg.messages import Refusal, RefusalCode, Stage
 from fedseal.privacy.transaction import LONGEST_INCIDENT, MOST_INCIDENTS
 from fedseal.server.exchange import control_of
@@ -92,7 +92,7 @@ def full_disk(path: Path) -> Callable[[], None]:
     connection = sqlite3.connect(path)
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.close()
-    engine = tables.engine_for(path)
+    engine = database.engine_for(path)
 
     def limit(opened: sqlite3.Connection, _: object) -> None:
         opened.execute(f"PRAGMA max_page_count={pages}")
@@ -105,7 +105,7 @@ def locked(path: Path) -> Callable[[], None]:
     """Another process holds the store and does not let go."""
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
-    engine = tables.engine_for(path)
+    engine = database.engine_for(path)
 
     def impatient(opened: sqlite3.Connection, _: object) -> None:
         opened.execute("PRAGMA busy_timeout=10")

@@ -9,18 +9,17 @@ from support.books import TERMS, Book, gaussian, release, run_id
 
 from fedseal.errors import BudgetExceeded, ConfigError, ExitCode, LocalError
 from fedseal.privacy import accounting
+from fedseal.privacy.chain import check_chain, reservations
 from fedseal.privacy.ledger import (
     GENESIS,
     UNITS,
     Release,
     Terms,
-    check_chain,
     cost,
     epsilon_enforced,
     epsilon_spent,
     open_ledger,
     open_terms,
-    reservations,
 )
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PrivacyPlan, encode_plan
 from fedseal.privacy.receipt import Receipt

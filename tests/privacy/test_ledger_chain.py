@@ -8,7 +8,8 @@ from support.books import TERMS, Book, gaussian, run_id
 from support.keys import key
 
 from fedseal.errors import FedsealError, LocalError
-from fedseal.privacy.ledger import Entry, EntryKind, SignedEntry, check_chain, reservations, sign_entry
+from fedseal.privacy.chain import check_chain, reservations
+from fedseal.privacy.ledger import Entry, EntryKind, SignedEntry, sign_entry
 from fedseal.privacy.plan import NoPrivacy, encode_plan
 
 SITE = key("site-1")

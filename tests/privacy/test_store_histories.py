@@ -12,7 +12,8 @@ from support.books import TERMS, Book, gaussian, release, run_id
 from support.keys import key, make_roster, signed
 
 from fedseal.errors import BudgetExceeded, LocalError
-from fedseal.privacy.ledger import Release, check_chain
+from fedseal.privacy.chain import check_chain
+from fedseal.privacy.ledger import Release
 from fedseal.privacy.plan import NoPrivacy, PrivacyPlan, encode_plan
 from fedseal.privacy.store import Enrolment, SiteStore
 from fedseal.privacy.transaction import Transaction

@@ -13,7 +13,8 @@ from support.studies import RANGES, Watched, material, tiny, watched
 from fedseal.client.metrics import LOSS, measure, pooled, values
 from fedseal.client.task import batch_of, size
 from fedseal.client.trainer import load
-from fedseal.privacy.ledger import EntryKind, Ledger, check_chain
+from fedseal.privacy.chain import check_chain
+from fedseal.privacy.ledger import EntryKind, Ledger
 from fedseal.privacy.plan import LocalGaussian, PlanKind, decode_plan
 from fedseal.privacy.planning import plan_run
 from fedseal.privacy.releases import Population
