@@ -18,14 +18,22 @@ from fedseal.client.mod import open_store, sealed_mod
 from fedseal.client.noise import noisy_mean
 from fedseal.client.normalise import Normalisation, moment_rows
 from fedseal.client.records import CONTROL, arrays_of
-from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE
+from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE, MEMORY
 from fedseal.client.task import SiteData, Split, Task, build_model, size
-from fedseal.client.trainer import Trainer, TrainSettings, load
+from fedseal.client.trainer import Arrays, Trainer, TrainSettings, load
+from fedseal.client.variates import (
+    MEMORY_NAME,
+    ControlVariates,
+    control_variates,
+    divide,
+    last_counted,
+    released_way,
+)
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, PlanKind, decode_plan
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.releases import MOMENTS, VALIDATION_RATIO
-from fedseal.privacy.store import Identity
+from fedseal.privacy.store import Identity, SiteStore
 from fedseal.study import load_task
 
 STUDY_KEY = "fedseal-study"
@@ -82,12 +90,13 @@ def client_app() -> ClientApp:
 
     @flower_app.train()
     def train(message: Message, context: Context) -> Message:
-        identity = open_store(context).identity
+        store = open_store(context)
+        identity = store.identity
         work = warm.work(context, identity)
         facts = message.content.config_records[CONTROL]
         if facts["release"] == MOMENTS:
             return _moments(message, facts, identity, work)
-        return _train(message, facts, identity, work)
+        return _train(message, facts, store, work)
 
     @flower_app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
@@ -102,26 +111,51 @@ def client_app() -> ClientApp:
     return flower_app
 
 
-def _train(message: Message, facts: ConfigRecord, identity: Identity, work: SiteWork) -> Message:
+def _train(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWork) -> Message:
     """Train from the received model; without a private plan, measure it first on the validation persons."""
     settings = _settings(message)
     normalisation, plan = normalisation_of(settings), decode_plan(cast(bytes, facts["plan"]))
     trainer = work.trainer(normalisation)
-    received = arrays_of(next(iter(message.content.array_records.values())))
-    train_settings = TrainSettings(
-        learning_rate=_number(settings, "learning-rate"),
-        sample_rate=_number(settings, "sample-rate"),
-        local_steps=int(_number(settings, "local-steps")),
-    )
+    received, beside = divide(arrays_of(next(iter(message.content.array_records.values()))))
     content = RecordDict({DONE: _done(facts)})
     if plan.kind is PlanKind.NONE:
         validation = work.split.validation if normalisation is None else normalisation.apply(work.split.validation)
         load(trainer.module, received)
         measured = measure(work.task, trainer.module, validation)
         content["metrics"] = _ride_along(measured, size(work.split.train))
-    trained = trainer.fit(received, train_settings, plan, _streams(identity, facts))
+    variates = _variates(beside, facts, settings, store) if beside else None
+    how = _train_settings(settings)
+    shift = None if variates is None else variates.shift(received)
+    trained = trainer.fit(received, how, plan, _streams(store.identity, facts), shift)
     content["arrays"] = ArrayRecord({name: Array(array) for name, array in trained.items()})
+    if variates is not None:
+        (limit,) = cast(list[float], facts["ranges"])
+        way = released_way(received, trained, limit, private=plan.kind is not PlanKind.NONE)
+        if way is not None:
+            steps = plan.steps if isinstance(plan, LocalGaussian) else how.local_steps
+            renewed = variates.renewed(way, steps=steps, learning_rate=how.learning_rate)
+            content[MEMORY] = ConfigRecord({MEMORY_NAME: renewed.astype("<f8").tobytes()})
     return Message(content, reply_to=message)
+
+
+def _train_settings(settings: ConfigRecord) -> TrainSettings:
+    return TrainSettings(
+        learning_rate=_number(settings, "learning-rate"),
+        sample_rate=_number(settings, "sample-rate"),
+        local_steps=int(_number(settings, "local-steps")),
+        batch_size=int(_number(settings, "batch-size")) if "batch-size" in settings else None,
+        # Flower's FedProx puts it there.
+        proximal_mu=_number(settings, "proximal-mu") if "proximal-mu" in settings else 0.0,
+        batch_level=bool(settings.get("batch-level", False)),
+    )
+
+
+def _variates(beside: Arrays, facts: ConfigRecord, settings: ConfigRecord, store: SiteStore) -> ControlVariates:
+    """SCAFFOLD's control variates of this round; the site's own are those of its last counted round."""
+    counted = last_counted(settings, store.identity.number)
+    with store.transaction() as transaction:
+        kept = transaction.recall(cast(bytes, facts["run"]), MEMORY_NAME, counted=counted)
+    return control_variates(beside, kept)
 
 
 def _moments(message: Message, facts: ConfigRecord, identity: Identity, work: SiteWork) -> Message:

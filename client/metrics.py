@@ -1,5 +1,6 @@
 """Ready-made metrics, and measuring a model with a task's metrics. All are means over persons of bounded statistics."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,12 +10,33 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedseal.client.task import Batch, Metric, Persons, Task, batch_of, outputs_and_targets, size
+from fedseal.errors import ConfigError
 
 LOSS = "loss"
-# One person's loss is clamped to this for reporting: a public range has to exist before the round.
+# One person's loss is clamped to this where it is summed over sites, unless the task has a `loss_range`: a public range
+# has to exist before the round.
 LOSS_CAP = 20.0
 
 Real = NDArray[np.float64]
+
+
+def loss_range(task: Task) -> tuple[float, float]:
+    """The public range of one person's loss: the task's own ``loss_range``, or from 0 to 20.
+
+    Raises:
+        ConfigError: the task has one that is no pair of finite numbers, low below high.
+    """
+    found = getattr(task, "loss_range", (0.0, LOSS_CAP))
+    if (
+        not isinstance(found, tuple | list)
+        or len(found) != 2
+        or not all(isinstance(end, int | float) and math.isfinite(end) for end in found)
+        or not found[0] < found[1]
+    ):
+        raise ConfigError(
+            "the task's loss_range is no range", next_step="Write two finite numbers: loss_range = (0.0, 400.0)."
+        )
+    return float(found[0]), float(found[1])
 
 
 def probability(outputs: Tensor) -> Tensor:
@@ -68,6 +90,63 @@ def auc(bins: int = 200) -> Metric:
     return Metric("auc", 0.0, 1.0, 2 * bins, statistic, value, error)
 
 
+def mean_absolute_error(largest: float) -> Metric:
+    """The mean distance between prediction and number, in the number's unit.
+
+    Args:
+        largest: a public bound; a person's error counts as at most this. Several numbers a person count as their mean.
+
+    Raises:
+        ValueError: the bound is not positive and finite.
+    """
+    _check_range(0.0, largest)
+
+    def statistic(outputs: Tensor, targets: Tensor) -> Tensor:
+        return _residuals(outputs, targets).abs().mean(dim=1, keepdim=True)
+
+    return Metric("mean_absolute_error", 0.0, largest, 1, statistic, lambda mean: float(mean[0]))
+
+
+def r_squared(low: float, high: float) -> Metric:
+    """The share of the number's variance that the model explains: 1 is perfect, 0 as good as the mean of all.
+
+    Args:
+        low, high: the public range of the number; numbers and predictions outside it count as its ends.
+
+    Raises:
+        ValueError: the range is not finite, low below high.
+    """
+    _check_range(low, high)
+
+    def statistic(outputs: Tensor, targets: Tensor) -> Tensor:
+        said, true = (
+            2 * (t.reshape(len(t), -1).double().clamp(low, high) - low) / (high - low) - 1 for t in (outputs, targets)
+        )
+        if said.shape != true.shape or said.shape[1] != 1:
+            raise ValueError("r_squared is for one number a person")
+        # In [-1, 1]: a quarter of the squared error, the number, and its square.
+        return torch.cat([(said - true) ** 2 / 4, true, true**2], dim=1)
+
+    def value(mean: Real) -> float | None:
+        variance = mean[2] - mean[1] ** 2
+        return float(1 - 4 * mean[0] / variance) if variance > 1e-12 else None
+
+    return Metric("r_squared", -1.0, 1.0, 3, statistic, value)
+
+
+def _check_range(low: float, high: float) -> None:
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError("expected a finite public range, low below high")
+
+
+def _residuals(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Shape (batch, numbers). Without this, (batch, 1) minus (batch,) would be (batch, batch)."""
+    said, true = (t.reshape(len(t), -1).double() for t in (outputs, targets))
+    if said.shape != true.shape:
+        raise ValueError(f"the model says {said.shape[1]} numbers a person, the target has {true.shape[1]}")
+    return said - true
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """Mean statistics over some persons, by metric, and how many persons these were.
@@ -79,8 +158,17 @@ class Measured:
     means: Mapping[str, Real]
 
 
-def measure(task: Task, model: nn.Module, persons: Persons, *, batch: int = 1024) -> Measured:
-    """The loss and the task's metrics of a model on a dataset."""
+def measure(task: Task, model: nn.Module, persons: Persons, *, batch: int = 1024, bounded: bool = True) -> Measured:
+    """The loss and the task's metrics of a model on a dataset.
+
+    Args:
+        task: the study's task.
+        model: what is measured.
+        persons: on whom.
+        batch: how many at once.
+        bounded: clamp each person's loss to its public range, as a sum over sites needs it. A loss that is one number
+            for a batch counts for each of its persons.
+    """
     metrics, count = list(task.metrics()), size(persons)
     sums = {m.name: np.zeros(m.length) for m in metrics} | {LOSS: np.zeros(1)}
     training = model.training
@@ -88,7 +176,9 @@ def measure(task: Task, model: nn.Module, persons: Persons, *, batch: int = 1024
     with torch.no_grad():
         for start in range(0, count, batch):
             part = batch_of(persons, np.arange(start, min(start + batch, count)))
-            sums[LOSS] += float(task.loss(model, part).double().clamp(0.0, LOSS_CAP).sum())
+            losses = task.loss(model, part).double()
+            losses = losses.clamp(*loss_range(task)) if bounded else losses
+            sums[LOSS] += float(losses.sum()) if losses.ndim else float(losses) * len(part[0])
             for metric in metrics:
                 sums[metric.name] += _statistic(metric, model, part)
     model.train(training)

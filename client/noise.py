@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
+from fedseal.client.correction import Correction
 from fedseal.privacy.plan import LocalGaussian
 from fedseal.privacy.randomness import Stream
 
@@ -30,10 +31,17 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]
         plan: says how much noise and how to clip.
         expected_batch: public expected number of persons in a step, by which the noisy sum is divided.
         stream: where the noise comes from.
+        correction: what is added to the noisy mean.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, plan: LocalGaussian, *, expected_batch: float, stream: Stream
+        self,
+        optimizer: torch.optim.Optimizer,
+        plan: LocalGaussian,
+        *,
+        expected_batch: float,
+        stream: Stream,
+        correction: Correction | None = None,
     ) -> None:
         super().__init__(
             optimizer,
@@ -45,6 +53,7 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]
         )
         self._stream = stream
         self._deviation = plan.noise_multiplier * plan.clip_norm
+        self._correction = correction
 
     def clip_and_accumulate(self) -> None:
         """Opacus' clipping, after persons whose gradient is not a number somewhere have been set to zero.
@@ -65,6 +74,12 @@ class NoisyOptimizer(DPOptimizer):  # type: ignore[misc]
             summed = parameter.summed_grad
             noisy = add_gaussian(summed.detach().double().numpy(), self._deviation, self._stream)
             parameter.grad = torch.from_numpy(noisy).to(parameter.dtype).view_as(parameter)
+
+    def scale_grad(self) -> None:
+        """Opacus' division by the expected batch, and then the correction: neither clipped, noisy nor divided."""
+        super().scale_grad()
+        if self._correction is not None:
+            self._correction.add_to(self.params)
 
 
 def add_gaussian(values: NDArray[np.float64], deviation: float, stream: Stream) -> NDArray[np.float64]:

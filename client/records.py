@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedseal.errors import PeerError
 from fedseal.inputs import task_digest
+from fedseal.privacy.releases import VALUES
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.masks import RingVector
 
@@ -77,10 +78,12 @@ def for_the_app(message: Message, header: Header, records: dict[str, ArrayRecord
     """
     facts = ConfigRecord(
         {
+            "run": header.run,
             "release": header.release_name,
             "sequence": header.release_seq,
             "attempt": header.attempt,
             "plan": header.plan,
+            "ranges": [segment.high for segment in header.layout.segments if segment.name == VALUES],
         }
     )
     content = RecordDict({CONTROL: facts})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Message, MetricRecord
+from flwr.app import ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
 from fedseal.client.records import arrays_of
@@ -24,6 +24,8 @@ from fedseal.privacy.secagg.header import Header
 # What fedseal's own trainer says it has done. An app is never given this record, so it cannot hand it back by accident.
 DONE = "fedseal.done"
 DONE_RELEASE, DONE_PLAN = "release", "plan"
+# What the app wants to know in later rounds of this run, bytes by name: kept in the site's store with the answer.
+MEMORY = "fedseal.memory"
 _HOW = "docs/seal-your-app.md shows what a train function returns."
 
 
@@ -83,6 +85,15 @@ def bounded_release(
             values[REPORTED_PREFIX + segment.name.removeprefix(METRIC_PREFIX)] = np.array([fraction * reported])
     values[CLIPPED] = np.array([float(bounded.raised)])
     return bound(values, layout, stream)
+
+
+def memories(reply: Message) -> dict[str, bytes]:
+    """What an app asks to be kept; TaskError if it is anything but bytes by name."""
+    record = reply.content.config_records.get(MEMORY) or ConfigRecord()
+    kept = {name: value for name, value in record.items() if isinstance(value, bytes)}
+    if len(kept) != len(record):
+        raise TaskError("the train function asked to keep something else than bytes")
+    return kept
 
 
 def _check_done(header: Header, reply: Message) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
 from fedseal.client.records import arrays_of, for_the_app, received_digest, task_records
-from fedseal.client.release import bounded_release
+from fedseal.client.release import bounded_release, memories
 from fedseal.client.requests import (
     STAGES,
     Answer,
@@ -74,6 +74,14 @@ class Task:
 
     records: dict[str, ArrayRecord | ConfigRecord]
     configured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What the app's function came to: the release, and what it wants to know in later rounds."""
+
+    update: BoundedUpdate
+    memories: dict[str, bytes]
 
 
 class Session:
@@ -192,13 +200,13 @@ class Session:
         # Before the data is touched: whatever happens now, a failure included, was paid for.
         if private and (stored := self._charge(raw, header, before)) is not None:
             return stored
-        update = None
+        computed = None
         try:
-            update = self._compute(header, task, message, call_app)
+            computed = self._compute(header, task, message, call_app)
         finally:
-            if update is None and private:
+            if computed is None and private:
                 self._give_up(header)
-        return self._answer_mask(raw, site, header, before, ready, update)
+        return self._answer_mask(raw, site, header, before, ready, computed)
 
     def _answer_mask(
         self,
@@ -207,7 +215,7 @@ class Session:
         header: Header,
         before: StoredState | None,
         ready: Ready,
-        update: BoundedUpdate,
+        computed: Computed,
     ) -> Answer:
         """Mask and answer, if the round is still where it was."""
         session = header.digest()
@@ -218,7 +226,10 @@ class Session:
             if transaction.state(session) != before:
                 raise PeerError("the round was overtaken by a newer one", peer="server")
             receipt = self._charged(transaction, header)
-            return self._keep(transaction, header, Stage.MASK, raw, client.step(site, ready, Vector(update, receipt)))
+            for name, value in computed.memories.items():
+                transaction.remember(header.run, name, value, header.fl_round)
+            step = client.step(site, ready, Vector(computed.update, receipt))
+            return self._keep(transaction, header, Stage.MASK, raw, step)
 
     def _charge(self, raw: bytes, header: Header, before: StoredState | None) -> Answer | None:
         session = header.digest()
@@ -257,11 +268,11 @@ class Session:
                 return Task(records, configured)
         raise PeerError("the task is not the one in the signed header", peer="server")
 
-    def _compute(self, header: Header, task: Task, message: Message, call_app: AppCall) -> BoundedUpdate:
+    def _compute(self, header: Header, task: Task, message: Message, call_app: AppCall) -> Computed:
         """Run the app's function and bound what it returns."""
         arrays = [r for r in task.records.values() if isinstance(r, ArrayRecord)]
         reply = call_app(for_the_app(message, header, task.records), task.configured)
-        return bounded_release(
+        update = bounded_release(
             header,
             kind_of(header, message),
             decode_plan(header.plan),
@@ -270,6 +281,7 @@ class Session:
             public_persons=self._public_persons(),
             stream=self._stream("rounding", header.release_seq, header.attempt),
         )
+        return Computed(update, memories(reply))
 
     # The store
 

@@ -1,11 +1,11 @@
-"""Training at a site: a few local steps on Poisson-drawn persons, privately where the plan says so.
+"""Training at a site: a few local steps on drawn persons, privately where the plan says so.
 
 The module is built and wrapped once and kept; each release only loads the received parameters into it. The accountant
 is not asked here: what a plan costs is known before it runs.
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModule
 from torch import nn
 
+from fedseal.client.correction import correction
 from fedseal.client.noise import NoisyOptimizer, clear_gradients, empty_batch_gradients
-from fedseal.client.probe import check_model, check_per_person, check_shape
+from fedseal.client.probe import check_model, check_per_person, check_shape, check_statistics
 from fedseal.client.task import Persons, Task, batch_of, build_model, size
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, Performance, PrivacyPlan
@@ -29,12 +30,18 @@ Arrays = dict[str, NDArray[Any]]
 class TrainSettings:
     """What the server asks for: public, the same at all sites.
 
-    Under a private plan sample rate and steps are the plan's.
+    Under a private plan sample rate and steps are the plan's, and a batch size is an error. Without one persons are
+    drawn independently with ``sample_rate``; with one they are taken in batches, in a fresh order for each pass.
+    ``proximal_mu`` is FedProx's mu. ``batch_level`` allows a loss that couples persons, and one that is one number for
+    the batch, which is then minimised as it is; an error under a private plan.
     """
 
     learning_rate: float
     sample_rate: float
     local_steps: int
+    batch_size: int | None = None
+    proximal_mu: float = 0.0
+    batch_level: bool = False
 
 
 class Streams(Protocol):
@@ -80,14 +87,28 @@ class Trainer:
         self._public_persons = public_persons
         self._performance = performance or Performance()
         self._wrapped: tuple[GradSampleModule, nn.Module] | None = None
+        self._probed = False
 
     def fit(
-        self, arrays: Mapping[str, NDArray[Any]], settings: TrainSettings, plan: PrivacyPlan, streams: Streams
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        settings: TrainSettings,
+        plan: PrivacyPlan,
+        streams: Streams,
+        shift: Mapping[str, NDArray[Any]] | None = None,
     ) -> Arrays:
         """Train from the received parameters and return the new ones.
 
+        Args:
+            arrays: the received parameters.
+            settings: how to train.
+            plan: the privacy plan.
+            streams: the release's randomness.
+            shift: what is added to every gradient, SCAFFOLD's c - c_i, by parameter.
+
         Raises:
-            ConfigError: the arrays do not fit the model, or the model or loss cannot be trained under the plan.
+            ConfigError: the arrays do not fit the model, or the model, loss or settings cannot be trained under the
+                plan.
         """
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # Opacus' hooks sit on layers whose inputs need no gradient; torch warns of that at every first layer.
@@ -96,34 +117,68 @@ class Trainer:
             torch.manual_seed(int(streams("torch").words64(1)[0] >> np.uint64(1)))
             match plan:
                 case LocalGaussian():
-                    return self._fit_private(arrays, settings, plan, streams)
+                    return self._fit_private(arrays, settings, plan, streams, shift)
                 case NoPrivacy():
-                    return self._fit_plain(arrays, settings, streams)
+                    return self._fit_plain(arrays, settings, streams, shift)
 
     def _draw(self, rate: float, stream: Stream) -> NDArray[np.intp]:
         """Everyone independently with probability ``rate``: the sampling that the accountant assumes."""
         return np.flatnonzero(stream.coins(rate, size(self.persons)))
 
-    def _fit_plain(self, arrays: Mapping[str, NDArray[Any]], settings: TrainSettings, streams: Streams) -> Arrays:
+    def _lots(self, settings: TrainSettings, streams: Streams) -> Iterator[tuple[NDArray[np.intp], float]]:
+        """The persons of each local step, and the number that the sum of their losses is divided by."""
+        if settings.batch_size is None:
+            expected = max(settings.sample_rate * size(self.persons), 1.0)
+            for step in range(settings.local_steps):
+                yield self._draw(settings.sample_rate, streams("sampling", step)), expected
+            return
+        batches = max(1, -(-size(self.persons) // settings.batch_size))
+        order = np.zeros(0, dtype=np.intp)
+        for step in range(settings.local_steps):
+            done = step % batches
+            if not done:
+                order = streams("sampling", step).permutation(size(self.persons))
+            lot = order[done * settings.batch_size : (done + 1) * settings.batch_size]
+            yield lot, float(max(len(lot), 1))
+
+    def _fit_plain(
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        settings: TrainSettings,
+        streams: Streams,
+        shift: Mapping[str, NDArray[Any]] | None,
+    ) -> Arrays:
+        self._probe(settings)
         load(self.module, arrays)
         self.module.train()
-        optimizer = torch.optim.SGD(self._parameters(self.module), lr=settings.learning_rate)
-        expected = max(settings.sample_rate * size(self.persons), 1.0)
-        for step in range(settings.local_steps):
-            chosen = self._draw(settings.sample_rate, streams("sampling", step))
-            if not len(chosen):
-                continue
-            batch = batch_of(self.persons, chosen)
-            losses = self.task.loss(self.module, batch)
-            check_shape(losses, batch)
+        parameters = self._parameters(self.module)
+        optimizer = torch.optim.SGD(parameters, lr=settings.learning_rate)
+        added = correction(self.module, settings.proximal_mu, shift)
+        for chosen, divisor in self._lots(settings, streams):
             optimizer.zero_grad()
-            torch.autograd.backward(losses.sum() / expected)
+            if len(chosen):
+                batch = batch_of(self.persons, chosen)
+                losses = self.task.loss(self.module, batch)
+                check_shape(losses, batch, batch_level=settings.batch_level)
+                torch.autograd.backward(losses.sum() / divisor if losses.ndim else losses)
+            # Also if nobody was drawn: a step is a step.
+            if added is not None:
+                added.add_to(parameters)
             optimizer.step()
         return trainable(self.module)
 
     def _fit_private(
-        self, arrays: Mapping[str, NDArray[Any]], settings: TrainSettings, plan: LocalGaussian, streams: Streams
+        self,
+        arrays: Mapping[str, NDArray[Any]],
+        settings: TrainSettings,
+        plan: LocalGaussian,
+        streams: Streams,
+        shift: Mapping[str, NDArray[Any]] | None,
     ) -> Arrays:
+        if settings.batch_size is not None:
+            raise ConfigError("a private plan draws persons with its sample rate, not in batches of one size")
+        if settings.batch_level:
+            raise ConfigError("a private plan clips each person's own gradient: a loss of the whole batch has none")
         wrapped, module = self._wrap()
         load(module, arrays)
         wrapped.train()
@@ -133,6 +188,7 @@ class Trainer:
             plan,
             expected_batch=max(plan.sample_rate * self._public_persons, 1.0),
             stream=streams("noise"),
+            correction=correction(module, settings.proximal_mu, shift),
         )
         for step in range(plan.steps):
             clear_gradients(wrapped)
@@ -157,6 +213,16 @@ class Trainer:
         losses = self.task.loss(wrapped, batch)
         check_shape(losses, batch)
         torch.autograd.backward(losses.sum())
+
+    def _probe(self, settings: TrainSettings) -> None:
+        """Refuse what nobody declared, once: a loss that couples persons, and statistics that are not sent."""
+        if self._probed:
+            return
+        check_statistics(self.module)
+        if not settings.batch_level:
+            self.module.train()
+            check_per_person(self.task, self.module, self.persons)
+            self._probed = True
 
     def _wrap(self) -> tuple[GradSampleModule, nn.Module]:
         """Opacus' wrapper and the module inside, a second one: the hooks stay off the module that plain training

@@ -58,6 +58,16 @@ class Stream:
             return np.ones(count, dtype=np.bool_)
         return self.words64(count) < np.uint64(int(probability * 2.0**64))
 
+    def permutation(self, count: int) -> NDArray[np.intp]:
+        """The numbers 0 to ``count`` - 1 in an order of which all are equally likely.
+
+        The order of independent random words; two that are equal would favour their lower place, so all are drawn anew.
+        """
+        words = self.words64(count)
+        while len(np.unique(words)) < count:
+            words = self.words64(count)
+        return np.argsort(words)
+
     def normal(self, count: int) -> NDArray[np.float64]:
         """``count`` standard normal variates, each half the sum of four Box-Muller variates.
 

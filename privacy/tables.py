@@ -60,6 +60,16 @@ REPLIES = Table(
     Column("vector", LargeBinary),
 )
 PEERS = Table("peers", METADATA, Column("site", Integer, primary_key=True), Column("counter", Integer))
+# What an app keeps from round to round: what holds, and what holds once the server counted that round's vector.
+MEMORIES = Table(
+    "memories",
+    METADATA,
+    Column("run", LargeBinary, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("settled", LargeBinary),
+    Column("pending", LargeBinary),
+    Column("pending_round", Integer),
+)
 INCIDENTS = Table(
     "incidents",
     METADATA,

@@ -17,7 +17,7 @@ from fedseal.privacy.runs import RunRecord
 from fedseal.privacy.secagg.client_states import STORED_STATES, StoredState
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secagg.masks import RingVector, vector_from_bytes
-from fedseal.privacy.tables import ENTRIES, INCIDENTS, PEERS, PINS, REPLIES, RUNS, SESSIONS, TERMS
+from fedseal.privacy.tables import ENTRIES, INCIDENTS, MEMORIES, PEERS, PINS, REPLIES, RUNS, SESSIONS, TERMS
 from fedseal.wire import DecodeError, decode, encode
 
 MOST_INCIDENTS = 200
@@ -132,7 +132,33 @@ class Transaction:
                 if ledger.reservations:
                     _, entry = ledger.release(run, decode_plan(plan))
                     self.append(population, entry)
+        self._connection.execute(delete(MEMORIES).where(MEMORIES.c.run == run))
         self.put_run(replace(record, closed=True))
+
+    def remember(self, run: bytes, name: str, value: bytes, fl_round: int) -> None:
+        """Keep what an app wants to know in later rounds of a run, pending until it is known how the round ended.
+
+        What was pending before and not settled by `recall` belongs to an attempt that this one replaces.
+        """
+        self._put(MEMORIES, run=run, name=name, pending=value, pending_round=fl_round)
+
+    def recall(self, run: bytes, name: str, *, counted: int) -> bytes | None:
+        """What an app kept in the last round whose sum this site was in; None if there is none.
+
+        Settles what is pending: it holds from now on if it is of that very round, and is forgotten otherwise.
+
+        Args:
+            run: the run.
+            name: the app's name for it.
+            counted: the number of the last round whose sum this site's vector was in; 0 if there was none.
+        """
+        query = select(MEMORIES).where(MEMORIES.c.run == run, MEMORIES.c.name == name)
+        row = self._connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        settled: bytes | None = row.pending if counted and row.pending_round == counted else row.settled
+        self._put(MEMORIES, run=run, name=name, settled=settled, pending=None, pending_round=None)
+        return settled
 
     def pin_terms(self, run: bytes, release: str, terms: bytes) -> bool:
         """Remember a release's terms at its first header in a run; whether these are the remembered ones."""

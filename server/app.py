@@ -6,19 +6,21 @@ ranges of metrics are part of the run's configuration. A Grid that is also a `Ro
 
 import json
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypedDict, runtime_checkable
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import FedAdam, FedAvg
+from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi
 from pydantic import ValidationError
 
 from fedseal.errors import ConfigError
 from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.releases import MetricRange
+from fedseal.server.fedadam import UncorrectedFedAdam
 from fedseal.server.grid import SealedGrid
 from fedseal.server.rounds import Arrays, Plan, RoundRecord, run_rounds
+from fedseal.server.scaffold import Scaffold
 from fedseal.server.sealing import CohortRules
 from fedseal.server.statistics import Moments, federated_moments
 from fedseal.server.store import read_model
@@ -128,20 +130,48 @@ class RunConfig:
         return bytes.fromhex(value) if isinstance(value, str) and value else None
 
 
+class Everyone(TypedDict):
+    """What all strategies are told: ask every site, and send nothing for evaluation alone."""
+
+    fraction_evaluate: float
+    min_train_nodes: int
+    min_available_nodes: int
+
+
 def build_strategy(training: Training, sites: int) -> FedAvg:
-    """Flower's own strategy, asking every site every round.
+    """Flower's own strategy, or our Scaffold, asking every site every round.
 
     Evaluation rides with the update, so there are no messages for it.
     """
-    if training.strategy == "fedadam":
-        return FedAdam(
-            fraction_evaluate=0.0,
-            min_train_nodes=sites,
-            min_available_nodes=sites,
-            eta=training.server_learning_rate,
-            eta_l=training.learning_rate,
-        )
-    return FedAvg(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)
+    everyone = Everyone(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)
+    eta = training.server_rate
+    match training.strategy:
+        case "fedavg":
+            return FedAvg(**everyone)
+        case "fedprox":
+            return FedProx(**everyone, proximal_mu=training.proximal_mu)
+        case "fedavgm":
+            return FedAvgM(**everyone, server_learning_rate=eta, server_momentum=training.server_momentum)
+        case "fedadagrad":
+            adagrad = FedAdagrad(**everyone, eta=eta, eta_l=training.learning_rate, tau=training.tau)
+            # Algorithm 2 of the paper has a beta_1 for all three; Flower's constructor sets it to 0 here.
+            adagrad.beta_1 = training.momentum
+            return adagrad
+        case "scaffold":
+            return Scaffold(
+                sites, local_steps=training.local_steps, learning_rate=training.learning_rate, server_learning_rate=eta
+            )
+        case "fedadam" | "fedyogi":
+            adam = FedAdam if training.bias_correction else UncorrectedFedAdam
+            kind = adam if training.strategy == "fedadam" else FedYogi
+            return kind(
+                **everyone,
+                eta=eta,
+                eta_l=training.learning_rate,
+                beta_1=training.momentum,
+                beta_2=training.beta_2,
+                tau=training.tau,
+            )
 
 
 def task_settings(training: Training, moments: Moments | None) -> dict[str, float | int | str | list[float]]:
@@ -151,6 +181,10 @@ def task_settings(training: Training, moments: Moments | None) -> dict[str, floa
         "sample-rate": training.sample_rate,
         "local-steps": training.local_steps,
     }
+    if training.batch_size is not None:
+        settings["batch-size"] = training.batch_size
+    if training.batch_level:
+        settings["batch-level"] = True
     if moments is not None:
         settings |= {"feature-mean": list(moments.mean), "feature-deviation": list(moments.deviation)}
     return settings

@@ -41,6 +41,7 @@ from fedseal.privacy.releases import (
 )
 from fedseal.privacy.secagg.server_states import Finished
 from fedseal.server.exchange import CONTROL
+from fedseal.server.scaffold import SURVIVORS
 from fedseal.server.sealing import Account, CohortRules, Order, Sealing
 from fedseal.server.store import ServerStore
 from fedseal.server.strategies import check_strategy
@@ -92,6 +93,8 @@ class SealedGrid(Grid):
     ) -> None:
         self._grid = grid
         self._strategy = check_strategy(strategy)
+        # Arrays that a strategy sends for the sites to know, not to sum.
+        self._beside: str | None = getattr(strategy, "unsummed_prefix", None)
         self.store = ServerStore.open(Path(store))
         self._metrics = {name: _range(value) for name, value in (metrics or {}).items()}
         self._max_examples = max_examples
@@ -120,7 +123,7 @@ class SealedGrid(Grid):
             return []
         kind = _kind_of(batch)
         records = _common_records(batch)
-        received = _arrays(records) if kind.has_values or kind.name == EVALUATION else {}
+        received = _arrays(records, self._beside) if kind.has_values or kind.name == EVALUATION else {}
         finished = self.release(
             kind,
             [m.metadata.dst_node_id for m in batch],
@@ -190,7 +193,9 @@ class SealedGrid(Grid):
         weight = total.weight
         if weight <= 0:
             raise ConfigError("the sites reported no examples at all", next_step="Look at what data() returns.")
-        content = RecordDict({"metrics": self._metric_record(total, weight)})
+        # Who is in the sum was told to every site at UNMASK: public, and all that is known of single sites.
+        cohort = ConfigRecord({SURVIVORS: list(finished.survivors)})
+        content = RecordDict({"metrics": self._metric_record(total, weight), CONTROL: cohort})
         if kind.has_values:
             mean = weighted_mean(total, VALUES)
             content["arrays"] = ArrayRecord(_moved(received, mean) if kind.difference else _filled(received, mean))
@@ -306,13 +311,14 @@ def _common_records(messages: list[Message]) -> dict[str, ArrayRecord | ConfigRe
     return {**first.array_records, **first.config_records}
 
 
-def _arrays(records: Mapping[str, ArrayRecord | ConfigRecord]) -> Arrays:
-    """The arrays by name."""
+def _arrays(records: Mapping[str, ArrayRecord | ConfigRecord], beside: str | None) -> Arrays:
+    """The arrays by name, without those whose names begin with ``beside``."""
     return {
         name: array.numpy()
         for record in records.values()
         if isinstance(record, ArrayRecord)
         for name, array in record.items()
+        if beside is None or not name.startswith(beside)
     }
 
 

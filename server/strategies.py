@@ -13,22 +13,30 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
 from fedseal.errors import ConfigError
+from fedseal.server.fedadam import UncorrectedFedAdam
+from fedseal.server.scaffold import Scaffold
 
 # Exact types: a subclass may override aggregate_train.
 SUM_ONLY: tuple[type[Strategy], ...] = (FedAvg, FedProx, FedAvgM, FedAdam, FedYogi, FedAdagrad)
 
-# What these strategies remember between rounds, each a dictionary of arrays by name or None. Others cannot be resumed.
+# What these strategies remember between rounds, each a dictionary of arrays by name, or None. Others cannot be resumed.
+# FedAvgM also keeps the model it made last, which is the one that it is given next.
 MEMORY: Mapping[type[Strategy], tuple[str, ...]] = {
     FedAvg: (),
     FedProx: (),
+    FedAvgM: ("momentum_vector",),
     FedAdam: ("m_t", "v_t"),
     FedYogi: ("m_t", "v_t"),
     FedAdagrad: ("m_t", "v_t"),
+    UncorrectedFedAdam: ("m_t", "v_t"),
+    Scaffold: ("held", "tally"),
 }
+# Of these, lists of arrays in the model's order.
+LISTS = ("momentum_vector",)
 
 ADVICE = (
-    "Use FedAvg, FedProx, FedAvgM, FedAdam, FedYogi or FedAdagrad as they are, or a class of your own that sets "
-    "sum_only = True because its aggregate_train needs nothing but the weighted mean."
+    "Use FedAvg, FedProx, FedAvgM, FedAdam, FedYogi or FedAdagrad as they are, fedseal's Scaffold, or a class of your "
+    "own that sets sum_only = True because its aggregate_train needs nothing but the weighted mean."
 )
 
 
@@ -60,7 +68,8 @@ def memory_of(strategy: Strategy) -> dict[str, NDArray[Any]] | None:
         return None
     found: dict[str, NDArray[Any]] = {}
     for attribute in MEMORY[type(strategy)]:
-        for name, array in (getattr(strategy, attribute) or {}).items():
+        kept = getattr(strategy, attribute) or {}
+        for name, array in enumerate(kept) if attribute in LISTS else kept.items():
             found[f"{attribute}/{name}"] = array
     return found
 
@@ -74,4 +83,5 @@ def restore_memory(strategy: Strategy, memory: Mapping[str, NDArray[Any]]) -> No
     for attribute, arrays in attributes.items():
         if attribute not in MEMORY.get(type(strategy), ()):
             raise ConfigError(f"a checkpoint of another strategy than {type(strategy).__name__}")
-        setattr(strategy, attribute, arrays)
+        ordered = [arrays[name] for name in sorted(arrays, key=int)] if attribute in LISTS else None
+        setattr(strategy, attribute, arrays if ordered is None else ordered)

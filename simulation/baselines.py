@@ -1,6 +1,6 @@
 """What a federated model has to be compared with: the majority class, every site alone, and all data in one place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import ConcatDataset, TensorDataset
 
 from fedseal.client.normalise import Normalisation
-from fedseal.client.task import Persons, Split, batch_of, size
+from fedseal.client.task import Persons, batch_of, size
 from fedseal.client.trainer import Trainer, TrainSettings
 from fedseal.privacy.plan import NoPrivacy
 from fedseal.privacy.randomness import KeyedRandomness, Stream
@@ -37,7 +37,9 @@ def local_baseline(material: Material, training: Training, *, normalise: bool) -
 
 def pooled_baseline(material: Material, training: Training, *, normalise: bool) -> Judged:
     """All training persons in one place: what data protection forbids."""
-    return _alone(material, training, _together(material.splits), normalise, "pooled", "")
+    return _alone(
+        material, training, together([split.train for split in material.splits.values()]), normalise, "pooled", ""
+    )
 
 
 def _alone(material: Material, training: Training, persons: Persons, normalise: bool, kind: str, name: str) -> Judged:
@@ -55,6 +57,8 @@ def _alone(material: Material, training: Training, persons: Persons, normalise: 
         learning_rate=training.learning_rate,
         sample_rate=training.sample_rate,
         local_steps=training.local_steps * training.rounds,
+        batch_size=training.batch_size,
+        batch_level=training.batch_level,
     )
     trainer = Trainer(material.task, persons, public_persons=size(persons))
     model = trainer.fit(
@@ -63,8 +67,8 @@ def _alone(material: Material, training: Training, persons: Persons, normalise: 
     return material.oracle.judge_arrays(model, normalisation)
 
 
-def _together(splits: Mapping[str, Split]) -> Persons:
-    datasets: list[Any] = [split.train for split in splits.values()]
+def together(datasets: Sequence[Any]) -> Persons:
+    """Several datasets as one."""
     if all(isinstance(d, TensorDataset) for d in datasets):
         parts = [batch_of(d, np.arange(size(d))) for d in datasets]
         return TensorDataset(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -4,19 +4,34 @@ The apps at the simulated sites load the task for themselves, as deployed ones d
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
+import torch
+from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
-from fedseal.client.metrics import LOSS, Real
-from fedseal.client.probe import check_shape
-from fedseal.client.task import Batch, Metric, Persons, SiteData, Split, Task, batch_of, size
-from fedseal.errors import ConfigError
+from fedseal.client.metrics import LOSS, Real, loss_range
+from fedseal.client.probe import check_model, check_per_person, check_shape, check_statistics
+from fedseal.client.split import person_text
+from fedseal.client.task import (
+    Batch,
+    Metric,
+    Persons,
+    SiteData,
+    Split,
+    Task,
+    batch_of,
+    build_model,
+    columns,
+    outputs_and_targets,
+    size,
+)
+from fedseal.errors import ConfigError, DataError
 from fedseal.privacy.releases import VALIDATION_RATIO
-from fedseal.study import study_code
+from fedseal.study import Contract, study_code
 
 T = TypeVar("T")
 _HOW = "docs/studies.md says what the methods of a task return."
@@ -28,9 +43,19 @@ class CheckedTask:
 
     All methods raise ConfigError where the study's own code raises or returns something else than it should; a
     DataError of `columns` or `SiteData.table` passes.
+
+    ``batch_level`` says that the study declares a loss of the whole batch; ``person`` names the column of ids, if a
+    site's items are to be counted against its persons.
     """
 
     inner: Task
+    batch_level: bool = False
+    person: str | None = None
+
+    @property
+    def loss_range(self) -> tuple[float, float]:
+        """The public range of one person's loss."""
+        return loss_range(self.inner)
 
     def model(self) -> nn.Module:
         """The task's module."""
@@ -46,13 +71,25 @@ class CheckedTask:
         _of_type(split, Split, what, "a Split")
         for name, part in (("train", split.train), ("validation", split.validation), ("test", split.test)):
             _check_persons(part, f"{what}, {name} persons")
+        if self.person is not None:
+            self._check_items(site, split)
         return split
 
+    def _check_items(self, site: SiteData, split: Split) -> None:
+        persons = len({person_text(value) for value in columns(site.table(), [str(self.person)])[str(self.person)]})
+        items = sum(size(part) for part in (split.train, split.validation, split.test))
+        if items > persons:
+            raise ConfigError(
+                f"data() for {site.name} made {items} items of {persons} persons",
+                next_step="The privacy promise is made to persons: make one item of all records of a person, for "
+                "example with person_items() of fedseal.client.items.",
+            )
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """One loss a person."""
+        """One loss a person, or one number for the batch where the study declares that."""
         with study_code("loss()"):
             losses = self.inner.loss(model, batch)
-        check_shape(_of_type(losses, Tensor, "loss()", "a torch Tensor"), batch)
+        check_shape(_of_type(losses, Tensor, "loss()", "a torch Tensor"), batch, batch_level=self.batch_level)
         return losses
 
     def metrics(self) -> Sequence[Metric]:
@@ -65,6 +102,63 @@ class CheckedTask:
         if len(set(names)) < len(names):
             raise ConfigError("metrics() names a metric twice", next_step="Give each a name of its own.")
         return [_careful(metric) for metric in metrics]
+
+
+def check_start(task: Task, splits: Mapping[str, Split], contract: Contract) -> None:
+    """What every site would refuse, or would silently count as nothing, said once and before anything is trained.
+
+    Args:
+        task: the study's task.
+        splits: every site's persons.
+        contract: the study's contract.
+
+    Raises:
+        ConfigError: the model cannot be trained under the plan, or the loss couples persons undeclared.
+        DataError: a person's values or loss are no numbers.
+    """
+    private = contract.privacy.plan != "none"
+    module = build_model(task)
+    check_statistics(module)
+    if private:
+        check_model(module)
+    # Features that the federation is still to normalise are nothing that the model will see.
+    for name, split in splits.items() if contract.normalisation.kind == "task" else ():
+        for part, persons in (("training", split.train), ("validation", split.validation), ("test", split.test)):
+            _check_numbers(task, module, persons, f"{part} persons of {name}")
+    if not contract.training.batch_level:
+        largest = max(splits.values(), key=lambda split: size(split.train)).train
+        check_per_person(task, GradSampleModule(module, loss_reduction="sum") if private else module, largest)
+
+
+def _check_numbers(task: Task, module: nn.Module, persons: Persons, whose: str) -> None:
+    """That inputs and losses of a new model are finite for everyone."""
+    for start in range(0, size(persons), 1024):
+        batch = batch_of(persons, np.arange(start, min(start + 1024, size(persons))))
+        with study_code("model()"), torch.no_grad():
+            outputs, _ = outputs_and_targets(module.eval(), batch)
+            losses = task.loss(module, batch)
+        module.train()
+        if not torch.isfinite(losses).all():
+            raise DataError(
+                f"the loss is no number for {int((~torch.isfinite(losses)).sum())} of {len(batch[0])} {whose}"
+                if losses.ndim
+                else f"the loss is no number for a batch of {len(batch[0])} {whose}",
+                next_step=_cause(batch, outputs),
+            )
+
+
+def _cause(batch: Batch, outputs: object) -> str:
+    """Where to look when a loss is no number."""
+    for i, tensor in enumerate(batch):
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            what = "the target" if i == len(batch) - 1 else f"input {i + 1}"
+            return (
+                f"{what[0].upper()}{what[1:]} that data() returns has missing values: leave these persons out, or fill "
+                "in a public value, for example with scaled(..., fill_missing=True) of fedseal.client.items."
+            )
+    if isinstance(outputs, Tensor) and not torch.isfinite(outputs).all():
+        return "data() returns numbers and a new model makes none of them: scale the inputs by public ranges."
+    return "Inputs, targets and outputs of a new model are numbers: look at loss(), at a logarithm or a division."
 
 
 def _of_type(value: object, kind: type[T], what: str, expected: str) -> T:

@@ -77,7 +77,7 @@ def enrol(folder: Path, contract: Contract, plans: RunPlans, persons: Mapping[st
     for entry in entries:
         stores[entry.name] = folder / f"{entry.name}.sqlite"
         enrolment = Enrolment(
-            entry.site, keys[entry.name], signed, pinned, policy(contract), _terms(contract, plans), seed
+            entry.site, keys[entry.name], signed, pinned, policy(contract), ledger_terms(contract, plans), seed
         )
         SiteStore.create(stores[entry.name], enrolment)
     return Federation(folder, server_store, stores)
@@ -93,7 +93,7 @@ def policy(contract: Contract) -> str:
     )
 
 
-def _terms(contract: Contract, plans: RunPlans) -> tuple[Terms, ...]:
+def ledger_terms(contract: Contract, plans: RunPlans) -> tuple[Terms, ...]:
     """One ledger a population. Persons trained on and persons tested on are different persons."""
     privacy, order = contract.privacy, plans.order
     if privacy.plan == "none":

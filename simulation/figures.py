@@ -147,7 +147,15 @@ def site_classes(names: Sequence[str], classes: Mapping[str, Sequence[int]], tit
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("persons")
-        legend = axes.legend(bars, [str(i) for i in range(len(bars))], loc="lower right", ncols=min(len(bars), 4))
+        # Above the bars, where no bar can lie under it.
+        legend = axes.legend(
+            bars,
+            [str(i) for i in range(len(bars))],
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            ncols=min(len(bars), 4),
+            borderaxespad=0.2,
+        )
         # Set afterwards: matplotlib leaves out a label that begins with an underscore.
         for text, name in zip(legend.get_texts(), classes, strict=True):
             text.set_text(name)

@@ -18,7 +18,7 @@ from fedseal.client.task import SiteData, Task, batch_of, size
 from fedseal.config import allowed_range
 from fedseal.errors import ConfigError, DataError
 from fedseal.simulation.baselines import local_baseline, majority_baseline, pooled_baseline
-from fedseal.simulation.checked import CheckedTask
+from fedseal.simulation.checked import CheckedTask, check_start
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.output import Findings, write_run
 from fedseal.simulation.population import Population, gather
@@ -35,7 +35,7 @@ class Options:
     epsilon: float | None = None
     seed: int | None = None
     data: Path | None = None
-    strategy: Literal["fedavg", "fedadam"] | None = None
+    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"] | None = None
     baselines: bool = True
     other_epsilons: tuple[float, ...] = ()
 
@@ -74,7 +74,10 @@ def resolve(contract: Contract, options: Options) -> Contract:
     try:
         return Contract.model_validate(tables)
     except ValidationError as error:
-        place = error.errors(include_url=False)[0]["loc"]
+        first = error.errors(include_url=False)[0]
+        place = first["loc"]
+    if not place:
+        raise ConfigError(f"the options do not go with the study: {first['msg'].removeprefix('Value error, ')}")
     raise _not_allowed(str(place[0]), str(place[-1]))
 
 
@@ -101,9 +104,9 @@ def simulate(study: Study, options: Options, out: Path, progress: Progress) -> F
     contract = resolve(study.contract, options)
     seed = contract.simulation.seed
     population = gather(Study(study.folder, contract), data=options.data, sites=options.sites, seed=seed)
-    _check_cohort(contract, len(population.sites))
+    check_cohort(contract, len(population.sites))
     with run_folder(out, contract.name) as (folder, run), one_thread():
-        material = _material(Study(study.folder, contract), population, folder / "data", seed)
+        material = prepared_material(Study(study.folder, contract), population, folder / "data", seed)
         _check_material(contract, material)
         progress.begin(contract, population, run)
         main = train(material, contract, folder / "federation", progress.round)
@@ -146,7 +149,7 @@ def _compare(
     findings.plain = train(material, plain, folder / "plain")
 
 
-def _check_cohort(contract: Contract, sites: int) -> None:
+def check_cohort(contract: Contract, sites: int) -> None:
     needed = max(contract.cohort.minimum, contract.cohort.colluders + 2)
     if sites < needed:
         raise ConfigError(
@@ -155,19 +158,29 @@ def _check_cohort(contract: Contract, sites: int) -> None:
         )
 
 
-def _material(study: Study, population: Population, folder: Path, seed: int) -> Material:
-    """Write each site's table to a folder of its own and let the task read it there, as it would at the site."""
-    task = CheckedTask(cast(Task, load_task(study.contract.task, study.folder)))
-    data, splits = {}, {}
+def write_tables(population: Population, folder: Path) -> dict[str, Path]:
+    """Write each site's table to a folder of its own; the folders by site."""
+    folders = {}
     for site in population.sites:
-        data[site.name] = folder / site.name
-        data[site.name].mkdir(parents=True)
-        site.table.to_csv(data[site.name] / "persons.csv", index=False)
-        splits[site.name] = task.data(SiteData(site.name, data[site.name]))
-        if not size(splits[site.name].train):
-            raise DataError(
-                f"{site.name} has no training persons", next_step="Use fewer sites or a larger smallest_site."
-            )
+        folders[site.name] = folder / site.name
+        folders[site.name].mkdir(parents=True)
+        site.table.to_csv(folders[site.name] / "persons.csv", index=False)
+    return folders
+
+
+def prepared_material(study: Study, population: Population, folder: Path, seed: int) -> Material:
+    """Write each site's table to a folder of its own and let the task read it there, as it would at the site."""
+    defaults = study.contract.simulation
+    task = CheckedTask(
+        cast(Task, load_task(study.contract.task, study.folder)),
+        batch_level=study.contract.training.batch_level,
+        person=defaults.person if defaults.grouped else None,
+    )
+    data = write_tables(population, folder)
+    splits = {name: task.data(SiteData(name, where)) for name, where in data.items()}
+    for name, split in splits.items():
+        if not size(split.train):
+            raise DataError(f"{name} has no training persons", next_step="Use fewer sites or a larger smallest_site.")
     oracle = Oracle(task, splits)
     if not oracle.persons:
         raise DataError("no site has a test person", next_step="Let data() keep some persons for testing.")
@@ -190,6 +203,7 @@ def _check_material(contract: Contract, material: Material) -> None:
                 f"the study's normalisation has ranges for {ranges} features, the data of {name} has shape {features}",
                 next_step="Give low and high a number for each column of the first tensor that data() returns.",
             )
+    check_start(material.task, material.splits, contract)
 
 
 def options_record(options: Options) -> dict[str, str | int | float | None]:

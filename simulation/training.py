@@ -10,7 +10,7 @@ import torch
 
 from fedseal.client.app import DATA_KEY, STUDY_KEY
 from fedseal.client.app import app as client_app
-from fedseal.client.metrics import LOSS, LOSS_CAP
+from fedseal.client.metrics import LOSS, loss_range
 from fedseal.client.mod import STORE_KEY as SITE_STORE_KEY
 from fedseal.client.normalise import Normalisation
 from fedseal.client.task import Metric, Split, Task, size
@@ -39,7 +39,7 @@ from fedseal.study import Contract, Study
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What all trainings of one simulation share."""
+    """What all trainings of one simulation share. ``initial`` are the parameters to begin with; the seed's if None."""
 
     study: Study
     task: Task
@@ -47,6 +47,11 @@ class Material:
     data: Mapping[str, Path]
     oracle: Oracle
     seed: int
+    initial: Arrays | None = None
+
+    def first_model(self) -> Arrays:
+        """The parameters everyone begins with."""
+        return initial_model(self.task, self.seed) if self.initial is None else self.initial
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,11 @@ def metric_ranges(task: Task) -> dict[str, tuple[float, float, int]]:
 
     Values ride along multiplied by a ratio of at most 1, so each range includes 0.
     """
-    ranges: dict[str, tuple[float, float, int]] = {LOSS: (0.0, LOSS_CAP, 1), VALIDATION_RATIO: (0.0, 1.0, 1)}
+    low, high = loss_range(task)
+    ranges: dict[str, tuple[float, float, int]] = {
+        LOSS: (min(low, 0.0), max(high, 0.0), 1),
+        VALIDATION_RATIO: (0.0, 1.0, 1),
+    }
     for metric in task.metrics():
         ranges[metric.name] = (min(metric.low, 0.0), max(metric.high, 0.0), metric.length)
     return ranges
@@ -133,8 +142,8 @@ def train(
 
     grid = LocalGrid(
         client_app,
-        _nodes(material, federation),
-        run_config=_run_config(material, contract, federation),
+        node_configs(material, federation),
+        run_config=run_config(material, contract, federation),
         observer=Observer(planned, finished, trained.model.update),
     )
     try:
@@ -145,7 +154,7 @@ def train(
     return trained
 
 
-def _nodes(material: Material, federation: Federation) -> dict[int, dict[str, str]]:
+def node_configs(material: Material, federation: Federation) -> dict[int, dict[str, str]]:
     """The configuration of every node, as `--node-config` would give it."""
     return {
         FIRST_NODE + i: {
@@ -157,9 +166,9 @@ def _nodes(material: Material, federation: Federation) -> dict[int, dict[str, st
     }
 
 
-def _run_config(material: Material, contract: Contract, federation: Federation) -> dict[str, str | int]:
+def run_config(material: Material, contract: Contract, federation: Federation) -> dict[str, str | int]:
     path = federation.folder / "initial.safetensors"
-    path.write_bytes(safetensors.numpy.save(initial_model(material.task, material.seed)))
+    path.write_bytes(safetensors.numpy.save(material.first_model()))
     return {
         "fedseal-task": contract.task,
         STORE_KEY: str(federation.server_store),

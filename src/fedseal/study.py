@@ -53,16 +53,46 @@ class Training(Frozen):
 
     ``update_range`` bounds the L2 norm of one site's update; a longer one is scaled down. Under plan ``local``,
     ``sample_rate`` is the probability with which a person is drawn into a step, and ``local_steps`` the number of
-    noisy steps a round.
+    noisy steps a round. Under plan ``none`` ``batch_size`` may replace the draws: batches of so many persons, in a
+    fresh order for each pass over them. ``batch_level`` declares that the loss couples the persons of a batch, as a
+    ranking or a partial likelihood does; it goes with plan ``none`` only, as nothing of one person can be clipped.
+
+    ``proximal_mu`` is FedProx's mu (Li et al. 2020), ``server_momentum`` FedAvgM's beta (Hsu et al. 2019);
+    ``beta_1``, ``beta_2`` and ``tau`` are those of FedAdam and FedYogi (Reddi et al. 2021, whose defaults they have),
+    and ``tau`` FedAdagrad's, whose ``beta_1`` is 0 if it is not set. ``bias_correction`` is Flower's addition to
+    FedAdam, which the paper does not have. ``server_learning_rate`` is eta of the last three, the server's step size
+    of FedAvgM and eta_g of Scaffold (Karimireddy et al. 2020); what a strategy does not know it does not use.
     """
 
     rounds: int = Field(ge=1, le=10_000)
     local_steps: int = Field(default=5, ge=1, le=100_000)
     sample_rate: float = Field(default=0.1, ge=1e-6, le=1)
+    batch_size: int | None = Field(default=None, ge=1, le=10_000_000)
+    batch_level: bool = False
     learning_rate: float = Field(gt=0)
-    strategy: Literal["fedavg", "fedadam"] = "fedavg"
-    server_learning_rate: float = Field(default=0.1, gt=0)
+    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"] = "fedavg"
+    proximal_mu: float = Field(default=0.01, ge=0)
+    server_learning_rate: float | None = Field(default=None, gt=0)
+    server_momentum: float = Field(default=0.9, ge=0, lt=1)
+    beta_1: float | None = Field(default=None, ge=0, lt=1)
+    beta_2: float = Field(default=0.99, ge=0, lt=1)
+    tau: float = Field(default=1e-3, gt=0)
+    bias_correction: bool = True
     update_range: float = Field(default=100.0, gt=0)
+
+    @property
+    def server_rate(self) -> float:
+        """``server_learning_rate``, or if it is not set 0.1 for strategies with a second moment and 1 for others."""
+        if self.server_learning_rate is not None:
+            return self.server_learning_rate
+        return 0.1 if self.strategy in ("fedadam", "fedyogi", "fedadagrad") else 1.0
+
+    @property
+    def momentum(self) -> float:
+        """``beta_1``, or if it is not set 0 for FedAdagrad and 0.9 for FedAdam and FedYogi."""
+        if self.beta_1 is not None:
+            return self.beta_1
+        return 0.0 if self.strategy == "fedadagrad" else 0.9
 
 
 class Privacy(Frozen):
@@ -113,19 +143,29 @@ class Normalisation(Frozen):
 class SimulationDefaults(Frozen):
     """How a simulation spreads a population over sites. Ignored everywhere else.
 
-    ``population`` names a function of task.py that returns one table; ``label`` is its column of classes;
+    ``population`` names a function of task.py that returns one table; ``natural`` one that reads the folder of --data
+    and returns a table for each site by name, where files are not one CSV a site; ``label`` is the column of classes;
     ``label_skew`` is the concentration of the Dirichlet distribution over classes (small is skewed),
-    ``quantity_skew`` that over sizes.
+    ``quantity_skew`` that over sizes. ``grouped`` says that a person may have several rows, which the task makes one
+    item of; they stay at one site.
     """
 
     population: str | None = None
+    natural: str | None = None
     sites: int = Field(default=8, ge=2, le=256)
     seed: int = Field(default=1, ge=0, lt=2**63)
     label: str | None = None
     person: str | None = None
+    grouped: bool = False
     label_skew: float = Field(default=1.0, gt=0)
     quantity_skew: float = Field(default=10.0, gt=0)
     smallest_site: int = Field(default=10, ge=1)
+
+    @model_validator(mode="after")
+    def _grouping(self) -> "SimulationDefaults":
+        if self.grouped and self.person is None:
+            raise ValueError("grouped = true needs person, the column that says whose a row is")
+        return self
 
 
 class Contract(Frozen):
@@ -140,6 +180,15 @@ class Contract(Frozen):
     cohort: Cohort = Cohort()
     normalisation: Normalisation = Normalisation()
     simulation: SimulationDefaults = SimulationDefaults()
+
+    @model_validator(mode="after")
+    def _sampling(self) -> "Contract":
+        # The ledger's accountant assumes independent draws, and with them pays for far less than for a pass.
+        if self.privacy.plan == "local" and self.training.batch_size is not None:
+            raise ValueError("batch_size goes with plan none; under plan local sample_rate draws the persons")
+        if self.privacy.plan == "local" and self.training.batch_level:
+            raise ValueError("batch_level goes with plan none; under plan local each person's own gradient is clipped")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,19 @@ def test_a_metric_that_fails(part: dict[str, str], says: str, fedseal: Run, chan
     refused(fedseal, tmp_path, ExitCode.CONFIG, study, says=(says,))
 
 
-def test_a_loss_that_raises_ends_the_run_and_is_quoted(fedseal: Run, changed: Changed, tmp_path: Path) -> None:
+def test_a_loss_that_raises_is_told_before_anything_is_trained(fedseal: Run, changed: Changed, tmp_path: Path) -> None:
     study = changed("task.py", "        features, labels = batch\n", "        raise ZeroDivisionError('my own')\n")
+    says = ("loss() raised ZeroDivisionError: my own", "next: Look at line")
+    refused(fedseal, tmp_path, ExitCode.CONFIG, study, says=says)
+
+
+def test_a_loss_that_raises_in_training_ends_the_run_and_is_quoted(
+    fedseal: Run, changed: Changed, tmp_path: Path
+) -> None:
+    """More persons than the start looks at together."""
+    raising = (
+        "        if torch.is_grad_enabled() and len(batch[0]) > 10:\n            raise ZeroDivisionError('my own')\n"
+    )
+    study = changed("task.py", "        features, labels = batch\n", f"{raising}        features, labels = batch\n")
     says = ("round 1", "hospital-1 refused (task)", "ZeroDivisionError: my own")
     refused(fedseal, tmp_path, ExitCode.ABORTED, study, says=says)

@@ -132,14 +132,17 @@ def test_the_order_of_settings_and_records_does_not_reach_the_app(federation: Fe
 def test_the_app_sees_the_task_and_the_facts_of_the_header_and_no_control_bytes(federation: Federation) -> None:
     script = Script(SCRIPT, done=True)
     nodes = Nodes(federation, ordinary_app(script))
-    nodes.run(header_for(federation, PRIVATE, fl_round=7, release_seq=4, attempt=2), until=Stage.MASK)
+    header = header_for(federation, PRIVATE, fl_round=7, release_seq=4, attempt=2)
+    nodes.run(header, until=Stage.MASK)
     for message, _ in script.seen.values():
         assert sorted(message.content) == ["arrays", "config", "fedseal"]
         assert dict(message.content["fedseal"]) == {
+            "run": header.run,
             "release": UPDATE,
             "sequence": 4,
             "attempt": 2,
             "plan": encode_plan(PRIVATE),
+            "ranges": [100.0],
         }
         assert message.content["arrays"] == model()
         assert message.content["config"] == settings(lr=0.1)

@@ -5,6 +5,7 @@ Opacus' clipped sums, our sampling and noise, against slow twins that follow the
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -268,15 +269,19 @@ class Frozen(Linear):
         return model
 
 
-def fit(task: Linear, p: LocalGaussian | NoPrivacy) -> dict[str, Any]:
+def fit(task: Linear, p: LocalGaussian | NoPrivacy, settings: TrainSettings = SETTINGS) -> dict[str, Any]:
     torch.manual_seed(3)
-    return Trainer(task, persons(), public_persons=20).fit(trainable(task.model()), SETTINGS, p, streams)
+    return Trainer(task, persons(), public_persons=20).fit(trainable(task.model()), settings, p, streams)
 
 
-def test_a_loss_that_couples_persons_is_refused_under_a_private_plan_only() -> None:
-    with pytest.raises(ConfigError, match="couples the persons"):
-        fit(Coupled(), plan())
-    fit(Coupled(), PLAIN)
+def test_a_loss_that_couples_persons_is_refused_unless_it_is_declared_without_a_private_plan() -> None:
+    declared = replace(SETTINGS, batch_level=True)
+    for p in (plan(), PLAIN):
+        with pytest.raises(ConfigError, match="couples the persons"):
+            fit(Coupled(), p)
+    with pytest.raises(ConfigError, match="a private plan clips"):
+        fit(Coupled(), plan(), declared)
+    fit(Coupled(), PLAIN, declared)
 
 
 def test_batch_norm_is_refused_with_what_to_use_instead() -> None:

@@ -11,112 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
+from support.doors import Leak, Walker, walk
 from support.flower import Script, flower_task, local_grid, make_federation, model, ordinary_app, train_messages
 from support.studies import material, tiny
 
 from fedseal.client import app as client_app_module
-from fedseal.privacy.runs import ControlMessage, Introduction, RunClosed
-from fedseal.privacy.secagg.messages import (
-    Advertisement,
-    Confirmation,
-    Masked,
-    Openings,
-    Refusal,
-    ShareHead,
-    ShareReply,
-    Signed,
-    Stage,
-)
+from fedseal.privacy.secagg.messages import Refusal
 from fedseal.server.grid import SealedGrid
 from fedseal.server.sealing import CohortRules
 from fedseal.simulation import training
 from fedseal.simulation.grid import LocalGrid
-from fedseal.wire import DecodeError, decode, encode
-
-OUTER: tuple[Any, ...] = (Signed, ShareReply, Refusal, ControlMessage)
-PAYLOADS: dict[Stage, Any] = {
-    Stage.ADVERTISE: Advertisement,
-    Stage.SHARE: ShareHead,
-    Stage.MASK: Masked,
-    Stage.CONSISTENCY: Confirmation,
-    Stage.UNMASK: Openings,
-}
-
-
-class Leak(AssertionError):  # noqa: N818
-    """Something left a site that has no door."""
-
-
-def walk(reply: Message) -> Any:
-    """Check everything a reply carries; the decoded message.
-
-    Raises:
-        Leak: a record, key, type or byte that is not in the closed list.
-    """
-    if reply.has_error():
-        raise Leak("a Flower error, whose text quotes the exception")
-    content = reply.content
-    if set(content.config_records) != {"fedseal"} or content.metric_records:
-        raise Leak(f"records {sorted(content)}")
-    if set(content["fedseal"]) != {"message"}:
-        raise Leak("another key beside the control bytes")
-    raw: Any = content["fedseal"]["message"]
-    try:
-        message: Any = decode(raw, *OUTER)
-        inner: Any = _inner(message)
-    except DecodeError as error:
-        raise Leak(f"bytes that are no message: {error.message}") from None
-    vectors = list(content.array_records.values())
-    if isinstance(inner, Masked) != bool(vectors):
-        raise Leak("an array beside something else than a masked vector")
-    if vectors:
-        _check_vector(vectors)
-    if encode(message) != raw:
-        raise Leak("bytes that are not canonical")
-    return message
-
-
-def _inner(message: Any) -> Any:
-    match message:
-        case Signed():
-            return decode(message.payload, PAYLOADS[Stage(message.stage)])
-        case ShareReply():
-            return decode(message.head.payload, ShareHead)
-        case ControlMessage():
-            kinds: tuple[Any, ...] = (Introduction, RunClosed)
-            return decode(message.payload, *kinds)
-    return message
-
-
-def _check_vector(records: list[ArrayRecord]) -> None:
-    (record,) = records
-    if set(record) != {"vector"}:
-        raise Leak(f"arrays {sorted(record)}")
-    array = record["vector"]
-    if array.dtype not in ("uint32", "uint64") or len(array.shape) != 1:
-        raise Leak(f"an array of {array.dtype} with shape {array.shape}")
-
-
-class Walker:
-    """Delivers messages and walks every reply; keeps all bytes that left."""
-
-    def __init__(self) -> None:
-        self.kinds: set[str] = set()
-        self.bytes: list[bytes] = []
-
-    def __call__(self, app: ClientApp, message: Message, context: Context) -> Message:
-        reply = app(message, context)
-        walked = walk(reply)
-        self.kinds.add(type(walked).__name__)
-        self.bytes.append(encode(walked))
-        self.bytes += [a.data for r in reply.content.array_records.values() for a in r.values()]
-        return reply
-
-    def holds(self, needle: bytes) -> bool:
-        return any(needle in raw for raw in self.bytes)
+from fedseal.wire import encode
 
 
 @pytest.mark.parametrize("plan", ["none", "local"])

@@ -11,14 +11,26 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
+from sklearn.metrics import accuracy_score, log_loss, r2_score, roc_auc_score
+from sklearn.metrics import mean_absolute_error as mean_absolute
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, TensorDataset
 
-from fedseal.client.metrics import LOSS, LOSS_CAP, accuracy, auc, measure, pooled, values
+from fedseal.client.metrics import (
+    LOSS,
+    LOSS_CAP,
+    accuracy,
+    auc,
+    mean_absolute_error,
+    measure,
+    pooled,
+    r_squared,
+    values,
+)
 from fedseal.client.normalise import Normalisation
 from fedseal.client.task import Batch, Metric, Persons, SiteData, Split, Task
 from fedseal.client.trainer import trainable
+from fedseal.errors import ConfigError
 from fedseal.simulation.oracle import Oracle, majority, own_normalisation
 
 EMPTY = TensorDataset(torch.zeros(0, 2), torch.zeros(0))
@@ -255,3 +267,87 @@ def test_ties_count_half_as_everywhere() -> None:
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_has_no_auc(label: int) -> None:
     assert scored(torch.rand(9, dtype=torch.float64), torch.full((9,), label), 10) == (None, 0.0)
+
+
+# Numbers, and other losses.
+
+
+class Numbers(Regression):
+    """A study whose loss and number of outputs are its own."""
+
+    def __init__(self, loss: Any, outputs: int = 1, loss_range: Any = (0.0, 20.0)) -> None:
+        self.own_loss, self.outputs, self.loss_range = loss, outputs, loss_range
+
+    def model(self) -> nn.Module:
+        return nn.Linear(2, self.outputs)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        return cast(
+            Tensor, self.own_loss(model(batch[0]).reshape(len(batch[0]), -1), batch[-1].reshape(len(batch[0]), -1))
+        )
+
+
+COUNTS = [0.0, 0.0, 1.0, 2.0, 7.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "best"),
+    [
+        (lambda o, t: ((o - t) ** 2).mean(dim=1), np.mean(COUNTS)),
+        (lambda o, t: (o.exp() - t * o).mean(dim=1), math.log(np.mean(COUNTS))),
+        (lambda o, t: ((o - t / 10) ** 2).mean(dim=1), np.mean(COUNTS) / 10),
+        (lambda o, t: (torch.logaddexp(o - t, t - o)).mean(dim=1), 1.5),
+    ],
+    ids=["squared", "poisson", "scaled", "between mean and median"],
+)
+def test_the_constant_is_the_best_by_the_tasks_own_loss(loss: Any, best: float) -> None:
+    answers = majority(Numbers(loss), {"a": only(persons(6, 1, COUNTS))})(torch.zeros(1, 2))
+    found, targets = answers.item(), torch.tensor(COUNTS).unsqueeze(1)
+    assert found == pytest.approx(best, abs=0.3 if best == 1.5 else 1e-3)
+    for other in np.linspace(found - 1, found + 1, 21):
+        least, here = (float(loss(torch.full((6, 1), float(x)), targets).mean()) for x in (found, other))
+        assert least <= here + 1e-6
+
+
+def test_several_numbers_have_a_constant_each() -> None:
+    targets = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
+    splits = {"a": only(TensorDataset(torch.zeros(2, 2), targets))}
+    answers = majority(Numbers(lambda o, t: ((o - t) ** 2).mean(dim=1), 2), splits)(torch.zeros(4, 2))
+    assert answers.shape == (4, 2)
+    assert answers[0].tolist() == pytest.approx([2.0, 20.0], abs=1e-3)
+
+
+def test_the_oracle_is_not_bounded_and_a_sealed_sum_is_by_the_tasks_own_range() -> None:
+    data = TensorDataset(torch.zeros(2, 2), torch.tensor([300.0, -1.0]))
+    task = Numbers(lambda o, t: (t - 0 * o).mean(dim=1), loss_range=(-5.0, 200.0))
+    assert float(measure(task, task.model(), data).means[LOSS][0]) == pytest.approx((200 - 1) / 2)
+    judged = Oracle(task, {"a": only(test=data)}).judge(task.model(), None)
+    assert judged.everyone[LOSS] == pytest.approx((300 - 1) / 2)
+    for wrong in ((1.0, 1.0), (0.0, math.inf), 20.0, (0.0, "x"), (0.0, 1.0, 2.0)):
+        with pytest.raises(ConfigError, match="loss_range"):
+            measure(Numbers(task.own_loss, loss_range=wrong), task.model(), data)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(3, 60))
+def test_metrics_of_numbers_are_the_textbooks(seed: int, count: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    true, noise = torch.randn(2, count, generator=generator, dtype=torch.float64)
+    said = (true + noise).unsqueeze(1)
+    error, share = mean_absolute_error(100.0), r_squared(-50.0, 50.0)
+    found = [m.value(m.statistic(said, true).mean(dim=0).numpy()) for m in (error, share)]
+    assert found[0] == pytest.approx(mean_absolute(true, said[:, 0]))
+    assert found[1] == pytest.approx(r2_score(true, said[:, 0]), rel=1e-6, abs=1e-6)
+    for metric in (error, share):
+        rows = metric.statistic(said * 1e6, true)
+        assert bool((rows.clamp(metric.low, metric.high) <= metric.high).all())
+
+
+def test_a_number_that_never_varies_has_no_r_squared() -> None:
+    metric = r_squared(0.0, 10.0)
+    assert metric.value(metric.statistic(torch.ones(4, 1), torch.ones(4)).mean(dim=0).numpy()) is None
+    with pytest.raises(ValueError, match="says 2 numbers"):
+        mean_absolute_error(1.0).statistic(torch.ones(4, 2), torch.ones(4))
+    for wrong in (0.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="finite public range"):
+            mean_absolute_error(wrong)

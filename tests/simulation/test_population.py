@@ -242,7 +242,7 @@ def test_a_number_of_sites_has_to_be_that_of_the_files(tmp_path: Path) -> None:
     folder = natural(tmp_path / "sites", a=persons(), b=persons(first=100))
     with refused(ConfigError, "--sites 3, but") as caught:
         gathered(folder, sites=3)
-    assert "2 files" in caught.value.message
+    assert "2 sites" in caught.value.message
     assert len(gathered(folder, sites=2).sites) == 2
 
 

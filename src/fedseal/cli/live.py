@@ -1,5 +1,6 @@
 """What a person sees of a simulation while it runs. On a terminal a live table; elsewhere one line a round."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -8,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fedseal.simulation.flamby import Row as FlambyRow
 from fedseal.simulation.population import Population
 from fedseal.simulation.report import Row, comparison_rows, number, verdict
 from fedseal.simulation.result import Result
@@ -106,6 +108,31 @@ def comparison_table(result: Result) -> Table:
     for row in comparison_rows(result):
         table.add_row(*_cells(row), style="bold green" if row.own else None)
     return table
+
+
+def flamby_table(rows: Sequence[FlambyRow]) -> Table:
+    """FLamby's methods: what was found here, mean and deviation over five seeds, beside what was published."""
+    table = Table(
+        title="Fed-Heart-Disease: accuracy (sd) over five seeds",
+        caption="hospitals: mean over four; pooled: all test patients; federated: normalised by sealed sums",
+    )
+    for column in ("method", "hospitals", "published", "pooled", "published", "in 1 sd"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for row in rows:
+        found, spread, known = row.mean, row.deviation, row.published
+        table.add_row(
+            row.name,
+            _with_spread(found.centres, spread.centres),
+            "" if known is None else _with_spread(known.centres, known.centres_sd),
+            _with_spread(found.pooled, spread.pooled),
+            "" if known is None else _with_spread(known.pooled, known.pooled_sd),
+            {True: "yes", False: "no", None: ""}[row.reproduced],
+        )
+    return table
+
+
+def _with_spread(mean: float, deviation: float) -> str:
+    return f"{mean:.3f} ({deviation:.3f})".replace("0.", ".")
 
 
 def summary(result: Result) -> str:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from fedseal import __version__
-from fedseal.errors import ExitCode, FedsealError
+from fedseal.errors import ConfigError, ExitCode, FedsealError
 
 # Nothing that fedseal starts phones home.
 QUIET = {
@@ -118,14 +118,44 @@ def _complain(error: FedsealError) -> None:
 
 
 @cli.command()
-def demo(out: Out = Path("runs"), as_json: AsJson = False) -> None:
+def demo(
+    out: Out = Path("runs"),
+    as_json: AsJson = False,
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="Three hospitals, with Flower's own programs as processes.")
+    ] = False,
+    plan: Annotated[
+        Literal["none", "local"] | None, typer.Option(help="With --deployed: the privacy plan; none if not given.")
+    ] = None,
+) -> None:
     """Eight hospitals train a diagnosis model together: sealed, private, compared with everything else."""
+    # The promise, the skew and the seed are the study's; epsilon 1 and 8 stand beside it.
+    folder = Path(__file__).resolve().parents[1] / "examples" / "breast-cancer"
+    if deployed:
+        from fedseal.cli.deploying import run_deployed_demo
+
+        run_deployed_demo(folder, plan or "none", out, as_json=as_json)
+        return
+    if plan is not None:
+        raise ConfigError("--plan goes with --deployed", next_step="The other demo trains with and without privacy.")
     from fedseal.cli.simulating import run_simulation
     from fedseal.simulation.simulate import Options
 
-    # The promise, the skew and the seed are the study's; epsilon 1 and 8 stand beside it.
-    folder = Path(__file__).resolve().parents[1] / "examples" / "breast-cancer"
     run_simulation(folder, Options(other_epsilons=(1.0, 8.0)), out, as_json=as_json)
+
+
+@cli.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="The study's folder.")],
+    superlink: Annotated[str, typer.Option(help="Where the SuperLink listens, as host:port.")],
+    root_certificates: Annotated[Path, typer.Option(help="PEM file of the authority of the SuperLink's certificate.")],
+    server_store: Annotated[Path, typer.Option(help="The server's store, made when the federation was enrolled.")],
+    out: Out = Path("runs"),
+) -> None:
+    """Run a study on a running SuperLink, with all sites of the roster. Start it on the SuperLink's machine."""
+    from fedseal.cli.deploying import run_on_superlink
+
+    run_on_superlink(study, superlink, root_certificates, server_store, out)
 
 
 @cli.command()
@@ -138,15 +168,26 @@ def simulate(
     data: Annotated[
         Path | None, typer.Option(help="A folder with one CSV or parquet file a site, or one file to spread.")
     ] = None,
-    strategy: Annotated[Literal["fedavg", "fedadam"] | None, typer.Option(help="The server's strategy.")] = None,
+    strategy: Annotated[
+        Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"] | None,
+        typer.Option(help="The server's strategy."),
+    ] = None,
     baselines: Annotated[bool, typer.Option(help="Compare with majority, local, pooled and plain training.")] = True,
+    flamby: Annotated[
+        bool, typer.Option("--flamby", help="Run FLamby's published table again (examples/heart-disease, with --data).")
+    ] = False,
     out: Out = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
     """Simulate a study on this machine: real protocol, real noise, real ledgers, in one process."""
-    from fedseal.cli.simulating import run_simulation
+    from fedseal.cli.simulating import run_flamby, run_simulation
     from fedseal.simulation.simulate import Options
 
+    if flamby:
+        if data is None:
+            raise ConfigError("--flamby needs --data", next_step="Give the folder with the four hospitals' files.")
+        run_flamby(study, data, out, as_json=as_json)
+        return
     options = Options(
         sites=sites,
         rounds=rounds,

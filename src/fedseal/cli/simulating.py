@@ -55,3 +55,29 @@ def run_simulation(folder: Path, options: "Options", out: Path, *, as_json: bool
     console.print(f"Numbers: {finished.folder / 'result.json'}", soft_wrap=True)
     if as_json:
         print(text, end="")
+
+
+def run_flamby(folder: Path, data: Path, out: Path, *, as_json: bool) -> None:
+    """Run FLamby's table of Fed-Heart-Disease again, and show it beside the published one.
+
+    Args:
+        folder: the study's folder, examples/heart-disease.
+        data: the folder with the four hospitals' files.
+        out: the folder for runs.
+        as_json: print the numbers on standard output; the table then goes to standard error.
+    """
+    need_packages()
+    from fedseal.cli.live import flamby_table
+    from fedseal.simulation.flamby import simulate_flamby
+
+    for name in ("flwr", "fedseal"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    console = Console(stderr=as_json, highlight=False, soft_wrap=not as_json and not Console().is_terminal)
+    written, rows = simulate_flamby(load_study(folder), data, out, lambda title: console.print(f"... {title}"))
+    console.print(flamby_table(rows))
+    published = [row for row in rows if row.published is not None]
+    within = sum(row.reproduced is True for row in published)
+    console.print(f"Within one published standard deviation in both columns: {within} of {len(published)} rows.")
+    console.print(f"Numbers: {written}", soft_wrap=True)
+    if as_json:
+        print(written.read_text(encoding="utf-8"), end="")

@@ -1,0 +1,144 @@
+"""The same ServerApp, writing down what happens: `app` is what `fedseal run` names as its serverapp.
+
+In a deployed run nobody sits beside the server. So the folder that the run's configuration names as its output gets a
+line of JSON in events.jsonl for everything a `RoundObserver` is told, one for an error of ours, and the final model.
+Everything in it is public to the coordinator.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import safetensors.numpy
+from flwr.app import Context, Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.run import Run
+
+from fedseal.errors import FedsealError
+from fedseal.privacy.planning import RunPlans
+from fedseal.server.app import RunConfig
+from fedseal.server.app import main as run_study
+from fedseal.server.rounds import Arrays, RoundRecord
+from fedseal.server.statistics import Moments
+
+OUTPUT_KEY = "fedseal-output"
+EVENTS = "events.jsonl"
+MODEL = "model.safetensors"
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run a study to its end and write it down.
+
+    Raises:
+        ConfigError: the run's configuration names no output.
+        FedsealError: as the study's run does; written down, too.
+    """
+    events = Events(Path(RunConfig(context).text(OUTPUT_KEY)))
+    events.write("started")
+    try:
+        run_study(RecordingGrid(grid, events), context)
+    except FedsealError as error:
+        events.write("failed", error=type(error).__name__, message=error.message, next_step=error.next_step)
+        raise
+
+
+class Events:
+    """One line of JSON an event, on disk before the run goes on; whoever follows a run reads whole lines only.
+
+    Args:
+        folder: an existing folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Add an event with the time of day."""
+        line = json.dumps({"event": event, "time": time.time(), **facts}) + "\n"
+        with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class RecordingGrid(Grid):
+    """Any Grid, and a `RoundObserver` that writes events.
+
+    Args:
+        grid: carries the messages.
+        events: where to write.
+    """
+
+    def __init__(self, grid: Grid, events: Events) -> None:
+        self._grid = grid
+        self._events = events
+
+    # A RoundObserver
+
+    def run_planned(self, plans: RunPlans, moments: Moments | None, run: bytes) -> None:
+        """Write down the run's id and the federation's moments."""
+        found = {} if moments is None else {"mean": list(moments.mean), "deviation": list(moments.deviation)}
+        self._events.write("planned", run=run.hex(), plan=plans.update.kind.name.lower(), moments=found)
+
+    def round_finished(self, record: RoundRecord) -> None:
+        """Write down what the round took."""
+        stages = {name: {"seconds": c.seconds, "up": c.bytes_up} for name, c in record.stages.items()}
+        self._events.write(
+            "round",
+            number=record.number,
+            seconds=record.seconds,
+            sites=record.sites,
+            attempts=record.attempts,
+            stages=stages,
+        )
+
+    def run_finished(self, model: Arrays) -> None:
+        """Write the model, then say that it is there."""
+        content = safetensors.numpy.save(model)
+        (self._events.folder / MODEL).write_bytes(content)
+        self._events.write("finished", model_sha256=hashlib.sha256(content).hexdigest())
+
+    # A Grid
+
+    def set_run(self, run: Run) -> None:
+        """Pass on."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """Flower's run."""
+        return self._grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Pass on."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Pass on."""
+        return self._grid.get_node_ids()
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Pass on."""
+        return self._grid.get_nodes()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Pass on."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Pass on."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Pass on."""
+        return self._grid.send_and_receive(messages, timeout=timeout)

@@ -1,0 +1,84 @@
+"""Enrolling a federation that is not simulated: no store has a seed, all randomness is the operating system's.
+
+The steps that people would take at different places, here all on one machine:
+
+1. Every site makes a signing key and hands the public half to the federation's root.
+2. The root writes the roster (who, which key, which public number) and signs it. Everyone pins its hash.
+3. Every site makes its store from its own key, the signed roster, its own policy and its own privacy budgets; the
+   coordinator makes its store from its key and the roster.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedseal.privacy.planning import RunPlans
+from fedseal.privacy.roster import Roster, RosterEntry, SignedRoster, sign_roster
+from fedseal.privacy.secagg.keys import SigningKey
+from fedseal.privacy.secret import Secret
+from fedseal.privacy.store import Enrolment, SiteStore
+from fedseal.server.store import ServerStore
+from fedseal.simulation.deployed.certificates import write_secret
+from fedseal.simulation.federation import ledger_terms, policy, public_persons
+from fedseal.study import Contract
+from fedseal.wire import encode
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """The files of an enrolled federation. The root's key is needed again only for another roster."""
+
+    root_key: Path
+    roster: Path
+    roster_hash: str
+    server_store: Path
+    site_stores: Mapping[str, Path]
+
+
+def enrol_for_real(folder: Path, contract: Contract, plans: RunPlans, persons: Mapping[str, int]) -> Enrolled:
+    """Make root key, roster and stores.
+
+    Args:
+        folder: a new folder; every site gets one of its own in it.
+        contract: its plan is what the sites' policies allow.
+        plans: says at which order the ledgers are opened.
+        persons: training persons by site name; what is published of them is rounded.
+    """
+    root_folder, server_folder = folder / "root", folder / "server"
+    for made in (root_folder, server_folder):
+        made.mkdir(parents=True)
+    keys = {name: _new_key() for name in persons}
+    root, server = _new_key(), _new_key()
+    entries = tuple(
+        RosterEntry(number, name, name, keys[name].public, public_persons(count))
+        for number, (name, count) in enumerate(persons.items(), start=1)
+    )
+    roster = Roster(contract.name, 1, False, root.public, server.public, entries)
+    signed = sign_roster(roster, root)
+    write_secret(root_folder / "root.key", root.seed.reveal())
+    (root_folder / "roster.bin").write_bytes(encode(signed))
+    ServerStore.create(server_folder / "server.sqlite", key=server, roster=signed, pinned=roster.digest())
+    return Enrolled(
+        root_folder / "root.key",
+        root_folder / "roster.bin",
+        roster.digest().hex(),
+        server_folder / "server.sqlite",
+        {e.name: _site_store(folder / "sites", e, keys[e.name], signed, contract, plans) for e in entries},
+    )
+
+
+def _site_store(
+    folder: Path, entry: RosterEntry, key: SigningKey, signed: SignedRoster, contract: Contract, plans: RunPlans
+) -> Path:
+    path = folder / entry.name / "site.sqlite"
+    path.parent.mkdir(parents=True, mode=0o700)
+    pinned = hashlib.sha256(signed.roster).digest()
+    terms = ledger_terms(contract, plans)
+    SiteStore.create(path, Enrolment(entry.site, key, signed, pinned, policy(contract), terms))
+    return path
+
+
+def _new_key() -> SigningKey:
+    return SigningKey(Secret(os.urandom(32)))
