@@ -160,11 +160,17 @@ def _values(
     flat = np.concatenate(parts)
     if flat.shape != (header.layout.segment(VALUES).length,):
         raise LocalError("the header's layout does not fit its shapes")
-    norm, limit = float(np.linalg.norm(flat)), header.layout.segment(VALUES).high
+    inside = within(flat, header.layout.segment(VALUES).high)
+    bounded.raised |= inside is not flat
+    return inside
+
+
+def within(flat: Real, limit: float) -> Real | None:
+    """The vector itself if its L2 norm is at most ``limit``, else scaled down to it; None if it is no number somewhere.
+
+    What the sealed sum gets of a site's values.
+    """
+    norm = float(np.linalg.norm(flat))
     if not np.isfinite(norm):
-        bounded.raised = True
         return None
-    if norm <= limit:
-        return flat
-    bounded.raised = True
-    return flat * (limit / norm)
+    return flat if norm <= limit else flat * (limit / norm)

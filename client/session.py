@@ -33,7 +33,7 @@ from fedseal.privacy.plan import PlanKind, decode_plan
 from fedseal.privacy.quantize import BoundedUpdate
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.receipt import Receipt
-from fedseal.privacy.releases import REGISTRY, check_layout, terms_digest
+from fedseal.privacy.releases import REGISTRY, ReleaseKind, check_layout, terms_digest
 from fedseal.privacy.runs import (
     CloseRun,
     ControlMessage,
@@ -194,15 +194,14 @@ class Session:
         ready = client.step(site, known(before), request).state
         if not isinstance(ready, Ready):
             raise PeerError("a round that is not ready for vectors", peer="server")
-        kind_of(header, message)
-        task = self._task(header, message)
+        kind, task = kind_of(header, message), self._task(header, message)
         private = decode_plan(header.plan).kind is not PlanKind.NONE
         # Before the data is touched: whatever happens now, a failure included, was paid for.
         if private and (stored := self._charge(raw, header, before)) is not None:
             return stored
         computed = None
         try:
-            computed = self._compute(header, task, message, call_app)
+            computed = self._compute(header, kind, task, message, call_app)
         finally:
             if computed is None and private:
                 self._give_up(header)
@@ -218,13 +217,9 @@ class Session:
         computed: Computed,
     ) -> Answer:
         """Mask and answer, if the round is still where it was."""
-        session = header.digest()
         with self._store.transaction() as transaction:
-            # Another process may have answered while this one trained: its answer stands, this one's update is dropped.
-            if (stored := self._answered(transaction, session, Stage.MASK, raw)) is not None:
+            if (stored := self._overtaken(transaction, raw, header, before)) is not None:
                 return stored
-            if transaction.state(session) != before:
-                raise PeerError("the round was overtaken by a newer one", peer="server")
             receipt = self._charged(transaction, header)
             for name, value in computed.memories.items():
                 transaction.remember(header.run, name, value, header.fl_round)
@@ -232,13 +227,25 @@ class Session:
             return self._keep(transaction, header, Stage.MASK, raw, step)
 
     def _charge(self, raw: bytes, header: Header, before: StoredState | None) -> Answer | None:
-        session = header.digest()
         with self._store.transaction() as transaction:
-            if (stored := self._answered(transaction, session, Stage.MASK, raw)) is not None:
+            if (stored := self._overtaken(transaction, raw, header, before)) is not None:
                 return stored
-            if transaction.state(session) != before:
-                raise PeerError("the round was overtaken by a newer one", peer="server")
             self._charged(transaction, header)
+        return None
+
+    def _overtaken(
+        self, transaction: Transaction, raw: bytes, header: Header, before: StoredState | None
+    ) -> Answer | None:
+        """What another process answered meanwhile: that answer stands, and what this one does is dropped.
+
+        Raises:
+            PeerError: the round is no longer where it was.
+        """
+        session = header.digest()
+        if (stored := self._answered(transaction, session, Stage.MASK, raw)) is not None:
+            return stored
+        if transaction.state(session) != before:
+            raise PeerError("the round was overtaken by a newer one", peer="server")
         return None
 
     def _charged(self, transaction: Transaction, header: Header) -> Receipt:
@@ -268,13 +275,13 @@ class Session:
                 return Task(records, configured)
         raise PeerError("the task is not the one in the signed header", peer="server")
 
-    def _compute(self, header: Header, task: Task, message: Message, call_app: AppCall) -> Computed:
+    def _compute(self, header: Header, kind: ReleaseKind, task: Task, message: Message, call_app: AppCall) -> Computed:
         """Run the app's function and bound what it returns."""
         arrays = [r for r in task.records.values() if isinstance(r, ArrayRecord)]
         reply = call_app(for_the_app(message, header, task.records), task.configured)
         update = bounded_release(
             header,
-            kind_of(header, message),
+            kind,
             decode_plan(header.plan),
             {name: array for record in arrays for name, array in arrays_of(record).items()},
             reply,

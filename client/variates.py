@@ -12,6 +12,7 @@ import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
+from fedseal.client.release import within
 from fedseal.client.trainer import Arrays
 from fedseal.errors import ConfigError
 
@@ -86,10 +87,8 @@ def released_way(
     private plan, where weights are public.
     """
     way = _flat(trained) - _flat(start)
-    norm = float(np.linalg.norm(way))
-    if not np.isfinite(norm):
-        return np.zeros_like(way) if private else None
-    return way if norm <= limit else way * (limit / norm)
+    inside = within(way, limit)
+    return np.zeros_like(way) if inside is None and private else inside
 
 
 def last_counted(settings: ConfigRecord, site: int) -> int:

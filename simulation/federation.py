@@ -50,6 +50,14 @@ def public_persons(persons: int) -> int:
     return max(10, 10 * round(persons / 10))
 
 
+def roster_entries(persons: Mapping[str, int], keys: Mapping[str, SigningKey]) -> tuple[RosterEntry, ...]:
+    """The sites of a roster, numbered from 1 in their order, with the number of persons that each publishes."""
+    return tuple(
+        RosterEntry(number, name, name, keys[name].public, public_persons(count))
+        for number, (name, count) in enumerate(persons.items(), start=1)
+    )
+
+
 def enrol(folder: Path, contract: Contract, plans: RunPlans, persons: Mapping[str, int], seed: int) -> Federation:
     """Make the stores of a federation.
 
@@ -61,12 +69,9 @@ def enrol(folder: Path, contract: Contract, plans: RunPlans, persons: Mapping[st
         seed: the simulation's.
     """
     folder.mkdir(parents=True)
-    root, server = _new_key(), _new_key()
-    keys = {name: _new_key() for name in persons}
-    entries = tuple(
-        RosterEntry(number, name, name, keys[name].public, public_persons(count))
-        for number, (name, count) in enumerate(persons.items(), start=1)
-    )
+    root, server = new_key(), new_key()
+    keys = {name: new_key() for name in persons}
+    entries = roster_entries(persons, keys)
     roster = Roster(f"simulated-{contract.name}", 1, True, root.public, server.public, entries)
     signed, pinned = sign_roster(roster, root), roster.digest()
     # In a folder of its own: a site may be called "server".
@@ -128,6 +133,7 @@ def incidents(path: Path) -> list[tuple[str, str]]:
         return transaction.incidents()
 
 
-def _new_key() -> SigningKey:
+def new_key() -> SigningKey:
+    """A signing key of the operating system's randomness."""
     # Also in a simulation from the operating system: masks cancel, so keys change no result.
     return SigningKey(Secret(os.urandom(32)))

@@ -17,6 +17,7 @@ from fedseal.client.task import Metric, Split, Task, size
 from fedseal.client.trainer import Arrays, trainable
 from fedseal.errors import RoundAborted
 from fedseal.privacy.planning import RunPlans, plan_run
+from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.privacy.releases import VALIDATION_RATIO
 from fedseal.server.app import (
@@ -107,7 +108,11 @@ def metric_ranges(task: Task) -> dict[str, tuple[float, float, int]]:
 
 
 def train(
-    material: Material, contract: Contract, folder: Path, on_round: Callable[[RoundView], None] | None = None
+    material: Material,
+    contract: Contract,
+    folder: Path,
+    on_round: Callable[[RoundView], None] | None = None,
+    rounding: Rounding = Rounding.STOCHASTIC,
 ) -> Trained:
     """Train one federation.
 
@@ -116,6 +121,7 @@ def train(
         contract: the study's contract, perhaps with another promise.
         folder: a new folder for the federation's stores.
         on_round: told of every round.
+        rounding: how values become integers.
 
     Raises:
         RoundAborted: a round failed for good; the next step quotes what the simulated sites wrote down.
@@ -143,7 +149,7 @@ def train(
     grid = LocalGrid(
         client_app,
         node_configs(material, federation),
-        run_config=run_config(material, contract, federation),
+        run_config=run_config(material, contract, federation, rounding),
         observer=Observer(planned, finished, trained.model.update),
     )
     try:
@@ -166,15 +172,36 @@ def node_configs(material: Material, federation: Federation) -> dict[int, dict[s
     }
 
 
-def run_config(material: Material, contract: Contract, federation: Federation) -> dict[str, str | int]:
+def run_config(
+    material: Material, contract: Contract, federation: Federation, rounding: Rounding = Rounding.STOCHASTIC
+) -> dict[str, str | int]:
+    """The configuration of a simulated run. Writes the first model into the federation's folder."""
     path = federation.folder / "initial.safetensors"
     path.write_bytes(safetensors.numpy.save(material.first_model()))
+    text, sites = contract.model_dump_json(), len(federation.site_stores)
+    return study_config(material.task, contract.task, text, federation.server_store, path, sites, rounding)
+
+
+def study_config(
+    task: Task, reference: str, contract: str, server_store: Path, model: Path, sites: int, rounding: Rounding
+) -> dict[str, str | int]:
+    """What `server.app` and `client.app` read of a run's configuration.
+
+    Args:
+        task: whose metrics are averaged.
+        reference: the task's, as module:Name.
+        contract: the study's, in JSON.
+        server_store: the server's store.
+        model: the file of the first model.
+        sites: how many the run waits for.
+        rounding: how values become integers.
+    """
     return {
-        "fedseal-task": contract.task,
-        STORE_KEY: str(federation.server_store),
-        CONTRACT_KEY: contract.model_dump_json(),
-        MODEL_KEY: str(path),
-        METRICS_KEY: json.dumps(metric_ranges(material.task)),
-        SITES_KEY: len(federation.site_stores),
-        ROUNDING_KEY: "stochastic",
+        "fedseal-task": reference,
+        STORE_KEY: str(server_store),
+        CONTRACT_KEY: contract,
+        MODEL_KEY: str(model),
+        METRICS_KEY: json.dumps(metric_ranges(task)),
+        SITES_KEY: sites,
+        ROUNDING_KEY: rounding.name.lower(),
     }

@@ -245,7 +245,7 @@ class Deployment:
         contract, folder = self._study.contract, self._folder / "simulation"
         if self._plan == "none":
             self._begin("simulating the same contract")
-            simulated = simulated_model(self._material, contract, self._persons, folder)
+            simulated = simulated_model(self._material, contract, folder)
             found.byte_identical = safetensors.numpy.save(simulated) == content
         else:
             found.seeds = simulated_accuracies(

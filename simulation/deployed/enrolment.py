@@ -9,7 +9,6 @@ The steps that people would take at different places, here all on one machine:
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,10 @@ from pathlib import Path
 from fedseal.privacy.planning import RunPlans
 from fedseal.privacy.roster import Roster, RosterEntry, SignedRoster, sign_roster
 from fedseal.privacy.secagg.keys import SigningKey
-from fedseal.privacy.secret import Secret
 from fedseal.privacy.store import Enrolment, SiteStore
 from fedseal.server.store import ServerStore
 from fedseal.simulation.deployed.certificates import write_secret
-from fedseal.simulation.federation import ledger_terms, policy, public_persons
+from fedseal.simulation.federation import ledger_terms, new_key, policy, roster_entries
 from fedseal.study import Contract
 from fedseal.wire import encode
 
@@ -49,12 +47,9 @@ def enrol_for_real(folder: Path, contract: Contract, plans: RunPlans, persons: M
     root_folder, server_folder = folder / "root", folder / "server"
     for made in (root_folder, server_folder):
         made.mkdir(parents=True)
-    keys = {name: _new_key() for name in persons}
-    root, server = _new_key(), _new_key()
-    entries = tuple(
-        RosterEntry(number, name, name, keys[name].public, public_persons(count))
-        for number, (name, count) in enumerate(persons.items(), start=1)
-    )
+    keys = {name: new_key() for name in persons}
+    root, server = new_key(), new_key()
+    entries = roster_entries(persons, keys)
     roster = Roster(contract.name, 1, False, root.public, server.public, entries)
     signed = sign_roster(roster, root)
     write_secret(root_folder / "root.key", root.seed.reveal())
@@ -78,7 +73,3 @@ def _site_store(
     terms = ledger_terms(contract, plans)
     SiteStore.create(path, Enrolment(entry.site, key, signed, pinned, policy(contract), terms))
     return path
-
-
-def _new_key() -> SigningKey:
-    return SigningKey(Secret(os.urandom(32)))

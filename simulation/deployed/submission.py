@@ -27,12 +27,11 @@ from fedseal.errors import (
     RoundAborted,
 )
 from fedseal.privacy.quantize import Rounding
-from fedseal.server.app import CONTRACT_KEY, METRICS_KEY, MODEL_KEY, ROUNDING_KEY, SITES_KEY, STORE_KEY
 from fedseal.server.recording import EVENTS, OUTPUT_KEY
 from fedseal.simulation.deployed import flower
 from fedseal.simulation.deployed.app_folder import write_app
 from fedseal.simulation.deployed.processes import POLL, Program, Programs, deferred_interrupts
-from fedseal.simulation.training import initial_model, metric_ranges
+from fedseal.simulation.training import initial_model, study_config
 from fedseal.study import Contract, Study
 
 # Seconds that `flwr run` may take to notice that a run is over.
@@ -72,17 +71,16 @@ def prepare(submission: Submission) -> None:
     contract, folder = submission.study.contract, submission.folder.resolve()
     model = folder / "initial.safetensors"
     model.write_bytes(safetensors.numpy.save(initial_model(submission.task, contract.simulation.seed)))
-    run_config: dict[str, str | int] = {
-        "fedseal-task": contract.task,
-        STORE_KEY: str(submission.server_store.resolve()),
-        CONTRACT_KEY: contract_json(contract),
-        MODEL_KEY: str(model),
-        METRICS_KEY: json.dumps(metric_ranges(submission.task)),
-        SITES_KEY: submission.sites,
-        ROUNDING_KEY: submission.rounding.name.lower(),
-        OUTPUT_KEY: str(folder),
-    }
-    write_app(submission.app, submission.study, run_config)
+    run_config = study_config(
+        submission.task,
+        contract.task,
+        contract_json(contract),
+        submission.server_store.resolve(),
+        model,
+        submission.sites,
+        submission.rounding,
+    )
+    write_app(submission.app, submission.study, {**run_config, OUTPUT_KEY: str(folder)})
 
 
 def contract_json(contract: Contract) -> str:

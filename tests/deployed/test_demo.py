@@ -7,7 +7,6 @@ import pytest
 from support.studies import material, tiny
 
 from fedseal.cli.deploying import steps_table, verdict
-from fedseal.client.task import size
 from fedseal.errors import ConfigError
 from fedseal.privacy.randomness import SystemRandomness
 from fedseal.privacy.store import Identity
@@ -54,10 +53,9 @@ def test_with_plan_none_no_randomness_of_a_site_is_asked_for(tmp_path: Path, mon
     """So a site that draws from the operating system gets the same as one with a seed."""
     contract = demo_contract(tiny().contract, "none")
     gathered = material(tiny(simulation={"sites": 3}), tmp_path / "data")
-    persons = {name: size(split.train) for name, split in gathered.splits.items()}
-    seeded = simulated_model(gathered, contract, persons, tmp_path / "seeded")
+    seeded = simulated_model(gathered, contract, tmp_path / "seeded")
     monkeypatch.setattr(Identity, "randomness", lambda identity: SystemRandomness())
-    fresh = simulated_model(gathered, contract, persons, tmp_path / "fresh")
+    fresh = simulated_model(gathered, contract, tmp_path / "fresh")
     assert {n: a.tobytes() for n, a in seeded.items()} == {n: a.tobytes() for n, a in fresh.items()}
 
 
