@@ -31,11 +31,13 @@ check: setup-dev
 # Timings. They are printed and written to bench/results, never asserted in tests.
 bench: setup-dev
 	$(BIN)/python bench/secagg.py --out bench/results/secagg.json
+	$(BIN)/python bench/memory.py --out bench/results/memory.json
 
 # The long trials behind the claims in docs/evidence.md.
 evidence: setup-dev
 	$(BIN)/python bench/secure_sum.py
 	$(BIN)/python bench/demo_seeds.py --out bench/results/demo_seeds.json
+	$(BIN)/python bench/privacy_audit.py --out bench/results/privacy_audit.json
 	$(PYTEST) -m slow
 
 setup: $(VENV)/.simulation

@@ -27,6 +27,7 @@ import base64
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +35,25 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from flower_side import TARGET, FlowerCohort, flower_masks
 from flwr.app import RecordDict
-from flwr.common import ndarrays_to_parameters
 from flwr.common.serde import recorddict_to_proto
 from numpy.typing import NDArray
-from our_side import Mean, OurRound, colluders, make_float_cohort, our_records, run_to_unmasking, site_vector
+from our_side import (
+    MAX_WEIGHT,
+    OurRound,
+    colluders,
+    levels,
+    make_float_cohort,
+    mean_of,
+    our_records,
+    run_to_unmasking,
+)
 from timing import HEADING, Comparison, Stopwatch, Task, alternate, machine, timed
 
 from fedseal.privacy.secagg.masks import apply_masks
 from fedseal.privacy.secagg.parameters import threshold
 
 FLOOR_WORDS = 1 << 20
+PACKED = (18, 20, 22)
 
 
 def masking_tasks(n: int, length: int) -> dict[str, Task]:
@@ -77,29 +87,32 @@ def floor_masks(vector: NDArray[np.uint32], keys: Sequence[bytes]) -> None:
             np.add(part, words[: len(part)], out=part)
 
 
-def unmasking_tasks(ours: OurRound, flower: FlowerCohort, dropouts: int, length: int) -> dict[str, Task]:
+def unmasking_tasks(ours: OurRound, flower: FlowerCohort | None, dropouts: int, grid: "Grid") -> dict[str, Task]:
     """The server's last step with the first sites dropped out."""
-    dead = set(range(1, dropouts + 1))
-    survivors = [i for i in flower.states if i not in dead]
-    expected: Mean = sum((site_vector(i, length).astype(np.float64) for i in survivors), np.zeros(length))
-    expected /= len(survivors)
-    return {
-        "fedseal": ours.unmasking(expected, receiving=False),
-        "Flower": flower.unmasking(expected, dead),
-        "fedseal, verifying": ours.unmasking(expected, receiving=True),
-    }
+    n, length = len(ours.cohort.header.cohort), ours.cohort.header.layout.length - 1
+    expected = mean_of(list(range(dropouts + 1, n + 1)), length)
+    tasks = {"fedseal": ours.unmasking(expected, receiving=False)}
+    if flower is not None:
+        checked = n * length < grid.largest_checked
+        tasks["Flower"] = flower.unmasking(expected, set(range(1, dropouts + 1)), checked=checked)
+    tasks["fedseal, verifying"] = ours.unmasking(expected, receiving=True)
+    tasks["fedseal, 2 threads"] = ours.unmasking(expected, receiving=False, workers=2)
+    return tasks
 
 
 def upload(n: int, length: int, ours: OurRound, flower: FlowerCohort) -> dict[str, Any]:
     """How many bytes one client sends in a round."""
     number, watch = middle(n), Stopwatch()
-    sent = {
-        "fedseal": serialised(our_records(ours.site(number, watch))),
-        "Flower": serialised(flower.client(number, watch)),
-    }
+    sent = {"fedseal": serialised(our_records(ours.site(number, watch)))}
+    for bits in PACKED:
+        if levels(n, bits) >= MAX_WEIGHT:
+            packed = run_to_unmasking(make_float_cohort(n, length, 0, bits=bits))
+            sent[f"fedseal, {bits} bits"] = serialised(our_records(packed.site(number, watch)))
+    sent["Flower"] = serialised(flower.client(number, length, watch))
     for side, size in sent.items():
-        print(f"{n:3}  {'upload':22}  {side:19}  {size} bytes, {size / (4 * length):.4f} times float32", flush=True)
-    return {"sites": n, "bytes": sent, "times_float32": {side: size / (4 * length) for side, size in sent.items()}}
+        print(f"{n:4}  {'upload':24}  {side:19}  {size} bytes, {size / (4 * length):.4f} times float32", flush=True)
+    times = {side: size / (4 * length) for side, size in sent.items()}
+    return {"sites": n, "length": length, "bytes": sent, "times_float32": times}
 
 
 def serialised(records: list[RecordDict]) -> int:
@@ -112,48 +125,117 @@ def middle(n: int) -> int:
     return (n + 1) // 2
 
 
-def compare(n: int, length: int, repeat: int) -> tuple[list[Comparison], dict[str, Any]]:
-    """All jobs for one number of sites."""
-    found = [alternate(n, "masking alone", masking_tasks(n, length), repeat)]
-    print(f"{'':29}fedseal / floor, CPU: {found[0].ratio('fedseal', 'floor', 'cpu'):.2f}", flush=True)
-    ours = run_to_unmasking(make_float_cohort(n, length, 0))
-    parameters = {i: ndarrays_to_parameters([site_vector(i, length)]) for i in range(1, n + 1)}
-    flower = FlowerCohort(parameters, threshold(n, colluders(n)))
-    number = middle(n)
-    client: dict[str, Task] = {
-        "fedseal": lambda watch: ours.site(number, watch),
-        "Flower": lambda watch: flower.client(number, watch),
-    }
-    found.append(alternate(n, "client's round", client, repeat))
-    sent = upload(n, length, ours, flower)
-    for dropouts in sorted({0, n // 10}):
-        if dropouts:
-            ours = run_to_unmasking(make_float_cohort(n, length, dropouts))
-        tasks = unmasking_tasks(ours, flower, dropouts, length)
-        found.append(alternate(n, f"server, {dropouts} dropped out", tasks, repeat))
+@dataclass(frozen=True)
+class Grid:
+    """What is run: cohort sizes, lengths, shares of dropouts, repetitions; and for how much Flower's server is run.
+
+    ``largest_checked``: above so many coordinates times sites Flower's server gets zeros for a sum.
+    ``flower_server``: at which lengths it is run at all.
+    """
+
+    sites: list[int]
+    lengths: list[int]
+    dropouts: list[int]
+    repeat: int
+    flower_server: list[int]
+    largest_checked: int = 10**8
+
+
+def compare(n: int, length: int, flower: FlowerCohort, grid: Grid) -> tuple[list[Comparison], dict[str, Any]]:
+    """All jobs for one number of sites and one length."""
+    found = [alternate(n, "masking alone", masking_tasks(n, length), grid.repeat)]
+    print(f"{'':33}fedseal / floor, CPU: {found[0].ratio('fedseal', 'floor', 'cpu'):.2f}", flush=True)
+    number, sent = middle(n), {}
+    for percent in grid.dropouts:
+        dropouts = n * percent // 100
+        ours = run_to_unmasking(make_float_cohort(n, length, dropouts))
+        if dropouts == 0:
+            found.append(alternate(n, "client's round", client_tasks(ours, flower, number, length), grid.repeat))
+            sent = upload(n, length, ours, flower)
+        asked = length in grid.flower_server
+        if not asked:
+            print(f"{n:4}  server: Flower's is not run at this length, as asked by --flower-server", flush=True)
+        tasks = unmasking_tasks(ours, flower if asked else None, dropouts, grid)
+        found.append(alternate(n, f"server, {dropouts} dropped out", tasks, grid.repeat))
     return found, sent
+
+
+def client_tasks(ours: OurRound, flower: FlowerCohort, number: int, length: int) -> dict[str, Task]:
+    """One client's whole round."""
+    return {
+        "fedseal": lambda watch: ours.site(number, watch),
+        "Flower": lambda watch: flower.client(number, length, watch),
+    }
+
+
+def many_sites(n: int, length: int, colluding: int, repeat: int) -> list[Comparison]:
+    """The sparse graph, which Flower's side has no counterpart of with these promises: fedseal alone."""
+    dropouts = n // 10
+    gone = set(range(1, n + 1, n // dropouts))
+    ours = run_to_unmasking(make_float_cohort(n, length, 0, m=colluding, silent=gone))
+    graph = ours.after.masking.graph
+    print(f"{n:4}  {graph.degree} neighbours, threshold {graph.threshold}, {len(gone)} dropped out", flush=True)
+    number = middle(n) if middle(n) not in gone else middle(n) + 1
+    expected = mean_of([i for i in range(1, n + 1) if i not in gone], length)
+    one: dict[str, Task] = {"fedseal": lambda watch: ours.site(number, watch)}
+    server = {
+        "fedseal": ours.unmasking(expected, receiving=False),
+        "fedseal, verifying": ours.unmasking(expected, receiving=True),
+        "fedseal, 2 threads": ours.unmasking(expected, receiving=False, workers=2),
+    }
+    return [
+        alternate(n, "client's round", one, repeat),
+        alternate(n, f"server, {len(gone)} dropped out", server, repeat),
+    ]
 
 
 def main() -> None:
     """Compare, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description="fedseal's secure aggregation beside Flower's SecAgg+")
-    parser.add_argument("--sites", type=int, nargs="+", default=[10, 50], help="cohort sizes, each at least 3")
-    parser.add_argument("--length", type=int, default=10**6, help="coordinates of the vector")
+    parser.add_argument("--full", action="store_true", help="10, 50, 100 sites; 10^5, 10^6, 10^7; 0, 10, 30 % dropouts")
+    parser.add_argument("--sites", type=int, nargs="*", help="cohort sizes, each at least 3; 10 and 50 if not given")
+    parser.add_argument("--length", type=int, nargs="+", help="coordinates of the vector; 10^6 if not given")
+    parser.add_argument("--dropout", type=int, nargs="+", help="dropouts in percent, up to 30; 0 and 10 if not given")
     parser.add_argument("--repeat", type=int, default=5, help="counted repetitions; below 5 is for trying out only")
+    parser.add_argument(
+        "--flower-server", type=int, nargs="*", help="lengths at which Flower's server runs; all up to 10^6"
+    )
+    parser.add_argument("--many", type=int, help="a cohort of more than 256 sites, fedseal alone, 10 %% dropouts")
+    parser.add_argument("--colluders", type=int, default=100, help="of those many sites")
     parser.add_argument("--out", type=Path, help="write every repetition to this JSON file")
     options = parser.parse_args()
-    if min(options.sites) < 3 or options.length < 1 or options.repeat < 1:
-        parser.error("expected at least 3 sites, 1 coordinate and 1 repetition")
+    sites = options.sites if options.sites is not None else [10, 50, 100] if options.full else [10, 50]
+    lengths = options.length or ([10**5, 10**6, 10**7] if options.full else [10**6])
+    dropouts = options.dropout or ([0, 10, 30] if options.full else [0, 10])
+    run_flower = options.flower_server if options.flower_server is not None else [d for d in lengths if d <= 10**6]
+    grid = Grid(sites, lengths, sorted({0, *dropouts}), options.repeat, run_flower)
+    if min([*sites, 3]) < 3 or min(lengths) < 1 or options.repeat < 1 or not 0 <= max(dropouts) <= 30:
+        parser.error("expected at least 3 sites, 1 coordinate and 1 repetition, and at most 30 % dropouts")
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    where, comparisons, uploads = machine(), [], []
-    print(json.dumps(where), f"length {options.length}, {options.repeat} repetitions", HEADING, sep="\n", flush=True)
-    for n in options.sites:
-        found, sent = compare(n, options.length, options.repeat)
-        comparisons += [c.record() for c in found]
-        uploads.append(sent)
-    if options.out is not None:
-        result = {"machine": where, "length": options.length, "comparisons": comparisons, "upload": uploads}
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    run(grid, options.many, options.colluders, options.out)
+
+
+def run(grid: Grid, many: int | None, colluding: int, out: Path | None) -> None:
+    """The whole grid, written down after every part of it."""
+    where = machine()
+    result: dict[str, Any] = {"machine": where, "grid": asdict(grid), "comparisons": [], "upload": []}
+
+    def note(length: int, found: list[Comparison]) -> None:
+        result["comparisons"] += [{"length": length, **c.record()} for c in found]
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+    print(json.dumps(where), HEADING, sep="\n", flush=True)
+    for n in grid.sites:
+        flower = FlowerCohort(n, threshold(n, colluders(n)))
+        for length in grid.lengths:
+            print(f"length {length}", flush=True)
+            found, sent = compare(n, length, flower, grid)
+            result["upload"].append(sent)
+            note(length, found)
+    if many is not None:
+        note(10**6, many_sites(many, 10**6, colluding, grid.repeat))
 
 
 if __name__ == "__main__":

@@ -60,38 +60,59 @@ class Comparison:
 
     def print(self) -> None:
         """A row for each task."""
-        for task in self.watches:
+        for task, watches in self.watches.items():
             spans = "  ".join(_span(self.seconds(task, clock)) for clock in ("cpu", "wall"))
-            ratios = "  ".join(f"{self.ratio('Flower', task, clock):6.2f}" for clock in ("cpu", "wall"))
-            print(f"{self.sites:3}  {self.job:22}  {task:19}  {spans}  {ratios}", flush=True)
+            ratios = "  ".join(self._ratios(task, clock) for clock in ("cpu", "wall"))
+            print(f"{self.sites:4}  {self.job:24}  {task:19}  {len(watches)}  {spans}  {ratios}", flush=True)
+
+    def _ratios(self, task: str, clock: str) -> str:
+        """Flower's divided by this task's, turn by turn: the smallest, the median, the largest."""
+        if "Flower" not in self.watches:
+            return f"{'':>20}"
+        pairs = zip(self.seconds("Flower", clock), self.seconds(task, clock), strict=True)
+        found = [flower / own for flower, own in pairs]
+        return f"{statistics.median(found):6.2f} [{min(found):.2f}, {max(found):.2f}]"
 
     def record(self) -> dict[str, Any]:
         """The same for a file, with every repetition."""
         ratios = {
             task: {clock: self.ratio("Flower", task, clock) for clock in ("cpu", "wall")}
             for task in self.watches
-            if task != "Flower"
+            if task != "Flower" and "Flower" in self.watches
         }
         watches = {task: [asdict(watch) for watch in all_] for task, all_ in self.watches.items()}
         return {"sites": self.sites, "job": self.job, "seconds": watches, "flower_divided_by": ratios}
 
 
 HEADING = (
-    f"{'n':>3}  {'job':22}  {'whose code':19}  {'CPU s: median [range]':28}  {'wall s: median [range]':28}  "
-    "Flower's / this: CPU, wall"
+    f"{'n':>4}  {'job':24}  {'whose code':19}  #  {'CPU s: median [range]':28}  {'wall s: median [range]':28}  "
+    "Flower's / this, turn by turn: CPU, wall"
 )
 
 
+# Seconds after which a first pass is not thrown away, and after which there is no further turn.
+LONG_PASS, LONG_JOB = 15.0, 40.0
+
+
 def alternate(sites: int, job: str, tasks: dict[str, Task], repeat: int) -> Comparison:
-    """Run the tasks A B A B ..., after one pass that is not counted, and print what they took."""
+    """Run the tasks A B A B ..., after one pass that is not counted, and print what they took.
+
+    A pass of more than `LONG_PASS` seconds counts at once, and after `LONG_JOB` seconds there is no other turn: the
+    column # says how many were counted.
+    """
     found = Comparison(sites, job, {name: [] for name in tasks})
+    start = time.perf_counter()
     for turn in range(repeat + 1):
+        began, watches = time.perf_counter(), {name: Stopwatch() for name in tasks}
         for name, task in tasks.items():
-            watch = Stopwatch()
             gc.collect()
-            task(watch)
-            if turn:
+            task(watches[name])
+        if turn or time.perf_counter() - began > LONG_PASS:
+            for name, watch in watches.items():
                 found.watches[name].append(watch)
+        counted = any(found.watches.values())
+        if counted and time.perf_counter() - start > LONG_JOB:
+            break
     found.print()
     return found
 

@@ -13,9 +13,10 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedseal.client.gradient_sum import GradientSum
 from fedseal.client.metrics import Measured, measure
 from fedseal.client.mod import open_store, sealed_mod
-from fedseal.client.noise import noisy_mean
+from fedseal.client.noise import clipped_sum, noisy_mean
 from fedseal.client.normalise import Normalisation, moment_rows
 from fedseal.client.records import CONTROL, arrays_of
 from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE, MEMORY
@@ -30,7 +31,7 @@ from fedseal.client.variates import (
     released_way,
 )
 from fedseal.errors import ConfigError
-from fedseal.privacy.plan import LocalGaussian, PlanKind, decode_plan
+from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PlanKind, SharedSkellam, Unit, decode_plan
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.releases import MOMENTS, VALIDATION_RATIO
 from fedseal.privacy.store import Identity, SiteStore
@@ -51,6 +52,7 @@ class SiteWork:
         self.split = split
         self._public_persons = persons
         self._trainers: dict[Normalisation | None, Trainer] = {}
+        self._sums: dict[Normalisation | None, GradientSum] = {}
 
     def trainer(self, normalisation: Normalisation | None) -> Trainer:
         """The trainer on this site's persons, normalised as the federation agreed."""
@@ -58,6 +60,13 @@ class SiteWork:
             persons = self.split.train if normalisation is None else normalisation.apply(self.split.train)
             self._trainers = {normalisation: Trainer(self.task, persons, public_persons=self._public_persons)}
         return self._trainers[normalisation]
+
+    def gradient_sum(self, normalisation: Normalisation | None) -> GradientSum:
+        """Sums of clipped gradients over this site's persons, normalised as the federation agreed."""
+        if normalisation not in self._sums:
+            persons = self.split.train if normalisation is None else normalisation.apply(self.split.train)
+            self._sums = {normalisation: GradientSum(self.task, persons)}
+        return self._sums[normalisation]
 
 
 class Warm:
@@ -82,25 +91,19 @@ class Warm:
         self._sites.move_to_end(key)
         return self._sites[key]
 
-
-def client_app() -> ClientApp:
-    """A sealed ClientApp with a memory of its own."""
-    flower_app = ClientApp(mods=[sealed_mod])
-    warm = Warm()
-
-    @flower_app.train()
-    def train(message: Message, context: Context) -> Message:
+    def train(self, message: Message, context: Context) -> Message:
+        """Answer a TRAIN message that the mod has let through."""
         store = open_store(context)
         identity = store.identity
-        work = warm.work(context, identity)
+        work = self.work(context, identity)
         facts = message.content.config_records[CONTROL]
         if facts["release"] == MOMENTS:
             return _moments(message, facts, identity, work)
         return _train(message, facts, store, work)
 
-    @flower_app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        work = warm.work(context, open_store(context).identity)
+    def evaluate(self, message: Message, context: Context) -> Message:
+        """Answer an EVALUATE message that the mod has let through."""
+        work = self.work(context, open_store(context).identity)
         module = build_model(work.task)
         load(module, arrays_of(next(iter(message.content.array_records.values()))))
         normalisation = normalisation_of(_settings(message))
@@ -108,6 +111,12 @@ def client_app() -> ClientApp:
         measured = measure(work.task, module, persons)
         return Message(RecordDict({"metrics": _metric_record(measured)}), reply_to=message)
 
+
+def client_app() -> ClientApp:
+    """A sealed ClientApp with a memory of its own."""
+    flower_app, warm = ClientApp(mods=[sealed_mod]), Warm()
+    flower_app.train()(warm.train)
+    flower_app.evaluate()(warm.evaluate)
     return flower_app
 
 
@@ -115,6 +124,12 @@ def _train(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWo
     """Train from the received model; without a private plan, measure it first on the validation persons."""
     settings = _settings(message)
     normalisation, plan = normalisation_of(settings), decode_plan(cast(bytes, facts["plan"]))
+    streams = _streams(store.identity, facts)
+    if isinstance(plan, SharedSkellam) and plan.unit == Unit.PERSON:
+        (received,) = (arrays_of(record) for record in message.content.array_records.values())
+        summed = work.gradient_sum(normalisation).at(received, plan.clip_norm, streams("torch"))
+        arrays = ArrayRecord({name: Array(array) for name, array in summed.items()})
+        return Message(RecordDict({DONE: _done(facts), "arrays": arrays}), reply_to=message)
     trainer = work.trainer(normalisation)
     received, beside = divide(arrays_of(next(iter(message.content.array_records.values()))))
     content = RecordDict({DONE: _done(facts)})
@@ -126,7 +141,9 @@ def _train(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWo
     variates = _variates(beside, facts, settings, store) if beside else None
     how = _train_settings(settings)
     shift = None if variates is None else variates.shift(received)
-    trained = trainer.fit(received, how, plan, _streams(store.identity, facts), shift)
+    # What a whole site sends is bounded and gets its noise after training, which goes on as if there were none.
+    training = NoPrivacy(releases=1, retries=0) if plan.kind is PlanKind.CLIENT else plan
+    trained = trainer.fit(received, how, training, streams, shift)
     content["arrays"] = ArrayRecord({name: Array(array) for name, array in trained.items()})
     if variates is not None:
         (limit,) = cast(list[float], facts["ranges"])
@@ -168,6 +185,9 @@ def _moments(message: Message, facts: ConfigRecord, identity: Identity, work: Si
             raise ConfigError("statistics need a plan with sample_rate 1 and one step")
         persons = max(entry.persons if entry else 0, 1)
         mean = noisy_mean(rows, plan, persons=persons, stream=_streams(identity, facts)("noise"))
+    elif isinstance(plan, SharedSkellam) and plan.unit == Unit.PERSON:
+        # Under this plan not the mean leaves but the sum, with noise to come.
+        mean = clipped_sum(rows, plan.clip_norm)
     else:
         mean = rows.mean(axis=0) if len(rows) else np.zeros(rows.shape[1])
     content = RecordDict(

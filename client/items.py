@@ -101,6 +101,12 @@ class PersonItems:
             DataError: the column is missing or not numeric, has missing values, or differs within a person.
         """
         found = numbers(table, [name])[:, 0]
+        if np.isnan(found).any():
+            raise DataError(
+                f"column {name!r} has missing values",
+                next_step="What it says of a person is not known, so there is nothing to learn: leave such rows out "
+                f"first, table.dropna(subset=[{name!r}]), and make the items of what is left.",
+            )
         _refuse_missing(found[:, None], [name])
         first = np.zeros(len(self.ids))
         # Backwards, so that the first of a person's rows is the one that stays.

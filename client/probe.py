@@ -61,15 +61,17 @@ def check_statistics(module: nn.Module) -> None:
             )
 
 
-def check_per_person(task: Task, module: nn.Module, persons: Persons) -> None:
+def check_per_person(task: Task, module: nn.Module, persons: Persons, *, clipped: bool = False) -> None:
     """Compare per-sample gradients in a batch with the gradients of single persons, at two points of the model.
 
     Args:
         task: whose loss is probed.
-        module: the model; wrapped by Opacus where gradients are going to be clipped, and bare where they are not. Its
+        module: the model; wrapped by Opacus where its gradients are going to be clipped, and bare otherwise. Its
             parameters are as before afterwards.
         persons: the training persons, of whom a few with targets that differ are used. With fewer than two there is
             nothing that could be coupled.
+        clipped: whether a person's gradient is going to be clipped, on whatever path: there a coupling cannot be
+            declared.
 
     Raises:
         ConfigError: the loss has the wrong shape or couples persons, or a parameter has no right per-sample gradient.
@@ -77,14 +79,22 @@ def check_per_person(task: Task, module: nn.Module, persons: Persons) -> None:
     chosen = probed(persons)
     if len(chosen) < 2:
         return
+    clipped = clipped or isinstance(module, GradSampleModule)
+    with quiet(), still(task, module, batch_of(persons, chosen[:1])):
+        # At its start a model may answer the same to everyone, and many a coupling does not show there.
+        _compare(task, module, persons, chosen, clipped)
+        with moved(module):
+            _compare(task, module, persons, chosen, clipped)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """torch's generator as it was afterwards, and no warnings of Opacus' hooks, which sit on layers whose inputs need
+    no gradient.
+    """
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        # Opacus' hooks sit on layers whose inputs need no gradient.
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
-        with _still(task, module, batch_of(persons, chosen[:1])):
-            # At its start a model may answer the same to everyone, and many a coupling does not show there.
-            _compare(task, module, persons, chosen)
-            with _moved(module):
-                _compare(task, module, persons, chosen)
+        yield
 
 
 def check_shape(losses: Tensor, batch: Batch, *, batch_level: bool = False) -> None:
@@ -116,17 +126,29 @@ def probed(persons: Persons) -> NDArray[np.intp]:
     return np.array(list(found)[:PROBED], dtype=np.intp)
 
 
-def _compare(task: Task, module: nn.Module, persons: Persons, chosen: NDArray[np.intp]) -> None:
+def alone(task: Task, module: nn.Module, persons: Persons, chosen: NDArray[np.intp]) -> Tensor:
+    """The true gradient of each person by itself, shape (persons, parameters), in doubles."""
+    return torch.stack([_whole(task, module, batch_of(persons, np.array([i]))) for i in chosen])
+
+
+def _compare(task: Task, module: nn.Module, persons: Persons, chosen: NDArray[np.intp], clipped: bool) -> None:
+    true = alone(task, module, persons, chosen)
+    if clipped and not isinstance(module, GradSampleModule):
+        # Without per-sample gradients, who is no number makes everybody's gradient none; when clipped they count as
+        # zero.
+        finite = torch.isfinite(true).all(dim=1)
+        true, chosen = true[finite], chosen[finite.numpy()]
+        if len(chosen) < 2:
+            return
     together = _per_sample(task, module, batch_of(persons, chosen))
-    alone = torch.stack([_whole(task, module, batch_of(persons, np.array([i]))) for i in chosen])
-    if _alike(together, alone):
+    if _alike(together, true):
         return
-    if not isinstance(module, GradSampleModule):
+    if not clipped:
         raise ConfigError(
             COUPLED, next_step=f"Make loss() treat each person on its own, or declare the coupling: {BATCH_LEVEL}."
         )
     single = torch.cat([_per_sample(task, module, batch_of(persons, np.array([i]))) for i in chosen])
-    if _alike(single, alone):
+    if _alike(single, true):
         raise ConfigError(
             COUPLED,
             next_step="Make loss() and the model treat each person on its own: clipping would bound nothing here. A "
@@ -203,7 +225,7 @@ def _flat(module: nn.Module, loss: Tensor, *, keep: bool) -> Tensor:
 
 
 @contextmanager
-def _still(task: Task, module: nn.Module, one: Batch) -> Iterator[None]:
+def still(task: Task, module: nn.Module, one: Batch) -> Iterator[None]:
     """Without dropout. What else is random in training is stilled by evaluation mode."""
     flags = [(part, part.training) for part in module.modules()]
     try:
@@ -223,15 +245,16 @@ def _still(task: Task, module: nn.Module, one: Batch) -> Iterator[None]:
 
 
 @contextmanager
-def _moved(module: nn.Module) -> Iterator[None]:
-    """Every trainable parameter a random step away, and back."""
+def moved(module: nn.Module, step: float = 1.0) -> Iterator[None]:
+    """Every trainable parameter a random step away, times ``step``, and back."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
     torch.manual_seed(0)
     try:
         with torch.no_grad():
             for parameter in parameters:
-                parameter.add_(torch.randn_like(parameter) * (0.1 + parameter.square().mean().sqrt()))
+                length = step * (0.1 + parameter.square().mean().sqrt())
+                parameter.add_(torch.randn_like(parameter) * length)
         yield
     finally:
         with torch.no_grad():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedseal.errors import PeerError
 from fedseal.inputs import task_digest
+from fedseal.privacy.npy import to_npy
 from fedseal.privacy.releases import VALUES
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.masks import RingVector
@@ -27,8 +28,8 @@ VECTOR = "vector"
 
 def control_bytes(message: Message) -> bytes:
     """The control bytes of a request; PeerError if it has none: an unsealed message."""
-    record = message.content.config_records.get(CONTROL)
-    raw = None if record is None else record.get(BYTES)
+    record = message.content.get(CONTROL)
+    raw = record.get(BYTES) if isinstance(record, ConfigRecord) else None
     if not isinstance(raw, bytes):
         raise PeerError("a message without fedseal's control record", peer="server")
     return raw
@@ -38,8 +39,13 @@ def sealed_reply(message: Message, control: bytes, vector: RingVector | None = N
     """The one form of everything that leaves a site."""
     content = RecordDict({CONTROL: ConfigRecord({BYTES: control})})
     if vector is not None:
-        content[VECTOR] = ArrayRecord({VECTOR: Array(vector)})
+        content[VECTOR] = ArrayRecord({VECTOR: vector_array(vector)})
     return Message(content, reply_to=message)
+
+
+def vector_array(vector: RingVector) -> Array:
+    """What Flower's ``Array(vector)`` is, made with one copy of the vector."""
+    return Array(vector.dtype.name, vector.shape, "numpy.ndarray", to_npy(vector))
 
 
 def arrays_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:

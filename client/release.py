@@ -20,6 +20,7 @@ from fedseal.privacy.quantize import CLIPPED, WEIGHT_PREFIX, BoundedUpdate, Real
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.releases import METRIC_PREFIX, REPORTED_PREFIX, VALUES, ReleaseKind, shapes_hash
 from fedseal.privacy.secagg.header import Header
+from fedseal.privacy.shares import add_share, room_of
 
 # What fedseal's own trainer says it has done. An app is never given this record, so it cannot hand it back by accident.
 DONE = "fedseal.done"
@@ -49,8 +50,9 @@ def bounded_release(
     *,
     public_persons: int,
     stream: Stream,
+    noise: Stream,
 ) -> BoundedUpdate:
-    """Check, bound, weight and quantise.
+    """Check, bound, weight and quantise; under a plan with shared noise also add this site's share.
 
     Args:
         header: the round; its layout says what has to be there.
@@ -60,13 +62,20 @@ def bounded_release(
         reply: what the app's function returned.
         public_persons: the roster's number for this site, its weight under a private plan.
         stream: the coins of stochastic rounding.
+        noise: where a share of noise comes from.
 
     Raises:
         TaskError: something is missing or has the wrong form, or a private plan did not run.
     """
     private = plan.kind is not PlanKind.NONE
-    if private or kind.declared:
+    # A whole update is bounded here, whoever made it: there is nothing that the train function has to have done.
+    if kind.declared or (private and plan.kind is not PlanKind.CLIENT):
         _check_done(header, reply)
+    if (room := room_of(header, plan)) is not None:
+        shared = _shared_values(header, kind, plan, received, reply, public_persons)
+        update = bound(shared, header.layout, stream)
+        add_share(update, room, noise)
+        return update
     bounded, layout = _Flag(), header.layout
     metrics = _metrics(reply)
     vector = _values(header, kind, received, reply, bounded) if kind.has_values else None
@@ -77,7 +86,9 @@ def bounded_release(
     fraction = min(weight, layout.weight.high) / layout.weight.high
     values: dict[str, Real] = {layout.weight.name: np.array([fraction * layout.weight.high])}
     if vector is not None:
-        values[VALUES] = fraction * vector
+        # In place: these are doubles, and a model's worth of them.
+        vector *= fraction
+        values[VALUES] = vector
     for segment in layout.segments:
         if segment.name.startswith(METRIC_PREFIX):
             row, reported = _metric(metrics, segment, bounded)
@@ -85,6 +96,38 @@ def bounded_release(
             values[REPORTED_PREFIX + segment.name.removeprefix(METRIC_PREFIX)] = np.array([fraction * reported])
     values[CLIPPED] = np.array([float(bounded.raised)])
     return bound(values, layout, stream)
+
+
+def _shared_values(
+    header: Header,
+    kind: ReleaseKind,
+    plan: PrivacyPlan,
+    received: Mapping[str, NDArray[Any]],
+    reply: Message,
+    public_persons: int,
+) -> dict[str, Real]:
+    """The values of a release whose noise is added to their sum: nothing but the vector depends on the data.
+
+    The vector is bounded by projection onto a ball, which never moves two vectors apart: a sum over more persons
+    than the roster says is bounded as a whole, and one person still moves it by no more than the clip norm. That
+    something was bounded is not told: no noise covers that.
+    """
+    layout = header.layout
+    largest = layout.weight.high
+    weight = min(float(public_persons), largest)
+    limit = layout.segment(VALUES).high
+    match plan.kind:
+        case PlanKind.CLIENT:
+            flat = within(_flat(header, kind.difference, received, reply), limit)
+            vector = None if flat is None else flat * (weight / largest)
+        case PlanKind.DISTRIBUTED:
+            flat = within(_flat(header, False, received, reply), weight * limit)
+            vector = None if flat is None else flat / largest
+        case _:
+            vector = np.clip(np.nan_to_num(_flat(header, False, received, reply)), 0.0, weight)
+    if vector is None:
+        vector = np.zeros(layout.segment(VALUES).length)
+    return {VALUES: vector, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
 
 
 def memories(reply: Message) -> dict[str, bytes]:
@@ -147,22 +190,31 @@ def _values(
     header: Header, kind: ReleaseKind, received: Mapping[str, NDArray[Any]], reply: Message, bounded: _Flag
 ) -> Real | None:
     """The flat vector of the arrays, of L2 norm at most the layout's range; None if it is not a number somewhere."""
+    flat = _flat(header, kind.difference, received, reply)
+    inside = within(flat, header.layout.segment(VALUES).high)
+    bounded.raised |= inside is not flat
+    return inside
+
+
+def _flat(header: Header, difference: bool, received: Mapping[str, NDArray[Any]], reply: Message) -> Real:
+    """The arrays that the app returned, or their difference from those received, as one vector in doubles."""
     records = list(reply.content.array_records.values())
     if len(records) != 1:
         raise TaskError(f"the train function returned {len(records)} array records, expected one", next_step=_HOW)
     arrays = arrays_of(records[0])
     if shapes_hash([(name, a.shape) for name, a in arrays.items()]) != header.shapes_hash:
         raise TaskError("the train function returned other arrays than it received", next_step=_HOW)
-    parts = [
-        (a.astype(np.float64) - received[name]).ravel() if kind.difference else a.astype(np.float64).ravel()
-        for name, a in sorted(arrays.items())
-    ]
-    flat = np.concatenate(parts)
-    if flat.shape != (header.layout.segment(VALUES).length,):
+    length = header.layout.segment(VALUES).length
+    if sum(a.size for a in arrays.values()) != length:
         raise LocalError("the header's layout does not fit its shapes")
-    inside = within(flat, header.layout.segment(VALUES).high)
-    bounded.raised |= inside is not flat
-    return inside
+    flat, start = np.empty(length), 0
+    for name, array in sorted(arrays.items()):
+        part = flat[start : start + array.size].reshape(array.shape)
+        part[...] = array
+        if difference:
+            part -= received[name]
+        start += array.size
+    return flat
 
 
 def within(flat: Real, limit: float) -> Real | None:

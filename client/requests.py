@@ -22,6 +22,7 @@ from fedseal.privacy.secagg.messages import (
     Advertisement,
     ConsistencyRequest,
     MaskRequest,
+    NeighbourRequest,
     ShareReply,
     ShareRequest,
     Signed,
@@ -30,10 +31,11 @@ from fedseal.privacy.secagg.messages import (
 )
 from fedseal.wire import DecodeError, decode, encode
 
-LaterRequest = ShareRequest | MaskRequest | ConsistencyRequest | UnmaskRequest
+LaterRequest = ShareRequest | NeighbourRequest | MaskRequest | ConsistencyRequest | UnmaskRequest
 
 STAGES: dict[type[LaterRequest], Stage] = {
     ShareRequest: Stage.SHARE,
+    NeighbourRequest: Stage.SHARE,
     MaskRequest: Stage.MASK,
     ConsistencyRequest: Stage.CONSISTENCY,
     UnmaskRequest: Stage.UNMASK,
@@ -53,6 +55,7 @@ def decode_request(raw: bytes) -> AdvertiseRequest | LaterRequest | ControlMessa
     kinds: tuple[type[AdvertiseRequest | LaterRequest | ControlMessage], ...] = (
         AdvertiseRequest,
         ShareRequest,
+        NeighbourRequest,
         MaskRequest,
         ConsistencyRequest,
         UnmaskRequest,
@@ -74,9 +77,13 @@ def proven_counters(state: StoredState | None, request: LaterRequest) -> dict[in
     match state, request:
         case _, ShareRequest():
             return {a.site: decode(a.payload, Advertisement).ledger_counter for a in request.advertisements}
+        case _, NeighbourRequest():
+            messages = [m.advertisement for m in request.neighbourhood]
+            return {a.site: decode(a.payload, Advertisement).ledger_counter for a in messages}
         case Confirmed(), UnmaskRequest():
             advertised = {c.site: c.charges for c in state.counters}
-            return {c.site: advertised[c.site] + 1 for c in request.confirmations}
+            # On the sparse graph a witness need not be a neighbour, and what it advertised is not known here.
+            return {c.site: advertised[c.site] + 1 for c in request.confirmations if c.site in advertised}
         case _:
             return {}
 

@@ -57,6 +57,7 @@ from fedseal.privacy.secagg.messages import (
     MaskRequest,
     Stage,
 )
+from fedseal.privacy.shares import room_of
 from fedseal.privacy.store import SiteStore
 from fedseal.privacy.transaction import StoredReply, Transaction, request_digest
 from fedseal.wire import DecodeError, decode, encode
@@ -155,7 +156,7 @@ class Session:
         with self._store.transaction() as transaction:
             if (stored := self._answered(transaction, header.digest(), Stage.ADVERTISE, raw)) is not None:
                 return stored
-            check_layout(kind, plan.kind, header.layout, len(header.cohort))
+            check_layout(kind, plan.kind, header.layout, len(header.cohort), room=room_of(header, plan))
             check_header(read_policy(self._identity.policy), header, kind, plan)
             before = transaction.run(header.run)
             record = admit(before, header)
@@ -287,6 +288,7 @@ class Session:
             reply,
             public_persons=self._public_persons(),
             stream=self._stream("rounding", header.release_seq, header.attempt),
+            noise=self._stream("noise-share", header.release_seq, header.attempt),
         )
         return Computed(update, memories(reply))
 

@@ -132,7 +132,7 @@ def batch_of(persons: Persons, indices: NDArray[np.intp]) -> Batch:
     """The persons at ``indices`` as one batch."""
     if isinstance(persons, torch.utils.data.TensorDataset):
         chosen = torch.from_numpy(indices)
-        return tuple(t[chosen] for t in persons.tensors)
+        return tuple(t.index_select(0, chosen) for t in persons.tensors)
     return tuple(default_collate([persons[int(i)] for i in indices]))
 
 

@@ -1,7 +1,7 @@
 """Training at a site: a few local steps on drawn persons, privately where the plan says so.
 
-The module is built and wrapped once and kept; each release only loads the received parameters into it. The accountant
-is not asked here: what a plan costs is known before it runs.
+The module is built once, its clipping path is chosen once, and both are kept; each release only loads the received
+parameters. The accountant is not asked here: what a plan costs is known before it runs.
 """
 
 import warnings
@@ -12,14 +12,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.grad_sample import GradSampleModule
 from torch import nn
 
-from fedseal.client.correction import correction
-from fedseal.client.noise import NoisyOptimizer, clear_gradients, empty_batch_gradients
-from fedseal.client.probe import check_model, check_per_person, check_shape, check_statistics
+from fedseal.client.clipping.choice import Clipping, choose
+from fedseal.client.correction import Correction, correction
+from fedseal.client.noise import StepNoise
+from fedseal.client.probe import check_per_person, check_shape, check_statistics
 from fedseal.client.task import Persons, Task, batch_of, build_model, size
-from fedseal.errors import ConfigError
+from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, Performance, PrivacyPlan
 from fedseal.privacy.randomness import Stream
 
@@ -68,6 +68,31 @@ def load(module: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
             parameter.copy_(torch.from_numpy(np.array(arrays[name])))
 
 
+def descend(
+    parameters: list[nn.Parameter], gradient: NDArray[np.float64], rate: float, added: Correction | None
+) -> None:
+    """One step of gradient descent, in place.
+
+    Args:
+        parameters: which.
+        gradient: of all of them in a row.
+        rate: the learning rate.
+        added: what is added to the gradient and is neither clipped nor noisy.
+    """
+    parts = torch.split(torch.from_numpy(gradient).to(parameters[0].dtype), [p.numel() for p in parameters])
+    with torch.no_grad():
+        if added is None:
+            for parameter, part in zip(parameters, parts, strict=True):
+                parameter.sub_(part.view_as(parameter), alpha=rate)
+            return
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter).to(parameter.dtype)
+        added.add_to(parameters)
+        for parameter in parameters:
+            parameter.sub_(parameter.grad, alpha=rate)  # type: ignore[arg-type]
+            parameter.grad = None
+
+
 class Trainer:
     """One site's training, kept from release to release.
 
@@ -76,17 +101,24 @@ class Trainer:
         persons: the site's training persons.
         public_persons: the roster's rounded number of them, which noisy sums are divided by.
         performance: may change speed and memory, nothing else.
+        clipping: a model of the task's with a path that was chosen before; None chooses at the first private fit.
     """
 
     def __init__(
-        self, task: Task, persons: Persons, *, public_persons: int, performance: Performance | None = None
+        self,
+        task: Task,
+        persons: Persons,
+        *,
+        public_persons: int,
+        performance: Performance | None = None,
+        clipping: Clipping | None = None,
     ) -> None:
         self.task = task
         self.persons = persons
         self.module = build_model(task)
         self._public_persons = public_persons
         self._performance = performance or Performance()
-        self._wrapped: tuple[GradSampleModule, nn.Module] | None = None
+        self._clipping = clipping
         self._probed = False
 
     def fit(
@@ -120,6 +152,8 @@ class Trainer:
                     return self._fit_private(arrays, settings, plan, streams, shift)
                 case NoPrivacy():
                     return self._fit_plain(arrays, settings, streams, shift)
+                case _:
+                    raise LocalError("a plan with shared noise is not one to train under")
 
     def _draw(self, rate: float, stream: Stream) -> NDArray[np.intp]:
         """Everyone independently with probability ``rate``: the sampling that the accountant assumes."""
@@ -179,40 +213,40 @@ class Trainer:
             raise ConfigError("a private plan draws persons with its sample rate, not in batches of one size")
         if settings.batch_level:
             raise ConfigError("a private plan clips each person's own gradient: a loss of the whole batch has none")
-        wrapped, module = self._wrap()
-        load(module, arrays)
-        wrapped.train()
-        parameters = self._parameters(wrapped)
-        optimizer = NoisyOptimizer(
-            torch.optim.SGD(parameters, lr=settings.learning_rate),
-            plan,
-            expected_batch=max(plan.sample_rate * self._public_persons, 1.0),
-            stream=streams("noise"),
-            correction=correction(module, settings.proximal_mu, shift),
-        )
+        clipping = self.clipping
+        load(clipping.module, arrays)
+        clipping.module.train()
+        parameters = self._parameters(clipping.module)
+        sizes = [p.numel() for p in parameters]
+        noise = StepNoise(streams("noise"), plan.noise_multiplier * plan.clip_norm, sizes, plan.steps)
+        expected = max(plan.sample_rate * self._public_persons, 1.0)
+        added = correction(clipping.module, settings.proximal_mu, shift)
         for step in range(plan.steps):
-            clear_gradients(wrapped)
             chosen = self._draw(plan.sample_rate, streams("sampling", step))
-            # One step's persons in portions of bounded memory: Opacus adds up clipped gradients and adds noise once,
-            # at the end.
-            portions = np.array_split(chosen, max(1, -(-len(chosen) // self._performance.physical_batch)))
-            for i, portion in enumerate(portions):
-                optimizer.signal_skip_step(do_skip=i < len(portions) - 1)
-                self._backward(wrapped, parameters, portion)
-                optimizer.step()
-                optimizer.zero_grad()
-        clear_gradients(wrapped)
-        return trainable(module)
+            # Also if nobody was drawn: a sum over nobody gets its noise.
+            noisy = noise.added_to(self._clipped_sum(clipping, chosen, plan.clip_norm, sum(sizes)))
+            descend(parameters, noisy / expected, settings.learning_rate, added)
+        return trainable(clipping.module)
 
-    def _backward(self, wrapped: GradSampleModule, parameters: list[torch.Tensor], portion: NDArray[np.intp]) -> None:
-        """Leave per-sample gradients of these persons in the parameters."""
-        if not len(portion):
-            empty_batch_gradients(parameters)
-            return
-        batch = batch_of(self.persons, portion)
-        losses = self.task.loss(wrapped, batch)
-        check_shape(losses, batch)
-        torch.autograd.backward(losses.sum())
+    def _clipped_sum(
+        self, clipping: Clipping, chosen: NDArray[np.intp], clip: float, count: int
+    ) -> NDArray[np.float64]:
+        """The sum over one step's persons, in portions of bounded memory; all parameters in a row."""
+        total, portion = np.zeros(count), self._performance.physical_batch
+        for start in range(0, len(chosen), portion):
+            batch = batch_of(self.persons, chosen[start : start + portion])
+            sums = clipping.clipped_sum(self.task, batch, clip)
+            total += torch.cat([t.flatten() for t in sums]).numpy()
+        return total
+
+    @property
+    def clipping(self) -> Clipping:
+        """How gradients are clipped: chosen once, on a second module, because hooks stay off the one that plain
+        training uses.
+        """
+        if self._clipping is None:
+            self._clipping = choose(self.task, self.persons)
+        return self._clipping
 
     def _probe(self, settings: TrainSettings) -> None:
         """Refuse what nobody declared, once: a loss that couples persons, and statistics that are not sent."""
@@ -224,18 +258,6 @@ class Trainer:
             check_per_person(self.task, self.module, self.persons)
             self._probed = True
 
-    def _wrap(self) -> tuple[GradSampleModule, nn.Module]:
-        """Opacus' wrapper and the module inside, a second one: the hooks stay off the module that plain training
-        uses.
-        """
-        if self._wrapped is None:
-            module = build_model(self.task)
-            check_model(module)
-            wrapped = GradSampleModule(module, loss_reduction="sum")
-            check_per_person(self.task, wrapped, self.persons)
-            self._wrapped = wrapped, module
-        return self._wrapped
-
     @staticmethod
-    def _parameters(module: nn.Module) -> list[torch.Tensor]:
+    def _parameters(module: nn.Module) -> list[nn.Parameter]:
         return [p for p in module.parameters() if p.requires_grad]

@@ -9,18 +9,19 @@ from pydantic import Field
 
 from fedseal.config import Frozen, parse_toml, validate
 from fedseal.errors import PolicyRefused
-from fedseal.privacy.plan import PlanKind, PrivacyPlan
+from fedseal.privacy.plan import LocalGaussian, PrivacyPlan, SharedSkellam
 from fedseal.privacy.releases import ReleaseKind
 from fedseal.privacy.secagg.header import Header
+from fedseal.privacy.secagg.parameters import MAX_COHORT
 
-PlanName = Literal["none", "local"]
+PlanName = Literal["none", "local", "distributed", "client", "histogram"]
 
 
 class CohortRules(Frozen):
     """How many sites a sum must be over, and how many of them this site assumes to work with the server."""
 
-    minimum: int = Field(default=3, ge=2, le=256)
-    colluders: int = Field(default=0, ge=0, le=254)
+    minimum: int = Field(default=3, ge=2, le=MAX_COHORT)
+    colluders: int = Field(default=0, ge=0, le=MAX_COHORT - 2)
 
 
 class ReleaseRules(Frozen):
@@ -35,12 +36,24 @@ class ReleaseRules(Frozen):
         return {"update": self.update, "moments": self.moments, "evaluation": self.evaluation}[release]
 
 
+class PlanLimits(Frozen):
+    """What the numbers of a plan may be at most. What a plan costs is limited by the ledger; this limits its form.
+
+    ``clip_norm`` is how far one person, or one site under plan client, may move a sum. ``ring_bits`` is how many bits
+    a word of a sum has to have at least: with few, values are rounded coarsely.
+    """
+
+    clip_norm: float = Field(default=1e6, ge=1e-6, le=1e6)
+    ring_bits: int = Field(default=12, ge=12, le=64)
+
+
 class SitePolicy(Frozen):
     """The whole policy file. Without a line in it, only private training and private statistics are answered."""
 
     version: Literal[1] = 1
     cohort: CohortRules = CohortRules()
     releases: ReleaseRules = ReleaseRules()
+    limits: PlanLimits = PlanLimits()
 
 
 def read_policy(text: str, source: str = "site policy") -> SitePolicy:
@@ -54,20 +67,47 @@ def check_header(policy: SitePolicy, header: Header, kind: ReleaseKind, plan: Pr
     Raises:
         PolicyRefused: it does not; says which rule and what would change it.
     """
-    smallest = min(len(header.cohort), header.minimum)
+    check_cohort(policy, min(len(header.cohort), header.minimum), header.colluders)
+    check_plan(policy, kind, plan)
+    if header.layout.ring_bits < policy.limits.ring_bits:
+        raise PolicyRefused(
+            f"a sum in words of {header.layout.ring_bits} bits; this site asks for {policy.limits.ring_bits}",
+            next_step="Raise ring_bits on the server, or lower limits.ring_bits in the site's policy.",
+        )
+
+
+def check_cohort(policy: SitePolicy, smallest: int, colluders: int) -> None:
+    """Whether this site takes part in sums over as few as ``smallest`` sites, safe against so many that collude.
+
+    Raises:
+        PolicyRefused: it does not.
+    """
     if smallest < policy.cohort.minimum:
         raise PolicyRefused(
             f"a sum over as few as {smallest} sites; this site asks for {policy.cohort.minimum}",
             next_step="Invite more sites, or let the data owner lower cohort.minimum in the site's policy.",
         )
-    if header.colluders < policy.cohort.colluders:
+    if colluders < policy.cohort.colluders:
         raise PolicyRefused(
-            f"a round safe against {header.colluders} colluding sites; this site asks for {policy.cohort.colluders}",
+            f"a round safe against {colluders} colluding sites; this site asks for {policy.cohort.colluders}",
             next_step="Raise colluders on the server, or lower cohort.colluders in the site's policy.",
         )
-    name = "none" if plan.kind is PlanKind.NONE else "local"
+
+
+def check_plan(policy: SitePolicy, kind: ReleaseKind, plan: PrivacyPlan) -> None:
+    """Whether this site makes such a release under such a plan.
+
+    Raises:
+        PolicyRefused: it does not.
+    """
+    name = plan.kind.label
     if name not in policy.releases.allowed(kind.name):
         raise PolicyRefused(
             f"release {kind.name!r} under plan {name!r} is not allowed at this site",
             next_step=f"The data owner may add {name!r} to releases.{kind.name} in the site's policy.",
+        )
+    if isinstance(plan, LocalGaussian | SharedSkellam) and plan.clip_norm > policy.limits.clip_norm:
+        raise PolicyRefused(
+            f"a plan with clip norm {plan.clip_norm:g}; this site allows {policy.limits.clip_norm:g}",
+            next_step="Lower privacy.clip_norm in the study, or raise limits.clip_norm in the site's policy.",
         )

@@ -4,6 +4,9 @@ Two numbers, two uses. The *privacy loss distribution* (PLD) gives the tight eps
 the run: it is the number shown. The ledger has to stay valid when later plans are chosen in the light of earlier
 results; there a *Rényi filter* at one order, fixed when the ledger is opened, is what is enforced (Feldman and Zrnic
 2021; Lécuyer 2021). It costs some 10 % more.
+
+dp-accounting brings scipy and takes longer to import than all the rest of a site's protocol. It is imported in the
+functions that count, for Flower may start a process for every message, and most messages count nothing.
 """
 
 import logging
@@ -12,11 +15,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-
-import dp_accounting
-from dp_accounting import pld, rdp
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fedseal.errors import ConfigError
+
+if TYPE_CHECKING:
+    import dp_accounting
+
+
+class Charged(Protocol):
+    """What a plan says of its cost."""
+
+    def divergence(self, order: float) -> float:
+        """A bound on the Rényi divergence of one release at ``order``."""
+
+
+@runtime_checkable
+class HasEvent(Protocol):
+    """A plan that dp-accounting knows."""
+
+    def event(self, releases: int) -> "dp_accounting.DpEvent":
+        """What so many releases are."""
+
 
 # Orders a ledger may be opened at: dense where plans for epsilon 0.5 to 10 have their optimum.
 ORDERS: tuple[float, ...] = tuple(
@@ -30,7 +50,8 @@ ORDERS: tuple[float, ...] = tuple(
 # Ledgers count Rényi divergence in whole units of this.
 COST_UNIT = 1e-12
 
-_LARGEST_NOISE = 2.0**20
+# No plan is given more noise than this.
+LARGEST_NOISE = 2.0**20
 
 
 @contextmanager
@@ -47,10 +68,12 @@ def _quietly() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def rdp_at(event: dp_accounting.DpEvent, order: float) -> float:
+def rdp_at(event: "dp_accounting.DpEvent", order: float) -> float:
     """The Rényi divergence bound of ``event`` at one order; infinite for a release without protection, and for one
     whose bound cannot be computed.
     """
+    from dp_accounting import rdp
+
     accountant = rdp.RdpAccountant([order])
     try:
         with _quietly():
@@ -76,25 +99,31 @@ def rdp_budget(epsilon: float, delta: float, order: float) -> float:
     return epsilon - conversion(order, delta)
 
 
-def epsilon_rdp(event: dp_accounting.DpEvent, delta: float) -> float:
+def epsilon_rdp(event: "dp_accounting.DpEvent", delta: float) -> float:
     """The epsilon of ``event`` by Rényi accounting at its best order."""
+    from dp_accounting import rdp
+
     accountant = rdp.RdpAccountant()
     with _quietly():
         accountant.compose(event)
     return float(accountant.get_epsilon(delta))
 
 
-def epsilon_pld(event: dp_accounting.DpEvent, delta: float) -> float:
+def epsilon_pld(event: "dp_accounting.DpEvent", delta: float) -> float:
     """The epsilon of ``event`` by its privacy loss distribution, adding or removing one person; infinite without
     protection.
     """
+    from dp_accounting import pld
+
     accountant = pld.PLDAccountant()
     accountant.compose(event)
     return float(accountant.get_epsilon(delta))
 
 
-def best_order(event: dp_accounting.DpEvent, delta: float) -> tuple[float, float]:
+def best_order(event: "dp_accounting.DpEvent", delta: float) -> tuple[float, float]:
     """The order of `ORDERS` at which ``event`` has the smallest epsilon at ``delta``, and that epsilon."""
+    from dp_accounting import rdp
+
     accountant = rdp.RdpAccountant(list(ORDERS))
     with _quietly():
         accountant.compose(event)
@@ -111,7 +140,7 @@ class Calibration:
 
 
 def calibrate(
-    event_of: Callable[[float], dp_accounting.DpEvent],
+    event_of: Callable[[float], "dp_accounting.DpEvent"],
     *,
     epsilon: float,
     delta: float,
@@ -130,6 +159,8 @@ def calibrate(
     Raises:
         ConfigError: epsilon or delta out of range, or no noise below 2^20 is enough.
     """
+    from dp_accounting import rdp
+
     if not (epsilon > 0 and 0 < delta < 1 and 0 < share <= 1):
         raise ConfigError("expected epsilon > 0, 0 < delta < 1 and 0 < share <= 1")
     orders = [order for order in ORDERS if rdp_budget(epsilon, delta, order) > 0]
@@ -153,7 +184,7 @@ def calibrate(
     low, high = 1e-2, 1.0
     while slack(high)[0] < 0:
         low, high = high, high * 2
-        if high > _LARGEST_NOISE:
+        if high > LARGEST_NOISE:
             raise impossible
     while high / low > 1.0001:
         middle = math.sqrt(low * high)
@@ -162,6 +193,23 @@ def calibrate(
 
 
 @lru_cache(maxsize=1024)
-def spent(events: tuple[dp_accounting.DpEvent, ...], delta: float) -> float:
+def spent(events: tuple["dp_accounting.DpEvent", ...], delta: float) -> float:
     """The tight epsilon of several events together."""
+    import dp_accounting
+
     return epsilon_pld(dp_accounting.ComposedDpEvent(list(events)), delta) if events else 0.0
+
+
+@lru_cache(maxsize=1024)
+def spent_by(releases: tuple[tuple[Charged, int], ...], delta: float) -> float:
+    """The epsilon to show for plans that ran so many times each.
+
+    By their privacy loss distributions if all of them have one; else by Rényi accounting at the order of `ORDERS`
+    that suits them best.
+    """
+    ran = [(plan, count) for plan, count in releases if count]
+    events = [plan.event(count) for plan, count in ran if isinstance(plan, HasEvent)]
+    if len(events) == len(ran):
+        return spent(tuple(events), delta)
+    whole = (sum(count * plan.divergence(a) for plan, count in ran) + conversion(a, delta) for a in ORDERS)
+    return max(min(whole), 0.0)

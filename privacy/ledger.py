@@ -278,7 +278,7 @@ def cost(plan: PrivacyPlan, order: float) -> int:
     """
     if isinstance(plan, NoPrivacy):
         return 1
-    divergence = accounting.rdp_at(plan.event(1), order)
+    divergence = plan.divergence(order)
     # No budget is as large as this, so an unbounded or absurd plan is one that no ledger affords.
     return math.ceil(divergence * UNITS) if divergence < UNAFFORDABLE / UNITS else UNAFFORDABLE
 
@@ -297,10 +297,10 @@ def epsilon_spent(terms: Terms, entries: list[Entry]) -> float:
     for entry in entries:
         if entry.kind == EntryKind.CHARGE:
             counts[entry.plan] = counts.get(entry.plan, 0) + 1
-    plans = sorted(counts)
-    if any(decode_plan(p).kind is PlanKind.NONE for p in plans):
+    plans = [(decode_plan(p), counts[p]) for p in sorted(counts)]
+    if any(plan.kind is PlanKind.NONE for plan, _ in plans):
         return math.inf
-    return accounting.spent(tuple(decode_plan(p).event(counts[p]) for p in plans), terms.delta)
+    return accounting.spent_by(tuple(plans), terms.delta)
 
 
 def epsilon_enforced(terms: Terms, charged: int) -> float:

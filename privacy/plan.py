@@ -5,14 +5,19 @@ who they are) is not, and is no part of a plan. A plan never says how fast somet
 which cannot change what is charged.
 """
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar, TypeAlias
-
-import dp_accounting
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from fedseal.errors import PeerError
-from fedseal.wire import F64, U32, DecodeError, decode, encode
+from fedseal.privacy.accounting import rdp_at
+from fedseal.privacy.skellam_accounting import pure_rdp, sensitivities, skellam_rdp
+from fedseal.wire import F64, U8, U32, U64, DecodeError, decode, encode
+
+if TYPE_CHECKING:
+    # Imported where it counts, see accounting.py.
+    import dp_accounting
 
 
 class PlanKind(IntEnum):
@@ -20,6 +25,14 @@ class PlanKind(IntEnum):
 
     NONE = 0
     LOCAL = 1
+    DISTRIBUTED = 2
+    CLIENT = 3
+    HISTOGRAM = 4
+
+    @property
+    def label(self) -> str:
+        """As contracts and policies write it."""
+        return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +57,15 @@ class NoPrivacy:
         """How many releases and retries of them the plan is for."""
         return self.releases + self.retries
 
-    def event(self, releases: int) -> dp_accounting.DpEvent:
+    def event(self, releases: int) -> "dp_accounting.DpEvent":
         """What the accountant is told: a release without protection, which no budget can pay for."""
+        import dp_accounting
+
         return dp_accounting.NonPrivateDpEvent() if releases else dp_accounting.NoOpDpEvent()
+
+    def divergence(self, order: float) -> float:
+        """The Rényi divergence of one release: unbounded."""
+        return math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +105,10 @@ class LocalGaussian:
         """How many releases and retries of them the plan is for."""
         return self.releases + self.retries
 
-    def event(self, releases: int) -> dp_accounting.DpEvent:
+    def event(self, releases: int) -> "dp_accounting.DpEvent":
         """What `releases` releases of this plan are, enough for accounting and no more."""
+        import dp_accounting
+
         if releases == 0:
             return dp_accounting.NoOpDpEvent()
         step: dp_accounting.DpEvent = dp_accounting.GaussianDpEvent(self.noise_multiplier)
@@ -95,9 +116,112 @@ class LocalGaussian:
             step = dp_accounting.PoissonSampledDpEvent(self.sample_rate, step)
         return dp_accounting.SelfComposedDpEvent(step, self.steps * releases)
 
+    def divergence(self, order: float) -> float:
+        """A bound on the Rényi divergence of one release at ``order``."""
+        return rdp_at(self.event(1), order)
 
-PrivacyPlan: TypeAlias = NoPrivacy | LocalGaussian
-PLANS: tuple[type[PrivacyPlan], ...] = (NoPrivacy, LocalGaussian)
+
+class Unit(IntEnum):
+    """Whose data is protected: a person's, or all that a site has."""
+
+    PERSON = 0
+    SITE = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedSkellam:
+    """Noise in shares: every site adds Skellam noise to its whole numbers before they are masked (Agarwal, Kairouz and
+    Liu 2021), and only the sum is ever seen.
+
+    With ``unit`` PERSON a site sums over all its persons, each person's vector clipped to ``clip_norm`` in L2; with
+    SITE it clips its whole update to that. ``clip_norm`` is ``resolution`` integer units, and the vector has
+    ``length`` coordinates; both with the rounding decide the sensitivity. ``variance`` is that of the noise in each
+    coordinate of the sum, in squared integer units, counting only sites that are honest and did not drop out: what
+    each site adds follows from the round's header, see `shares`.
+    """
+
+    TAG: ClassVar[int] = 52
+
+    unit: U8
+    clip_norm: F64
+    resolution: U64
+    length: U32
+    variance: U64
+    releases: U32
+    retries: U32
+
+    def __post_init__(self) -> None:
+        if self.unit not in tuple(Unit) or not 1e-6 <= self.clip_norm <= 1e6:
+            raise ValueError("expected a unit of privacy and clip_norm from 1e-6 to 1e6")
+        # Room for a million persons at 2^52; a variance that one share can be drawn with and that has Gaussian tails.
+        if not 16 <= self.resolution <= 1 << 44 or self.length < 1 or not 1 << 10 <= self.variance <= 1 << 50:
+            raise ValueError("expected resolution from 16 to 2^44, a length, and variance from 2^10 to 2^50")
+        if self.releases < 1:
+            raise ValueError("a plan needs at least one release")
+
+    @property
+    def kind(self) -> PlanKind:
+        """Distributed, or client for the unit SITE."""
+        return PlanKind.CLIENT if self.unit == Unit.SITE else PlanKind.DISTRIBUTED
+
+    @property
+    def attempts(self) -> int:
+        """How many releases and retries of them the plan is for."""
+        return self.releases + self.retries
+
+    @property
+    def noise_multiplier(self) -> float:
+        """The noise's standard deviation in the sum as a multiple of the clip norm."""
+        return math.sqrt(self.variance) / self.resolution
+
+    def divergence(self, order: float) -> float:
+        """A bound on the Rényi divergence of one release at ``order``."""
+        l2, l1 = sensitivities(self.resolution, self.length)
+        return skellam_rdp(order, self.variance, l2, l1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedGeometric:
+    """Two-sided geometric noise in shares on counts, of pure ``epsilon``: the sum of the honest survivors' shares has
+    probabilities proportional to exp(-|x| epsilon / cells).
+
+    One person counts in at most ``cells`` of the ``length`` counts, once in each.
+    """
+
+    TAG: ClassVar[int] = 53
+    kind: ClassVar[PlanKind] = PlanKind.HISTOGRAM
+
+    epsilon: F64
+    cells: U32
+    length: U32
+    releases: U32
+    retries: U32
+
+    def __post_init__(self) -> None:
+        if self.releases < 1 or not 1 <= self.cells <= self.length:
+            raise ValueError("a plan needs at least one release, and from one cell a person to all there are")
+        if not 2.0**-10 <= self.epsilon / self.cells <= 64:
+            raise ValueError("expected epsilon from 2^-10 to 64 a cell")
+
+    @property
+    def attempts(self) -> int:
+        """How many releases and retries of them the plan is for."""
+        return self.releases + self.retries
+
+    @property
+    def decay(self) -> float:
+        """The rate at which the probabilities of the noise fall: epsilon a cell."""
+        return self.epsilon / self.cells
+
+    def divergence(self, order: float) -> float:
+        """A bound on the Rényi divergence of one release at ``order``."""
+        return pure_rdp(order, self.epsilon)
+
+
+PrivacyPlan: TypeAlias = NoPrivacy | LocalGaussian | SharedSkellam | SharedGeometric
+# Plans whose noise is added inside the sealed sum.
+SharedPlan: TypeAlias = SharedSkellam | SharedGeometric
+PLANS: tuple[type[PrivacyPlan], ...] = (NoPrivacy, LocalGaussian, SharedSkellam, SharedGeometric)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

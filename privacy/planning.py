@@ -9,8 +9,10 @@ import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from fedseal.errors import ConfigError
 from fedseal.privacy import accounting
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PrivacyPlan
+from fedseal.privacy.shared_planning import Extent, Promise, plan_shared
 from fedseal.study import Contract
 
 # The order of a ledger that nothing private is planned for yet: the best one for epsilon 3 at delta 1e-5 of a plain
@@ -20,16 +22,23 @@ DEFAULT_ORDER = 7.25
 
 @dataclass(frozen=True, slots=True)
 class RunPlans:
-    """The plan of each release of a run, and the order a ledger has to be opened at to afford them all."""
+    """The plan of each release of a run, the order a ledger has to be opened at to afford them all, and the ring their
+    sums fit in.
+    """
 
     update: PrivacyPlan
     moments: PrivacyPlan | None
     order: float
+    ring_bits: int = 32
 
 
 @lru_cache(maxsize=64)
-def plan_run(contract: Contract) -> RunPlans:
+def plan_run(contract: Contract, extent: Extent | None = None) -> RunPlans:
     """The plans that keep a contract's promise.
+
+    Args:
+        contract: the study's.
+        extent: the size of the model and the number of sites; plans with shared noise need it.
 
     Raises:
         ConfigError: no noise can keep it.
@@ -38,7 +47,10 @@ def plan_run(contract: Contract) -> RunPlans:
     federated = normalisation.kind == "federated"
     if privacy.plan == "none":
         update: PrivacyPlan = NoPrivacy(releases=training.rounds, retries=privacy.retries)
-        return RunPlans(update, NoPrivacy(releases=1, retries=privacy.retries) if federated else None, DEFAULT_ORDER)
+        moments = NoPrivacy(releases=1, retries=privacy.retries) if federated else None
+        return RunPlans(update, moments, DEFAULT_ORDER, training.word_bits)
+    if privacy.plan != "local":
+        return _shared_plans(contract, extent)
     share = normalisation.budget_share if federated else 0.0
     noiseless = LocalGaussian(
         clip_norm=privacy.clip_norm,
@@ -57,20 +69,58 @@ def plan_run(contract: Contract) -> RunPlans:
     )
     update = replace(noiseless, noise_multiplier=found.noise_multiplier)
     if not federated:
-        return RunPlans(update, None, found.order)
-    return RunPlans(update, _moments_plan(contract, found.order, share), found.order)
+        return RunPlans(update, None, found.order, training.word_bits)
+    return RunPlans(update, _moments_plan(contract, found.order, share), found.order, training.word_bits)
+
+
+def _shared_plans(contract: Contract, extent: Extent | None) -> RunPlans:
+    """The update's plan, and with federated normalisation the moments', both with noise inside the sums."""
+    if extent is None:
+        raise ConfigError(f"plan {contract.privacy.plan!r} depends on the model's size and the number of sites")
+    privacy, normalisation = contract.privacy, contract.normalisation
+    share = normalisation.budget_share if normalisation.kind == "federated" else 0.0
+    update = plan_shared(
+        contract,
+        Promise(
+            share=1.0 - share,
+            order=None,
+            length=extent.values,
+            clip_norm=privacy.clip_norm,
+            releases=contract.training.rounds,
+        ),
+        extent.sites,
+    )
+    if not share:
+        return RunPlans(update.plan, None, update.order, update.ring_bits)
+    length = 2 * len(normalisation.low)
+    clip = normalisation.clip_norm or math.sqrt(len(normalisation.low))
+    promise = Promise(share=share, order=update.order, length=length, clip_norm=clip, releases=1)
+    moments = plan_shared(contract, promise, extent.sites, (update.ring_bits,))
+    return RunPlans(update.plan, moments.plan, update.order, update.ring_bits)
 
 
 def _moments_plan(contract: Contract, order: float, share: float) -> LocalGaussian:
-    """A single Gaussian release has a closed form: its Rényi divergence is order / (2 z^2)."""
+    """A single Gaussian release has a closed form: its Rényi divergence is order / (2 z^2).
+
+    Raises:
+        ConfigError: the share leaves so little that no noise keeps it.
+    """
     privacy, normalisation = contract.privacy, contract.normalisation
     attempts = 1 + privacy.retries
     budget = share * accounting.rdp_budget(privacy.epsilon, privacy.delta, order) - attempts * accounting.COST_UNIT
+    noise = math.sqrt(attempts * order / (2 * budget)) if budget > 0 else math.inf
+    if noise > accounting.LARGEST_NOISE:
+        raise ConfigError(
+            f"normalisation.budget_share {share:g} leaves too little of epsilon {privacy.epsilon:g} for the mean and "
+            "deviation of the features",
+            next_step="Raise budget_share or epsilon, lower retries, or let the task bring features to one scale "
+            'itself: kind = "task".',
+        )
     # Rows of (u, u^2) with u in [-1, 1] have norms up to sqrt(2 k); most are much shorter.
     clip = normalisation.clip_norm or math.sqrt(len(normalisation.low))
     return LocalGaussian(
         clip_norm=clip,
-        noise_multiplier=math.sqrt(attempts * order / (2 * budget)),
+        noise_multiplier=noise,
         sample_rate=1.0,
         steps=1,
         releases=1,

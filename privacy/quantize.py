@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.secagg.masks import RingVector, ring_dtype
-from fedseal.wire import F64, U8, U32, Bool, Str
+from fedseal.privacy.secagg.masks import RingVector, is_ring, ring_dtype
+from fedseal.wire import F64, U8, U32, U64, Bool, Str
 
 Real = NDArray[np.float64]
 
@@ -29,6 +29,8 @@ CLIPPED = "clipped"
 CHUNK = 1 << 16
 # Scaled values are doubles before they are rounded: below 2^52 every integer, and every half of one, is exact.
 LARGEST_LEVEL = 1 << 52
+# With fewer, one level of slack is most of the range.
+FEWEST_LEVELS = 4
 
 
 class Rounding(IntEnum):
@@ -49,7 +51,11 @@ class Rounding(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A named run of coordinates with one public range and scale."""
+    """A named run of coordinates with one public range and scale.
+
+    ``headroom`` is how far noise may lead a sum beyond what the values of honest sites can make, in integer units.
+    ``ball``: ``high`` bounds the L2 norm of a site's values here, not only each coordinate.
+    """
 
     name: Str
     length: U32
@@ -57,6 +63,8 @@ class Segment:
     high: F64
     scale: F64
     weighted: Bool
+    headroom: U64 = 0
+    ball: Bool = False
 
     def __post_init__(self) -> None:
         if not self.name or self.length < 1:
@@ -72,12 +80,21 @@ class Segment:
         return math.ceil(self.scale * max(abs(self.low), abs(self.high)))
 
     def integer_range(self, sites: int) -> tuple[int, int]:
-        """Between which integers the sum of ``sites`` honest values lies.
+        """Between which integers the sum of ``sites`` honest values lies, without noise.
 
         Weighted segments include 0: a weight may be tiny.
         """
         low, high = (min(self.low, 0.0), max(self.high, 0.0)) if self.weighted else (self.low, self.high)
         return sites * math.floor(low * self.scale), sites * math.ceil(high * self.scale)
+
+    def norm_limit(self, sites: int, rounding: Rounding) -> float:
+        """The largest L2 norm, in integer units, of the sum of ``sites`` honest values in a ball, noise included.
+
+        Rounding moves a coordinate by at most ``largest_error`` at each site. The factor absorbs doubles' rounding.
+        """
+        rounded = rounding.largest_error * math.sqrt(self.length)
+        noise = self.headroom * math.sqrt(self.length)
+        return (sites * (self.scale * self.high + rounded) + noise) * (1 + 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +108,8 @@ class Layout:
     segments: tuple[Segment, ...]
 
     def __post_init__(self) -> None:
-        if self.ring_bits not in (32, 64) or self.rounding not in (0, 1) or not self.segments:
-            raise ValueError("a layout needs a ring of 32 or 64 bits, a known rounding and a segment")
+        if not is_ring(self.ring_bits) or self.rounding not in (0, 1) or not self.segments:
+            raise ValueError("a layout needs a ring of 12 to 32, or of 64 bits, a known rounding and a segment")
         if len({s.name for s in self.segments}) != len(self.segments):
             raise ValueError("two segments share a name")
 
@@ -103,7 +120,7 @@ class Layout:
 
     def capacity(self) -> int:
         """For how many sites no sum can wrap."""
-        return ((1 << self.ring_bits - 1) - 1) // max(s.levels for s in self.segments)
+        return min(((1 << self.ring_bits - 1) - 1 - s.headroom) // s.levels for s in self.segments)
 
     def segment(self, name: str) -> Segment:
         """The segment called ``name``; LocalError if there is none."""
@@ -144,8 +161,14 @@ def ranged_segment(
     """
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ConfigError(f"the range of {name!r} has to be finite, with its low end below its high end")
+    levels = levels_for(sites, ring_bits)
+    if levels < FEWEST_LEVELS:
+        raise ConfigError(
+            f"{ring_bits} bits leave each of {sites} sites {levels} levels",
+            next_step="Use a larger ring_bits.",
+        )
     # One level of slack absorbs the ceil in Segment.levels when scale * bound is not an integer.
-    scale = (levels_for(sites, ring_bits) - 1) / max(abs(low), abs(high))
+    scale = (levels - 1) / max(abs(low), abs(high))
     if not math.isfinite(scale):
         raise ConfigError(f"the range of {name!r} is too narrow")
     return Segment(name, length, float(low), float(high), scale, weighted)
@@ -162,7 +185,7 @@ def weight_segment(key: str, largest: int, *, sites: int, ring_bits: int) -> Seg
     if not 1 <= largest <= levels_for(sites, ring_bits):
         raise ConfigError(
             f"{largest} examples a site do not fit {ring_bits} bits for {sites} sites",
-            next_step="Give a largest number of examples of at least 1, or use ring_bits=64.",
+            next_step="Give a largest number of examples of at least 1, or use a larger ring_bits.",
         )
     scale = levels_for(sites, ring_bits) // largest
     return Segment(WEIGHT_PREFIX + key, 1, 0.0, float(largest), float(scale), False)
@@ -241,7 +264,10 @@ def _round_into(out: RingVector, values: Real, segment: Segment, rounding: Round
 
 @dataclass(frozen=True, slots=True)
 class IntegerSum:
-    """An unmasked sum over ``sites`` sites, checked against what honest sites can make."""
+    """An unmasked sum over ``sites`` sites, checked against what honest sites can make.
+
+    ``vector`` is in two's complement of its words' width, also in a ring of fewer bits.
+    """
 
     layout: Layout
     sites: int
@@ -250,13 +276,15 @@ class IntegerSum:
     def real(self, name: str) -> Real:
         """The sum of a segment in its own units, float64, shape (length,)."""
         segment = self.layout.segment(name)
-        return _signed(self.vector[self.layout.offsets()[name]]).astype(np.float64) / segment.scale
+        values = signed(self.vector[self.layout.offsets()[name]]).astype(np.float64)
+        values /= segment.scale
+        return values
 
     @property
     def weight(self) -> float:
         """The sum of the weights, in examples; exact while it stays below 2^53."""
         segment = self.layout.weight
-        return int(_signed(self.vector[self.layout.offsets()[segment.name]])[0]) / int(segment.scale)
+        return int(signed(self.vector[self.layout.offsets()[segment.name]])[0]) / int(segment.scale)
 
 
 class SumRangeError(LocalError):
@@ -267,18 +295,30 @@ def check_sum(layout: Layout, sites: int, vector: RingVector) -> IntegerSum:
     """Refuse a sum outside what ``sites`` honest sites can make.
 
     Raises:
-        SumRangeError: a coordinate is outside; says in which segment.
+        SumRangeError: a coordinate is outside, or a segment's norm where honest values lie in a ball; says in which
+            segment.
     """
     places = layout.offsets()
     for segment in layout.segments:
-        part = _signed(vector[places[segment.name]])
+        part = signed(vector[places[segment.name]])
         low, high = segment.integer_range(sites)
-        if int(part.min()) < low or int(part.max()) > high:
+        low, high = low - segment.headroom, high + segment.headroom
+        outside = int(part.min()) < low or int(part.max()) > high
+        if outside or (segment.ball and _norm(part) > segment.norm_limit(sites, Rounding(layout.rounding))):
             raise SumRangeError(
                 f"the sum of {segment.name!r} is outside what {sites} honest sites can make",
                 next_step="The round is discarded. Retry with fewer sites to find the one that sends what it must not.",
             )
     return IntegerSum(layout, sites, vector)
+
+
+def _norm(part: NDArray[np.int32] | NDArray[np.int64]) -> float:
+    """The L2 norm, chunk by chunk in doubles."""
+    squares = 0.0
+    for start in range(0, len(part), CHUNK):
+        chunk = part[start : start + CHUNK].astype(np.float64)
+        squares += float(chunk @ chunk)
+    return math.sqrt(squares)
 
 
 def mean_error(segment: Segment, rounding: Rounding, sites: int, weight_fraction: float) -> float:
@@ -296,6 +336,6 @@ def mean_error(segment: Segment, rounding: Rounding, sites: int, weight_fraction
     return sites * rounding.largest_error / (segment.scale * weight_fraction)
 
 
-def _signed(vector: RingVector) -> NDArray[np.int32] | NDArray[np.int64]:
+def signed(vector: RingVector) -> NDArray[np.int32] | NDArray[np.int64]:
     """The ring's residues as numbers in [-2^(w-1), 2^(w-1))."""
     return vector.view(np.dtype("<i4")) if vector.dtype.itemsize == 4 else vector.view(np.dtype("<i8"))

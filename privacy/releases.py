@@ -7,14 +7,24 @@ a ledger of its own), which Flower message carries it, which plans may protect i
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
 
 from fedseal.errors import ConfigError, LocalError, PeerError
 from fedseal.privacy.plan import PlanKind
-from fedseal.privacy.quantize import CLIPPED, WEIGHT_PREFIX, Layout, Rounding, Segment, ranged_segment, weight_segment
+from fedseal.privacy.quantize import (
+    CLIPPED,
+    LARGEST_LEVEL,
+    WEIGHT_PREFIX,
+    Layout,
+    Rounding,
+    Segment,
+    ranged_segment,
+    weight_segment,
+)
 from fedseal.privacy.secagg.parameters import MAX_COHORT
+from fedseal.privacy.shares import Room
 
 UPDATE = "update"
 EVALUATION = "evaluation"
@@ -80,7 +90,7 @@ class ReleaseKind:
     declared: bool
 
 
-_BOTH = frozenset({PlanKind.NONE, PlanKind.LOCAL})
+_VECTORS = frozenset({PlanKind.NONE, PlanKind.LOCAL, PlanKind.DISTRIBUTED, PlanKind.CLIENT})
 _NONE = frozenset({PlanKind.NONE})
 
 REGISTRY: Mapping[str, ReleaseKind] = MappingProxyType(
@@ -88,12 +98,12 @@ REGISTRY: Mapping[str, ReleaseKind] = MappingProxyType(
         kind.name: kind
         for kind in (
             # The change of the trainable parameters; with metrics of the received model riding along under plan none.
-            ReleaseKind(UPDATE, Population.TRAIN, MessageKind.TRAIN, _BOTH, True, True, False),
+            ReleaseKind(UPDATE, Population.TRAIN, MessageKind.TRAIN, _VECTORS, True, True, False),
             # Metrics of the received model on test persons. A private one needs noise on counts, which this build
             # lacks.
             ReleaseKind(EVALUATION, Population.TEST, MessageKind.EVALUATE, _NONE, False, False, False),
             # Means of features and of their squares, for normalisation.
-            ReleaseKind(MOMENTS, Population.TRAIN, MessageKind.TRAIN, _BOTH, True, False, True),
+            ReleaseKind(MOMENTS, Population.TRAIN, MessageKind.TRAIN, _VECTORS, True, False, True),
         )
     }
 )
@@ -110,6 +120,7 @@ def release_layout(
     sites: int,
     ring_bits: int = 32,
     rounding: Rounding = Rounding.STOCHASTIC,
+    room: Room | None = None,
 ) -> Layout:
     """How a release's vector is laid out.
 
@@ -121,8 +132,9 @@ def release_layout(
         largest_weight: the largest such number.
         metrics: declared metrics by name.
         sites: the cohort's size.
-        ring_bits: 32 or 64.
+        ring_bits: 12 to 32, or 64.
         rounding: how values become integers.
+        room: under a plan with shared noise; it then decides the values' range and scale.
 
     Raises:
         ConfigError: there is nothing to release, or a number is out of range.
@@ -135,14 +147,27 @@ def release_layout(
     def ranged(name: str, length: int, low: float, high: float, *, weighted: bool) -> Segment:
         return ranged_segment(name, length, low, high, sites=sites, ring_bits=ring_bits, weighted=weighted)
 
-    segments = [ranged(VALUES, values, -value_range, value_range, weighted=True)] if kind.has_values else []
+    segments = []
+    if kind.has_values and room is not None:
+        limit, scale = room.value_range(largest_weight), room.scale(largest_weight)
+        if not 1 <= limit * scale <= LARGEST_LEVEL:
+            raise ConfigError("the plan's resolution is finer than doubles can count for the largest site's persons")
+        segments.append(Segment(VALUES, values, -limit, limit, scale, True, room.headroom, room.in_a_ball))
+    elif kind.has_values:
+        segments.append(replace(ranged(VALUES, values, -value_range, value_range, weighted=True), ball=True))
     segments.append(weight_segment(weight_key, largest_weight, sites=sites, ring_bits=ring_bits))
     segments.append(ranged(CLIPPED, 1, 0.0, 1.0, weighted=False))
     for name in sorted(metrics):
         declared = metrics[name]
         segments.append(ranged(METRIC_PREFIX + name, declared.length, declared.low, declared.high, weighted=True))
         segments.append(ranged(REPORTED_PREFIX + name, 1, 0.0, 1.0, weighted=True))
-    return Layout(ring_bits, int(rounding), tuple(segments))
+    layout = Layout(ring_bits, int(rounding), tuple(segments))
+    if layout.capacity() < sites:
+        raise ConfigError(
+            f"values and noise of {sites} sites do not fit {ring_bits} bits",
+            next_step="Use a larger ring_bits, or a plan with a lower resolution.",
+        )
+    return layout
 
 
 def shapes_hash(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> bytes:
@@ -158,10 +183,11 @@ def shapes_hash(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> bytes:
     return digest.digest()
 
 
-def check_layout(kind: ReleaseKind, plan: PlanKind, layout: Layout, sites: int) -> None:
+def check_layout(kind: ReleaseKind, plan: PlanKind, layout: Layout, sites: int, *, room: Room | None = None) -> None:
     """That a header's layout is the one this registry makes from its ranges: the server chooses ranges, nothing else.
 
-    A scale of its choice would turn a sum of values into a count of values above a threshold.
+    A scale of its choice would turn a sum of values into a count of values above a threshold. Under a plan with
+    shared noise not even the range of the values is its choice: it is the plan's clip norm.
 
     Raises:
         PeerError: it is another layout, or metrics of persons ride along with a private plan.
@@ -183,8 +209,9 @@ def check_layout(kind: ReleaseKind, plan: PlanKind, layout: Layout, sites: int) 
             sites=sites,
             ring_bits=layout.ring_bits,
             rounding=Rounding(layout.rounding),
+            room=room,
         )
-    except (ConfigError, LocalError, KeyError):
+    except (ConfigError, LocalError, KeyError, ValueError):
         made = None
     if made != layout:
         raise PeerError(f"a layout that is not that of release {kind.name!r}", peer="server")

@@ -6,6 +6,7 @@ The coordination server is not a certificate authority: it cannot add a site, sw
 """
 
 import hashlib
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -52,7 +53,9 @@ class Roster:
 
     def entry(self, site: int) -> RosterEntry | None:
         """The entry of a site number, or None."""
-        return next((s for s in self.sites if s.site == site), None)
+        place = bisect_left(self.sites, site, key=lambda entry: entry.site)
+        found = self.sites[place : place + 1]
+        return found[0] if found and found[0].site == site else None
 
     @property
     def largest_site(self) -> int:

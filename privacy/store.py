@@ -18,7 +18,7 @@ from pathlib import Path
 from sqlalchemy import Engine, insert, select
 from sqlalchemy.exc import DatabaseError
 
-from fedseal.database import connect, engine_for
+from fedseal.database import connect, engine_for, free_to_use
 from fedseal.errors import ConfigError
 from fedseal.privacy.ledger import Terms, open_ledger
 from fedseal.privacy.randomness import KeyedRandomness, Randomness, SystemRandomness
@@ -129,8 +129,8 @@ class SiteStore:
                 insert_entry(connection, terms.population, open_ledger(terms)[1], enrolment.key)
 
     @classmethod
-    def open(cls, path: Path) -> "SiteStore":
-        """Open a store.
+    def open(cls, path: Path, *, reading: bool = False) -> "SiteStore":
+        """Open a store; with ``reading`` its transactions write nothing and hold up nobody.
 
         Raises:
             ConfigError: there is none at ``path``, or it has another format.
@@ -140,14 +140,17 @@ class SiteStore:
                 f"no site store at {path}",
                 next_step="Give the path of this site's store as `fedseal-store` in node_config.",
             )
-        engine = engine_for(path)
+        engine = connect(path, reading=True) if reading else engine_for(path)
         try:
-            with engine.begin() as connection:
+            with free_to_use(path), engine.begin() as connection:
                 meta = {row.key: row.value for row in connection.execute(select(META))}
         except DatabaseError:
             raise ConfigError(f"{path} is not a site store") from None
         if meta.get("format") != str(FORMAT).encode():
             raise ConfigError(f"{path} has another format than {FORMAT}", next_step="Use the fedseal that made it.")
+        if "number" not in meta:
+            # A server's store has the same form.
+            raise ConfigError(f"{path} is not a site store")
         number = int(meta["number"])
         roster = open_roster(decode(meta["roster"], SignedRoster), pinned=meta["pinned"])
         entry = roster.entry(number)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, delete, func, insert, select
+from sqlalchemy import Connection, Row, Table, delete, func, insert, literal_column, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from fedseal.errors import ConfigError, LocalError
@@ -150,13 +150,16 @@ class Transaction:
         Args:
             run: the run.
             name: the app's name for it.
-            counted: the number of the last round whose sum this site's vector was in; 0 if there was none.
+            counted: the number of the last round whose sum this site's vector was in; 0 if there was none, or none that
+                still counts: then whatever was kept is forgotten.
         """
         query = select(MEMORIES).where(MEMORIES.c.run == run, MEMORIES.c.name == name)
         row = self._connection.execute(query).one_or_none()
         if row is None:
             return None
-        settled: bytes | None = row.pending if counted and row.pending_round == counted else row.settled
+        settled: bytes | None = row.pending if row.pending_round == counted else row.settled
+        if not counted:
+            settled = None
         self._put(MEMORIES, run=run, name=name, settled=settled, pending=None, pending_round=None)
         return settled
 
@@ -172,6 +175,11 @@ class Transaction:
         """Where a run stands; a new one if it was never seen."""
         row = self._connection.execute(select(RUNS).where(RUNS.c.run == run)).one_or_none()
         return RunRecord(run) if row is None else RunRecord(row.run, row.release_seq, row.attempt, row.closed)
+
+    def runs(self) -> list[RunRecord]:
+        """All runs that this site has answered for, oldest first."""
+        rows = self._connection.execute(select(RUNS).order_by(literal_column("rowid")))
+        return [RunRecord(row.run, row.release_seq, row.attempt, row.closed) for row in rows]
 
     def put_run(self, record: RunRecord) -> None:
         """Store where a run stands, and forget the answers of its earlier releases: their headers are refused from
@@ -206,7 +214,8 @@ class Transaction:
             raise LocalError("this stage was answered already")
         values: dict[str, object] = {"request": reply.request, "control": reply.control}
         if reply.vector is not None:
-            values |= {"ring_bits": 8 * reply.vector.dtype.itemsize, "vector": reply.vector.tobytes()}
+            # The words as they are, packed ones included; handed over without a copy.
+            values |= {"ring_bits": 8 * reply.vector.dtype.itemsize, "vector": reply.vector.data.cast("B")}
         self._connection.execute(insert(REPLIES).values(session=session, stage=stage, **values))
 
     def known_counters(self) -> dict[int, int]:

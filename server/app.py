@@ -17,6 +17,7 @@ from fedseal.errors import ConfigError
 from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.releases import MetricRange
+from fedseal.privacy.shared_planning import Extent
 from fedseal.server.fedadam import UncorrectedFedAdam
 from fedseal.server.grid import SealedGrid
 from fedseal.server.rounds import Arrays, Plan, RoundRecord, run_rounds
@@ -57,7 +58,8 @@ def main(grid: Grid, context: Context) -> None:
     """Run a study to its end."""
     config = RunConfig(context)
     contract = config.contract()
-    plans = plan_run(contract)
+    model = read_model(Path(config.text(MODEL_KEY)))
+    plans = plan_run(contract, Extent(sum(array.size for array in model.values()), config.sites()))
     strategy = build_strategy(contract.training, config.sites())
     sealed = SealedGrid(
         grid,
@@ -70,6 +72,7 @@ def main(grid: Grid, context: Context) -> None:
         cohort=CohortRules(
             minimum=contract.cohort.minimum, colluders=contract.cohort.colluders, retries=contract.privacy.retries
         ),
+        ring_bits=plans.ring_bits,
         rounding=config.rounding(),
         run_config=context.run_config,
         run=config.resumed(),
@@ -81,7 +84,7 @@ def main(grid: Grid, context: Context) -> None:
     model = run_rounds(
         sealed,
         strategy,
-        read_model(Path(config.text(MODEL_KEY))),
+        model,
         Plan(contract.training.rounds, task_settings(contract.training, moments)),
         observer.round_finished if observer is not None else lambda _: None,
     )

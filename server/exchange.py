@@ -1,5 +1,6 @@
 """One exchange with some nodes: push, poll, and stop at the deadline. A missing reply is a dropout, not a hang."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,11 +8,14 @@ from dataclasses import dataclass, field
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedseal.privacy.secagg.masks import RingVector
+from fedseal.privacy.npy import from_npy
+from fedseal.privacy.secagg.masks import RingVector, ring_dtype
 
 CONTROL = "fedseal"
 BYTES = "message"
 VECTOR = "vector"
+
+log = logging.getLogger(__name__)
 
 FASTEST_POLL = 0.02
 SLOWEST_POLL = 0.2
@@ -74,6 +78,9 @@ def exchange(
             if reply.has_content():
                 traffic.up += _size(reply.content)
                 yield reply.metadata.src_node_id, reply
+            else:
+                # Not its reason, which may quote what a site's code said.
+                log.warning("node %d: Flower's error %d", reply.metadata.src_node_id, reply.error.code)
         if not open_ids or clock() - start >= timeout:
             break
         if not arrived:
@@ -90,27 +97,35 @@ def _message(node: int, parcel: Parcel, message_type: str, group: str, traffic: 
 
 
 def _size(content: RecordDict) -> int:
-    control = content.config_records.get(CONTROL)
-    raw = None if control is None else control.get(BYTES)
-    arrays = sum(len(a.data) for record in content.array_records.values() for a in record.values())
-    return arrays + (len(raw) if isinstance(raw, bytes) else 0)
+    raw = _control(content)
+    arrays = sum(len(a.data) for record in content.values() if isinstance(record, ArrayRecord) for a in record.values())
+    return arrays + (len(raw) if raw is not None else 0)
+
+
+def _control(content: RecordDict) -> bytes | None:
+    # Not by `config_records`: Flower's views of a RecordDict refer to it and it to them, and a server would hold the
+    # vectors of a whole round until Python looks for such circles.
+    record = content.get(CONTROL)
+    raw = record.get(BYTES) if isinstance(record, ConfigRecord) else None
+    return raw if isinstance(raw, bytes) else None
 
 
 def control_of(reply: Message) -> bytes | None:
     """The control bytes of a reply; None if it has none."""
-    record = reply.content.config_records.get(CONTROL)
-    raw = None if record is None else record.get(BYTES)
-    return raw if isinstance(raw, bytes) else None
+    return _control(reply.content)
 
 
 def vector_of(reply: Message) -> RingVector | None:
     """The masked vector of a reply; None if it does not carry exactly one flat array of the right kind."""
-    record = reply.content.array_records.get(VECTOR)
-    if record is None or set(record) != {VECTOR}:
+    record = reply.content.get(VECTOR)
+    if not isinstance(record, ArrayRecord) or set(record) != {VECTOR}:
         return None
     array: Array = record[VECTOR]
     if array.dtype not in ("uint32", "uint64") or len(array.shape) != 1 or array.stype != "numpy.ndarray":
         return None
+    # Read where they are; Flower's way copies them, but reads what another numpy writes.
+    if (found := from_npy(array.data, ring_dtype(32 if array.dtype == "uint32" else 64), array.shape[0])) is not None:
+        return found
     try:
         return array.numpy()
     except (ValueError, OSError, EOFError):

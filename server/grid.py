@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -22,7 +22,7 @@ from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
 from fedseal.errors import ConfigError
-from fedseal.inputs import Setting, input_digest, task_digest
+from fedseal.inputs import Setting, input_digest
 from fedseal.privacy.plan import NoPrivacy, PlanKind, PrivacyPlan, encode_plan
 from fedseal.privacy.quantize import CLIPPED, IntegerSum, Rounding
 from fedseal.privacy.releases import (
@@ -39,7 +39,19 @@ from fedseal.privacy.releases import (
     release_layout,
     shapes_hash,
 )
+from fedseal.privacy.secagg.masks import is_ring
 from fedseal.privacy.secagg.server_states import Finished
+from fedseal.privacy.shares import Room, is_shared, noise_minimum, room
+from fedseal.server.contents import (
+    Arrays,
+    arrays_in,
+    common_records,
+    filled,
+    learning_rate,
+    moved,
+    records_digest,
+    round_of,
+)
 from fedseal.server.exchange import CONTROL
 from fedseal.server.scaffold import SURVIVORS
 from fedseal.server.sealing import Account, CohortRules, Order, Sealing
@@ -47,9 +59,10 @@ from fedseal.server.store import ServerStore
 from fedseal.server.strategies import check_strategy
 
 DEFAULT_TIMEOUT = 3600.0
+# Above this a 32-bit sum leaves every site fewer than 2^20 levels.
+LARGEST_IN_32_BITS = 2047
 # For a run whose number of rounds is not known beforehand.
 UNPLANNED = NoPrivacy(releases=10_000, retries=10_000)
-Arrays = dict[str, NDArray[Any]]
 
 
 class SealedGrid(Grid):
@@ -65,11 +78,13 @@ class SealedGrid(Grid):
         plan: the privacy plan of training releases; without one, sites have to allow plan none.
         update_range: bound on the L2 norm of one site's update; a longer one is scaled down at the site.
         cohort: what is asked of every cohort.
-        ring_bits: 32, or 64 for a finer scale at twice the bytes.
+        ring_bits: 32; 12 to 31 for fewer bytes and a coarser scale, or 64 for a finer one at twice the bytes; 64 in
+            any case in a federation of more than 2047 sites. docs/protocol.md says what the scale comes to.
         rounding: stochastic (unbiased) or nearest (deterministic).
         run_config: the run's configuration, as Flower gave it to this ServerApp. It becomes part of what sites compute
             on; without it, sites' apps see an empty one.
         run: the id of a run to go on with; a new one otherwise.
+        workers: how many threads take the masks off a sum.
 
     Raises:
         ConfigError: the strategy cannot work on sums, or a number is out of range.
@@ -90,6 +105,7 @@ class SealedGrid(Grid):
         rounding: Rounding = Rounding.STOCHASTIC,
         run_config: Mapping[str, Setting] | None = None,
         run: bytes | None = None,
+        workers: int = 1,
     ) -> None:
         self._grid = grid
         self._strategy = check_strategy(strategy)
@@ -100,12 +116,17 @@ class SealedGrid(Grid):
         self._max_examples = max_examples
         self._plan = plan or UNPLANNED
         self._update_range = update_range
-        self._ring_bits = ring_bits
+        # By the federation's size, which stays the same throughout a run, not the cohort's.
+        if not is_ring(ring_bits) or workers < 1:
+            raise ConfigError("expected ring_bits of 12 to 32, or 64, and at least one worker")
+        many = len(self.store.identity.roster.sites) > LARGEST_IN_32_BITS
+        self._ring_bits = 64 if many else ring_bits
         self._rounding = rounding
         self._run_config = dict(run_config or {})
         self.run_id = run or os.urandom(16)
         self.store.open_run(self.run_id)
-        self._sealing = Sealing(grid, self.store, self.run_id, cohort or CohortRules())
+        self._rules = cohort or CohortRules()
+        self._sealing = Sealing(grid, self.store, self.run_id, self._rules, workers=workers)
         self.last_account: Account | None = None
         self.last_sum: IntegerSum | None = None
 
@@ -122,18 +143,20 @@ class SealedGrid(Grid):
         if not batch:
             return []
         kind = _kind_of(batch)
-        records = _common_records(batch)
-        received = _arrays(records, self._beside) if kind.has_values or kind.name == EVALUATION else {}
+        records = common_records(batch)
+        received = arrays_in(records, self._beside) if kind.has_values or kind.name == EVALUATION else {}
+        plan = self._plan if kind.name == UPDATE else UNPLANNED
+        step = learning_rate(records) if plan.kind is PlanKind.DISTRIBUTED else None
         finished = self.release(
             kind,
             [m.metadata.dst_node_id for m in batch],
             task=records,
             shapes=received if kind.has_values else {},
-            plan=self._plan if kind.name == UPDATE else UNPLANNED,
-            fl_round=_round_of(records),
+            plan=plan,
+            fl_round=round_of(records),
             timeout=timeout,
         )
-        return [self._reply(batch[0], kind, received, finished)]
+        return [self._reply(batch[0], kind, received, finished, step)]
 
     def release(
         self,
@@ -157,8 +180,17 @@ class SealedGrid(Grid):
             plan: the privacy plan.
             fl_round: the round's number.
             timeout: seconds that training may take.
-            value_range: bound on the L2 norm of the values; the update range if not given.
+            value_range: bound on the L2 norm of the values; the update range if not given. A plan with shared noise
+                has its own.
+
+        Raises:
+            ConfigError: a plan with shared noise, and no site is assumed to work with the server.
         """
+        if is_shared(plan) and self._rules.colluders < 1:
+            raise ConfigError(
+                f"plan {plan.kind.label!r} in rounds that trust every site: each knows its own share of the noise",
+                next_step="Set cohort.colluders to at least 1.",
+            )
         private = plan.kind is not PlanKind.NONE
         metrics = {} if private or kind.name == MOMENTS else self._metrics
         count = sum(a.size for a in shapes.values())
@@ -175,10 +207,11 @@ class SealedGrid(Grid):
                 sites=sites,
                 ring_bits=self._ring_bits,
                 rounding=self._rounding,
+                room=self._room(plan, sites),
             ),
             shapes_hash=shapes_hash([(n, a.shape) for n, a in shapes.items()]),
             plan=encode_plan(plan),
-            input_digest=input_digest(_task_digest(task), self._run_config),
+            input_digest=input_digest(records_digest(task), self._run_config),
             task=task,
             fl_round=fl_round,
             timeout=timeout or DEFAULT_TIMEOUT,
@@ -188,7 +221,17 @@ class SealedGrid(Grid):
         self.last_sum = finished.total
         return finished
 
-    def _reply(self, request: Message, kind: ReleaseKind, received: Arrays, finished: Finished) -> Message:
+    def _room(self, plan: PrivacyPlan, sites: int) -> Room | None:
+        rules = self._rules
+        minimum = noise_minimum(plan, sites, rules.colluders, rules.minimum)
+        return room(plan, sites=sites, minimum=minimum, colluders=rules.colluders)
+
+    def _reply(
+        self, request: Message, kind: ReleaseKind, received: Arrays, finished: Finished, step: float | None
+    ) -> Message:
+        """The one reply. ``step`` is the learning rate where the sum is one of gradients: the mean model is then the
+        received one after one step along their mean.
+        """
         total = finished.total
         weight = total.weight
         if weight <= 0:
@@ -197,8 +240,8 @@ class SealedGrid(Grid):
         cohort = ConfigRecord({SURVIVORS: list(finished.survivors)})
         content = RecordDict({"metrics": self._metric_record(total, weight), CONTROL: cohort})
         if kind.has_values:
-            mean = weighted_mean(total, VALUES)
-            content["arrays"] = ArrayRecord(_moved(received, mean) if kind.difference else _filled(received, mean))
+            mean = weighted_mean(total, VALUES) * (1.0 if step is None else -step)
+            content["arrays"] = ArrayRecord(moved(received, mean) if kind.difference else filled(received, mean))
         return Message(content, reply_to=request)
 
     def _metric_record(self, total: IntegerSum, weight: float) -> MetricRecord:
@@ -263,23 +306,14 @@ class SealedGrid(Grid):
 
 def weighted_mean(total: IntegerSum, name: str) -> NDArray[np.float64]:
     """The weighted mean of a weighted segment: sum(w/W * v) / sum(w/W), W the largest weight a site may have."""
-    return total.real(name) / (total.weight / total.layout.weight.high)
+    mean = total.real(name)
+    mean /= total.weight / total.layout.weight.high
+    return mean
 
 
 def clipped_share(total: IntegerSum) -> float:
     """The share of the sites that had to bound something: values, a weight or a metric outside its range."""
     return float(total.real(CLIPPED)[0]) / total.sites
-
-
-def _task_digest(task: Mapping[str, ArrayRecord | ConfigRecord]) -> bytes:
-    """The digest of what the sites are sent to compute on."""
-    arrays = {
-        name: {n: a.numpy() for n, a in record.items()}
-        for name, record in task.items()
-        if isinstance(record, ArrayRecord)
-    }
-    settings = {name: dict(record) for name, record in task.items() if isinstance(record, ConfigRecord)}
-    return task_digest(arrays, settings)
 
 
 def _range(value: MetricRange | tuple[float, float]) -> MetricRange:
@@ -295,55 +329,3 @@ def _kind_of(messages: list[Message]) -> ReleaseKind:
     raise ConfigError(
         f"messages of type {', '.join(sorted(types))} cannot be sealed", next_step="Send TRAIN or EVALUATE messages."
     )
-
-
-def _common_records(messages: list[Message]) -> dict[str, ArrayRecord | ConfigRecord]:
-    """The records that all messages carry; ConfigError if they differ: sites that compute on different things cannot
-    be summed.
-    """
-    first = messages[0].content
-    if any(m.content is not first and m.content != first for m in messages[1:]):
-        raise ConfigError("the strategy sent different contents to different sites")
-    if len(first.array_records) > 1 or len(first.config_records) > 1 or first.metric_records:
-        raise ConfigError("expected at most one ArrayRecord, one ConfigRecord and no MetricRecord in a message")
-    if reserved := [name for name in first if name.startswith(CONTROL)]:
-        raise ConfigError(f"a record called {reserved[0]!r}: names that begin with {CONTROL!r} are fedseal's own")
-    return {**first.array_records, **first.config_records}
-
-
-def _arrays(records: Mapping[str, ArrayRecord | ConfigRecord], beside: str | None) -> Arrays:
-    """The arrays by name, without those whose names begin with ``beside``."""
-    return {
-        name: array.numpy()
-        for record in records.values()
-        if isinstance(record, ArrayRecord)
-        for name, array in record.items()
-        if beside is None or not name.startswith(beside)
-    }
-
-
-def _round_of(records: Mapping[str, ArrayRecord | ConfigRecord]) -> int:
-    """Flower's round number, which its strategies put into the config."""
-    for record in records.values():
-        if isinstance(record, ConfigRecord) and isinstance(number := record.get("server-round"), int):
-            return number
-    return 0
-
-
-def _moved(received: Arrays, mean: NDArray[np.float64]) -> dict[str, Array]:
-    """The received arrays plus the mean difference, each in its own dtype."""
-    return _filled(
-        received, np.concatenate([received[name].astype(np.float64).ravel() for name in sorted(received)]) + mean
-    )
-
-
-def _filled(like: Arrays, flat: NDArray[np.float64]) -> dict[str, Array]:
-    """A flat vector in the order of names, cut into arrays of the names, order, shapes and dtypes of ``like``."""
-    arrays, start = {}, 0
-    for name in sorted(like):
-        model = like[name]
-        part = flat[start : start + model.size].reshape(model.shape)
-        start += model.size
-        whole = np.issubdtype(model.dtype, np.integer)
-        arrays[name] = Array((np.rint(part) if whole else part).astype(model.dtype))
-    return {name: arrays[name] for name in like}

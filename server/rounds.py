@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from fedseal.errors import ConfigError, RoundAborted
+from fedseal.privacy.secagg.assurance import Assurance
 from fedseal.privacy.secagg.messages import Stage
 from fedseal.server.grid import SealedGrid, clipped_share
 from fedseal.server.store import Checkpoint
@@ -32,7 +33,9 @@ class StageCost:
 
 @dataclass(frozen=True, slots=True)
 class RoundRecord:
-    """One finished round: all that the server knows about it. ``model`` is the model after it."""
+    """One finished round: all that the server knows about it. ``model`` is the model after it, ``assurance`` what the
+    sum's graph is sure of.
+    """
 
     number: int
     seconds: float
@@ -43,6 +46,7 @@ class RoundRecord:
     metrics: Mapping[str, float | list[float]]
     stages: Mapping[str, StageCost]
     model: Arrays
+    assurance: Assurance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,7 @@ def _describe(
         metrics={name: _plain(value) for name, value in (metrics or {}).items()},
         stages={Stage(s).label: StageCost(t.seconds, t.down, t.up) for s, t in stages.items()},
         model=model,
+        assurance=None if account is None else account.assurance,
     )
 
 

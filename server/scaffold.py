@@ -13,8 +13,15 @@ and the server, which knows c, K and eta_l, gets every weighted sum of the secon
 It keeps ``held``, the sum of ``w_i c_i`` over all sites, exactly up to rounding, and ``c = held / W`` with W the weight
 of all sites. With equal weights that is the paper's ``c <- c + |S|/N mean(dc)``; if all take part it is simply
 ``c = -mean(dy) / (K eta_l)``.
+
+The weights w_i have to stay what they are. Under a private plan they are the roster's; under plan none they are the
+sites' numbers of examples, and a site that reports another number from some round on leaves ``held`` with its old
+weight in it. The single weight is sealed, but of a sum over all sites the whole weight is known: if it is not what it
+was, SCAFFOLD begins anew, with control variates of zero everywhere. A change that keeps the whole weight, or that is
+never followed by a round of all sites, is not seen.
 """
 
+import logging
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -33,6 +40,8 @@ VARIATE_PREFIX = "control/"
 SURVIVORS = "survivors"
 # In the task's settings: which site was in the sum last in which round. A site goes by it to know what it may keep.
 SITES, ROUNDS = "control-sites", "control-rounds"
+
+log = logging.getLogger("fedseal.server")
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -110,12 +119,17 @@ class Scaffold(FedAvg):
         content = replies[0].content
         survivors = cast(list[int], content.config_records[CONTROL][SURVIVORS])
         weight = float(cast(float, next(iter(content.metric_records.values()))[self.weighted_by_key]))
+        whole = len(survivors) >= self._number
+        if whole and "full" in self.tally and weight != float(self.tally["weight"][0]):
+            log.warning("round %d: the sites' whole weight has changed; SCAFFOLD begins anew", server_round)
+            # A site that was counted in no round has a control variate of zero.
+            self.held, self.tally = {}, {"weight": np.array([weight]), "full": np.array([1.0])}
+            return
         for name, way in ways.items():
             before = self.held.get(name, np.zeros(way.shape))
             # sum_S w_i dc_i = -W_S (c + mean(dy) / (K eta_l))
             self.held[name] = before - weight * (self._variate[name].astype(np.float64) + way / self._span)
         # Before all were there once, as if those who were not had the others' mean weight.
-        whole = len(survivors) >= self._number
         if whole or "full" not in self.tally:
             self.tally["weight"] = np.array([weight * self._number / len(survivors)])
         if whole:

@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fedseal.errors import LocalError, PeerError, RoundAborted
+from fedseal.privacy.plan import decode_plan
 from fedseal.privacy.quantize import Layout
 from fedseal.privacy.releases import ReleaseKind
 from fedseal.privacy.runs import (
@@ -27,10 +28,12 @@ from fedseal.privacy.runs import (
     sign_control,
 )
 from fedseal.privacy.secagg import server
-from fedseal.privacy.secagg.header import AES_256_CTR, COMPLETE_GRAPH, PROTOCOL, Header
+from fedseal.privacy.secagg.assurance import Assurance
+from fedseal.privacy.secagg.header import AES_256_CTR, COMPLETE_GRAPH, HARARY_GRAPH, PROTOCOL, Header, sparse_for
 from fedseal.privacy.secagg.messages import Refusal, RefusalCode, ShareReply, Signed, Stage
 from fedseal.privacy.secagg.parameters import threshold
 from fedseal.privacy.secagg.server_states import Aborted, Confirming, Finished, MaskedReply, Refused, SiteReply, State
+from fedseal.privacy.shares import noise_minimum
 from fedseal.server.exchange import Parcel, Traffic, control_of, exchange, vector_of
 from fedseal.server.store import ServerStore
 from fedseal.wire import DecodeError, decode, encode
@@ -44,13 +47,14 @@ class CohortRules:
 
     ``colluders``: how many sites may work with the server; ``minimum``: how many sites a sum is over at least;
     ``retries``: how many new attempts a failed release gets; ``stage_timeout``: seconds a stage without training may
-    take.
+    take; ``dropouts``: which share of a cohort of more than 256 sites may fall silent before the sparse graph fails.
     """
 
     minimum: int = 3
     colluders: int = 0
     retries: int = 1
     stage_timeout: float = 120.0
+    dropouts: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +76,14 @@ class Order:
 
 @dataclass(slots=True)
 class Account:
-    """What one release cost: seconds and bytes by stage, and who refused why."""
+    """What one release cost: seconds and bytes by stage, and who refused why; and once it is done, what it is sure
+    of.
+    """
 
     stages: dict[Stage, Traffic] = field(default_factory=lambda: {stage: Traffic() for stage in Stage})
     attempts: int = 0
     refused: list[Refused] = field(default_factory=list)
+    assurance: Assurance | None = None
 
 
 class Sealing:
@@ -87,14 +94,16 @@ class Sealing:
         store: the server's store.
         run: the run's 16-byte id, open in the store.
         rules: what is asked of every cohort.
+        workers: how many threads take the masks off a sum.
     """
 
-    def __init__(self, grid: Grid, store: ServerStore, run: bytes, rules: CohortRules) -> None:
+    def __init__(self, grid: Grid, store: ServerStore, run: bytes, rules: CohortRules, *, workers: int = 1) -> None:
         self._grid = grid
         self._store = store
         self._identity = store.identity
         self.run = run
         self._rules = rules
+        self._workers = workers
         self._nodes: dict[int, int] = {}
 
     def release(self, nodes: Iterable[int], order: Order, account: Account) -> Finished:
@@ -115,6 +124,7 @@ class Sealing:
             account.attempts += 1
             outcome = self._attempt(self._header(cohort, order, sequence, attempt), order, account)
             if isinstance(outcome, Finished):
+                account.assurance = outcome.assurance
                 return outcome
             cohort = _next_cohort(cohort, outcome)
         raise RoundAborted(f"round {order.fl_round} failed {account.attempts} times", next_step=_why(account))
@@ -179,6 +189,7 @@ class Sealing:
 
     def _header(self, cohort: list[int], order: Order, sequence: int, attempt: int) -> Header:
         n, m = len(cohort), self._rules.colluders
+        sparse = sparse_for(n, m, self._rules.dropouts)
         return Header(
             protocol=PROTOCOL,
             federation=self._identity.roster.federation,
@@ -192,17 +203,18 @@ class Sealing:
             threshold=threshold(n, m),
             colluders=m,
             site_minimum=self._rules.minimum,
-            noise_minimum=0,
+            noise_minimum=noise_minimum(decode_plan(order.plan), n, m, self._rules.minimum),
             mask_generator=AES_256_CTR,
-            graph=COMPLETE_GRAPH,
+            graph=COMPLETE_GRAPH if sparse is None else HARARY_GRAPH,
             layout=order.layout_for(n),
             shapes_hash=order.shapes_hash,
             plan=order.plan,
             input_digest=order.input_digest,
+            sparse=sparse,
         )
 
     def _attempt(self, header: Header, order: Order, account: Account) -> Finished | Aborted:
-        step = server.open_round(header, self._identity.roster, self._identity.key)
+        step = server.open_round(header, self._identity.roster, self._identity.key, workers=self._workers)
         self._write(header, "open", ())
         while not isinstance(step.state, Finished | Aborted):
             step = server.close(self._collect(step, order, account))

@@ -8,19 +8,28 @@ import numpy as np
 import torch
 from torch.utils.data import ConcatDataset, TensorDataset
 
-from fedseal.client.normalise import Normalisation
+from fedseal.client.normalise import Normalisation, own_normalisation
 from fedseal.client.task import Persons, batch_of, size
 from fedseal.client.trainer import Trainer, TrainSettings
+from fedseal.errors import ConfigError
 from fedseal.privacy.plan import NoPrivacy
 from fedseal.privacy.randomness import KeyedRandomness, Stream
-from fedseal.simulation.oracle import Judged, Scores, majority, own_normalisation
+from fedseal.simulation.oracle import Judged, Scores, majority
 from fedseal.simulation.training import Material, initial_model
-from fedseal.study import Training
+from fedseal.study import Training, study_code
 
 
-def majority_baseline(material: Material) -> Judged:
-    """The best constant answer."""
-    return material.oracle.judge(majority(material.task, material.splits), None)
+def majority_baseline(material: Material) -> Judged | None:
+    """The best constant answer; None where the study's code cannot be answered by a constant.
+
+    A constant says the same to everyone when it is called. A loss or metric that wants more of the model (a method of
+    its own, one of its layers, several outputs at once) fails with it, though not with the study's own model.
+    """
+    try:
+        with study_code("the best constant answer"):
+            return material.oracle.judge(majority(material.task, material.splits), None)
+    except ConfigError:
+        return None
 
 
 def local_baseline(material: Material, training: Training, *, normalise: bool) -> Judged:

@@ -126,7 +126,7 @@ def epsilon_after(plans: RunPlans, updates: int, delta: float, *, moments: int =
         releases.append((plans.moments, moments))
     if any(plan.kind is PlanKind.NONE for plan, _ in releases):
         return None
-    return accounting.spent(tuple(plan.event(count) for plan, count in releases), delta)
+    return accounting.spent_by(tuple(releases), delta)
 
 
 def summary(text: str) -> tuple[str, str]:

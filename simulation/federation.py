@@ -118,7 +118,7 @@ def site_privacy(path: Path) -> SitePrivacy:
     charged = [e for e in entries if e.kind == EntryKind.CHARGE]
     kinds = {decode_plan(e.plan).kind for e in charged}
     return SitePrivacy(
-        plan="none" if PlanKind.NONE in kinds else "local",
+        plan=min(kinds, default=PlanKind.LOCAL).label,
         epsilon=epsilon_spent(terms, entries),
         epsilon_enforced=epsilon_enforced(terms, entries[-1].charged),
         epsilon_budget=terms.epsilon,

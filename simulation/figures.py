@@ -1,6 +1,8 @@
 """The report's pictures, as SVG that takes its colours from the page: readable in light and dark, self-contained."""
 
 import io
+import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -63,6 +65,15 @@ def _svg(figure: Figure, label: str) -> str:
     return text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
+def score(value: float | None) -> str:
+    """A score for people: three digits behind the point, fewer for large numbers; a dash where there is none."""
+    if value is None:
+        return "-"
+    if not math.isfinite(value) or abs(value) >= 1e7 or 0 < abs(value) < 0.01:
+        return f"{value:.2g}"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.0f}"
+
+
 def curves(numbers: Sequence[int], series: Mapping[str, Sequence[float | None]], title: str) -> str:
     """Scores by round, one line each, named at their ends."""
     with _style():
@@ -76,7 +87,7 @@ def curves(numbers: Sequence[int], series: Mapping[str, Sequence[float | None]],
             known = [float("nan") if v is None else v for v in values]
             axes.plot(numbers, known, color=colour, marker="o", markersize=3)
             axes.annotate(
-                f"{name} {known[-1]:.3f}",
+                f"{name} {score(values[-1])}",
                 (numbers[-1], place),
                 xytext=(8, 0),
                 textcoords="offset points",
@@ -99,13 +110,45 @@ def _spread(places: list[float], gap: float) -> list[float]:
     return moved
 
 
-def comparison(rows: Sequence[tuple[str, float | None, bool]], dots: Mapping[str, Sequence[float]], title: str) -> str:
-    """Accuracies as dots on a common axis, the run's own marked; under a row, what it is the median of."""
+def panels(numbers: Sequence[int], series: Mapping[str, Sequence[float | None]], title: str) -> str:
+    """Scores by round, a small picture each: what they measure has no scale in common."""
+    columns = min(3, len(series))
+    rows = -(-len(series) // columns)
+    with _style():
+        figure = Figure(figsize=(6.4, 1.9 * rows), layout="constrained")
+        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes, (name, values) in zip(grid, series.items(), strict=False):
+            known = [float("nan") if v is None or not math.isfinite(v) else v for v in values]
+            axes.plot(numbers, known, color=ACCENT, marker="o", markersize=3)
+            caption = textwrap.fill(f"{name} {score(values[-1])}", 66 // columns)
+            axes.set_title(caption, loc="left", fontsize=9, color=ACCENT)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.grid(axis="x", visible=False)
+            axes.tick_params(labelsize=8)
+        for axes in grid[len(series) :]:
+            axes.remove()
+        figure.supxlabel("round", fontsize=10)
+        return _svg(figure, title)
+
+
+def comparison(
+    rows: Sequence[tuple[str, float | None, bool]], dots: Mapping[str, Sequence[float]], title: str, *, loss: bool
+) -> str:
+    """Scores as dots on a common axis, the run's own marked; under a row, what it is the median of.
+
+    Args:
+        rows: name, score, and whether it is the run's own.
+        dots: further scores by the row's name.
+        title: for screen readers.
+        loss: whether they are losses, of any size and the lower the better, instead of accuracies.
+    """
     with _style():
         figure = Figure(figsize=(6.4, 0.42 * len(rows) + 0.7))
         axes = figure.subplots()
+        rows = [(name, None if v is None or not math.isfinite(v) else v, own) for name, v, own in rows]
+        dots = {name: [v for v in values if math.isfinite(v)] for name, values in dots.items()}
         found = [v for _, v, _ in rows if v is not None] + [v for values in dots.values() for v in values]
-        axes.set_xlim(max(0.0, min(found, default=0.0) - 0.05), 1.0)
+        _scale(axes, min(found, default=0.0), max(found, default=1.0), loss=loss)
         for place, (name, value, own) in enumerate(reversed(rows)):
             for dot in dots.get(name, ()):
                 axes.plot(dot, place, "o", color=LINE, markersize=6)
@@ -114,7 +157,7 @@ def comparison(rows: Sequence[tuple[str, float | None, bool]], dots: Mapping[str
             colour = ACCENT if own else INK
             axes.plot(value, place, "o", color=colour, markersize=10 if own else 7)
             axes.annotate(
-                f"{value:.3f}",
+                score(value),
                 (value, place),
                 xytext=(0, 9),
                 textcoords="offset points",
@@ -126,8 +169,22 @@ def comparison(rows: Sequence[tuple[str, float | None, bool]], dots: Mapping[str
         axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.3)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("accuracy on the common test persons")
+        axes.set_xlabel(
+            "loss on the common test persons, lower is better" if loss else "accuracy on the common test persons"
+        )
         return _svg(figure, title)
+
+
+def _scale(axes: Axes, low: float, high: float, *, loss: bool) -> None:
+    """An axis for scores between two numbers. Losses that are far apart, as of a site that diverged, by their size."""
+    if not loss:
+        axes.set_xlim(max(0.0, low - 0.05), 1.0)
+    elif low > 0 and high > 30 * low:
+        axes.set_xscale("log")
+        axes.set_xlim(low / 1.3, high * 1.3)
+    else:
+        margin = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
+        axes.set_xlim(low - margin, high + margin)
 
 
 def site_classes(names: Sequence[str], classes: Mapping[str, Sequence[int]], title: str) -> str:
@@ -139,8 +196,10 @@ def site_classes(names: Sequence[str], classes: Mapping[str, Sequence[int]], tit
         colours = (SECOND, ACCENT, THIRD, INK, LINE)
         bars = []
         for place, counts in enumerate(classes.values()):
+            # More classes than colours: the next turn is paler.
+            turn, colour = divmod(place, len(colours))
             bars.append(
-                axes.barh(range(len(names)), counts, left=left, color=colours[place % len(colours)], height=0.7)
+                axes.barh(range(len(names)), counts, left=left, color=colours[colour], alpha=0.55**turn, height=0.7)
             )
             left = [a + b for a, b in zip(left, counts, strict=True)]
         axes.set_yticks(range(len(names)), list(names))

@@ -25,16 +25,18 @@ from fedseal.errors import ConfigError
 from fedseal.privacy.plan import NoPrivacy
 from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.simulation.baselines import together
+from fedseal.simulation.folders import run_folder
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.population import gather
-from fedseal.simulation.simulate import one_thread, run_folder, write_tables
+from fedseal.simulation.simulate import one_thread, write_tables
 from fedseal.simulation.training import Material, train
-from fedseal.study import Contract, Normalisation, Study, Training, load_task
+from fedseal.study import Contract, Normalisation, Study, Training, load_object, load_task
 
 SEEDS = (42, 43, 44, 45, 46)
 ROUNDS, UPDATES, BATCH, POOLED_EPOCHS = 15, 100, 4, 50
-# The three ways in which a study that offers this prepares its data.
+# The three ways in which a study that offers this prepares its data, and the public ranges of its features.
 PER_HOSPITAL, AS_PUBLISHED, IMPUTED = "task:PerHospital", "task:AsPublished", "task:HeartDisease"
+LOW, HIGH = "task:FEDERATED_LOW", "task:FEDERATED_HIGH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +141,13 @@ POOLED = Published(0.7353, 0.0027, 0.7953, 0.0028)
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The hospitals' data in every preparation, and all test patients normalised with pooled statistics."""
+    """The hospitals' data in every preparation, and all test patients normalised with pooled statistics.
+
+    ``ranges`` are those from which federated normalisation sums a mean and deviation.
+    """
 
     materials: Mapping[str, Material]
+    ranges: Normalisation
     pooled_train: Persons
     pooled_test: Persons
 
@@ -187,10 +193,13 @@ def prepare(study: Study, data: Mapping[str, Path]) -> Prepared:
     Raises:
         ConfigError: the study has no such preparations.
     """
-    if study.contract.normalisation.kind != "federated":
+    try:
+        low, high = load_object(LOW, study.folder), load_object(HIGH, study.folder)
+    except ConfigError:
         raise ConfigError(
-            "--flamby needs a study with federated normalisation", next_step="Use examples/heart-disease."
-        )
+            "--flamby needs a study that prepares its data as FLamby does", next_step="Use examples/heart-disease."
+        ) from None
+    ranges = Normalisation.model_validate({"kind": "federated", "low": low, "high": high})
     materials = {}
     for reference in (PER_HOSPITAL, AS_PUBLISHED, IMPUTED):
         task = cast(Task, load_task(reference, study.folder))
@@ -206,7 +215,7 @@ def prepare(study: Study, data: Mapping[str, Path]) -> Prepared:
         rows, targets = batch_of(persons, np.arange(size(persons)))
         return TensorDataset((rows - centre) / width, targets)
 
-    return Prepared(materials, normal(pooled_train), normal(together([split.test for split in raw.values()])))
+    return Prepared(materials, ranges, normal(pooled_train), normal(together([split.test for split in raw.values()])))
 
 
 def reproduce(prepared: Prepared, folder: Path, phase: Callable[[str], None]) -> list[Row]:
@@ -233,7 +242,7 @@ def reproduce(prepared: Prepared, folder: Path, phase: Callable[[str], None]) ->
 
 def _federated(prepared: Prepared, method: Method, seed: int, folder: Path) -> Score:
     material = replace(prepared.materials[method.task], seed=seed, initial=first_model(prepared, seed))
-    contract = _contract(material.study.contract, method)
+    contract = _contract(material.study.contract, method, prepared.ranges)
     name = "".join(c if c.isalnum() else "-" for c in method.name.lower())
     trained = train(material, contract, folder / f"{name}-{seed}")
     judged = trained.rounds[-1].judged
@@ -249,8 +258,8 @@ def first_model(prepared: Prepared, seed: int) -> Arrays:
         return trainable(prepared.materials[PER_HOSPITAL].task.model())
 
 
-def _contract(contract: Contract, method: Method) -> Contract:
-    normalisation = Normalisation() if method.task == PER_HOSPITAL else contract.normalisation
+def _contract(contract: Contract, method: Method, ranges: Normalisation) -> Contract:
+    normalisation = Normalisation() if method.task == PER_HOSPITAL else ranges
     return contract.model_copy(
         update={
             "task": method.task,

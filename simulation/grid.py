@@ -1,17 +1,20 @@
 """`LocalGrid`: a Flower Grid whose nodes are ClientApps in this process. The only file here that knows Flower.
 
 Messages are delivered when they are pushed and answered on the spot, node by node; each node has a Context and a
-configuration of its own, as a SuperNode would give it.
+configuration of its own, as a SuperNode would give it. An app that fails and a node that does not answer are error
+replies, as on Flower's own grids; that a node will not answer is known at once here, so nobody waits for it.
 """
 
+import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -24,6 +27,8 @@ from fedseal.server.statistics import Moments
 SERVER_NODE = 1
 Setting = bool | int | float | str
 Deliver = Callable[[ClientApp, Message, Context], Message | None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class LocalGrid(Grid):
         run_config: the run's configuration, as the nodes see it.
         observer: told of what the ServerApp announces.
         deliver: hands a message to a node and returns its answer; None is a node that does not answer. Replaced to
-            simulate faults.
+            simulate faults, see `answer_of`; what it raises itself ends the run.
     """
 
     def __init__(
@@ -63,7 +68,7 @@ class LocalGrid(Grid):
             node: Context(1, node, dict(config), RecordDict(), dict(run_config)) for node, config in nodes.items()
         }
         self._observer = observer
-        self._deliver = deliver or _deliver
+        self._deliver = deliver or answer_of
         self._replies: dict[str, Message] = {}
         self._count = 0
 
@@ -107,8 +112,10 @@ class LocalGrid(Grid):
             number = f"local-{self._count}"
             message.metadata.__dict__["_message_id"] = number
             answer = self._deliver(self._app, message, self._contexts[message.metadata.dst_node_id])
-            if answer is not None:
-                self._replies[number] = answer
+            if answer is None:
+                # As a SuperLink answers for a node whose heartbeats have stopped.
+                answer = Message(Error(ErrorCode.NODE_UNAVAILABLE, "The node did not answer."), reply_to=message)
+            self._replies[number] = answer
             ids.append(number)
         return ids
 
@@ -138,8 +145,18 @@ class LocalGrid(Grid):
             self._observer.finished(model)
 
 
-def _deliver(app: ClientApp, message: Message, context: Context) -> Message:
-    return app(message, context)
+def answer_of(app: ClientApp, message: Message, context: Context) -> Message:
+    """A node's answer: the app's, or an error if it raises one, in the words of a stock SuperNode.
+
+    Those quote the exception. A sealed app raises none: `sealed_mod` answers with a code.
+    """
+    try:
+        return app(message, context)
+    # A study's own code may raise anything, and one site's failure is not the federation's.
+    except Exception as error:
+        log.error("the ClientApp of node %d raised an exception", context.node_id, exc_info=error)
+        reason = f"{type(error)}:<'{error}'>"
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 
 @contextmanager

@@ -131,10 +131,3 @@ def _least(task: Task, start: torch.Tensor, batch: Batch) -> Constant:
             if np.isfinite(loss) and bool(torch.isfinite(guess).all()):
                 found.append((loss, len(found), Constant(guess)))
     return min(found)[2] if found else Constant(start)
-
-
-def own_normalisation(persons: Persons) -> Normalisation:
-    """The mean and deviation of a dataset's features, for models that never leave their site."""
-    features = batch_of(persons, np.arange(size(persons)))[0].double()
-    deviation = features.std(dim=0, correction=0).clamp(min=1e-6)
-    return Normalisation(tuple(features.mean(dim=0).tolist()), tuple(deviation.tolist()))

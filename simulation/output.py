@@ -1,5 +1,6 @@
 """What a run leaves behind: result.json, metrics.parquet, model.safetensors, config.json and report.html."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -14,8 +15,9 @@ import safetensors.numpy
 
 from fedseal import __version__
 from fedseal.client.metrics import LOSS
-from fedseal.privacy.plan import LocalGaussian
+from fedseal.privacy.plan import LocalGaussian, SharedSkellam, Unit
 from fedseal.privacy.releases import VALIDATION_RATIO
+from fedseal.privacy.secagg.assurance import Assurance
 from fedseal.privacy.secagg.parameters import threshold
 from fedseal.simulation import result as schema
 from fedseal.simulation.federation import public_persons
@@ -45,6 +47,7 @@ class Findings:
     plain: Trained | None = None
     other_epsilons: dict[float, Trained] = field(default_factory=dict)
     seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
 
 def write_run(folder: Path, findings: Findings) -> schema.Result:
@@ -105,6 +108,7 @@ def as_result(findings: Findings, model_digest: str) -> schema.Result:
         colluders=contract.cohort.colluders,
         model_sha256=model_digest,
         digest=digest(model_digest, final, rounds),
+        notes=list(findings.notes),
     )
 
 
@@ -133,10 +137,10 @@ def judgement(judged: Judged) -> schema.Judgement:
 def baselines(findings: Findings) -> schema.Baselines | None:
     """The baselines in the schema; None if the run was asked to leave them out."""
     majority, local, pooled, plain = findings.majority, findings.local, findings.pooled, findings.plain
-    if majority is None or local is None or pooled is None or plain is None:
+    if local is None or pooled is None or plain is None:
         return None
     return schema.Baselines(
-        majority=judgement(majority),
+        majority=None if majority is None else judgement(majority),
         local=judgement(local),
         federated_plain=judgement(plain.rounds[-1].judged),
         pooled=judgement(pooled),
@@ -146,6 +150,13 @@ def baselines(findings: Findings) -> schema.Baselines | None:
 def plan_facts(trained: Trained, releases: int) -> schema.PlanFacts:
     """The update plan in the schema."""
     plan = trained.plans.update
+    if isinstance(plan, SharedSkellam):
+        return schema.PlanFacts(
+            kind="client" if plan.unit == Unit.SITE else "distributed",
+            clip_norm=plan.clip_norm,
+            noise_multiplier=plan.noise_multiplier,
+            releases=releases,
+        )
     if not isinstance(plan, LocalGaussian):
         return schema.PlanFacts(kind="none", releases=releases)
     return schema.PlanFacts(
@@ -174,7 +185,13 @@ def round_entry(findings: Findings, view: RoundView) -> schema.Round:
             name: schema.Stage(seconds=round(c.seconds, 4), bytes_down=c.bytes_down, bytes_up=c.bytes_up)
             for name, c in record.stages.items()
         },
+        graph=None if record.assurance is None else graph_facts(record.assurance),
     )
+
+
+def graph_facts(assurance: Assurance) -> schema.Graph:
+    """What a round's graph is sure of, in the schema."""
+    return schema.Graph(kind="complete" if assurance.sigma is None else "sparse", **dataclasses.asdict(assurance))
 
 
 def sealed_scores(findings: Findings, view: RoundView) -> schema.Scores | None:
@@ -208,8 +225,8 @@ def metrics_table(result: schema.Result) -> pd.DataFrame:
     rows: list[tuple[str, int, str, str, float, str]] = []
 
     def add(model: str, number: int, scope: str, found: schema.Scores, source: str) -> None:
-        named = {"loss": found.loss, "accuracy": found.accuracy, "auc": found.auc} | found.further
-        rows.extend((model, number, scope, k, float("nan") if v is None else v, source) for k, v in named.items())
+        named = found.named().items()
+        rows.extend((model, number, scope, k, float("nan") if v is None else v, source) for k, v in named)
 
     def add_all(model: str, number: int, found: schema.Judgement) -> None:
         add(model, number, "global", found.global_, "oracle")
@@ -224,7 +241,8 @@ def metrics_table(result: schema.Result) -> pd.DataFrame:
     add_all("federated", last, result.final)
     if result.baselines is not None:
         for name in ("majority", "local", "federated_plain", "pooled"):
-            add_all(name, last, getattr(result.baselines, name))
+            if (judged := getattr(result.baselines, name)) is not None:
+                add_all(name, last, judged)
     for other in result.other_epsilons:
         add_all(f"epsilon-{other.epsilon:g}", last, other.judgement)
     table = pd.DataFrame(rows, columns=["model", "round", "scope", "metric", "value", "source"]).drop_duplicates()

@@ -1,5 +1,6 @@
 """`report.html`: one self-contained page that a person can read to the end, and that says what is an oracle's word."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -13,12 +14,18 @@ from fedseal.study import Contract
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the comparison."""
+    """One line of the comparison. ``epsilon`` is the promise; infinite without one."""
 
     name: str
     scores: Scores
     own: bool
     note: str
+    epsilon: float = math.inf
+
+    def cells(self, names: list[str]) -> list[str]:
+        """The row's scores of these names, for people."""
+        found = self.scores.named()
+        return [figures.score(found.get(name)) for name in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +53,23 @@ def render(result: Result, contract: Contract) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["score"] = figures.score
+    environment.filters["label"] = label
     environment.filters["kilobytes"] = kilobytes
     rows = comparison_rows(result)
     return environment.get_template("report.html.j2").render(
         result=result,
         contract=contract,
         rows=rows,
+        names=metric_names(result),
+        measure=_measure(result),
+        tiles=_tiles(result),
         verdict=verdict(result),
         stages=stage_rows(result),
+        graph=graph_sentence(result),
         epsilon=largest_epsilon(result),
         curves=_curves(result),
+        panels=_panels(result),
         comparison=_comparison(result, rows),
         classes=_classes(result),
         budget=_budget(result, contract),
@@ -68,41 +82,52 @@ def comparison_rows(result: Result) -> list[Row]:
     private = next(iter(result.privacy.sites.values())).plan.kind != "none"
     budget = next(iter(result.privacy.sites.values())).epsilon_budget
     own = f"sealed, private (epsilon {budget:g})" if private else "sealed, without privacy"
-    rows = [Row(own, result.final.global_, True, "this run")]
-    rows += [
-        Row(f"sealed, private (epsilon {o.epsilon:g})", o.judgement.global_, False, "the same study, another promise")
-        for o in result.other_epsilons
-    ]
+    rows = [Row(own, result.final.global_, True, "this run", budget if private else math.inf)]
+    for o in result.other_epsilons:
+        name, note = f"sealed, private (epsilon {o.epsilon:g})", "the same study, another promise"
+        rows.append(Row(name, o.judgement.global_, False, note, o.epsilon))
+    rows.sort(key=lambda r: (r.epsilon, r.name))
     if result.baselines is None:
         return rows
     found = result.baselines
-    constant = "best constant" if found.majority.global_.accuracy is None else "majority class"
-    before = [
-        Row(constant, found.majority.global_, False, "the best constant answer"),
-        Row("each site alone", found.local.global_, False, "median of the sites' own models"),
-    ]
+    before = [Row("each site alone", found.local.global_, False, "median of the sites' own models")]
+    if found.majority is not None:
+        constant = "best constant" if found.majority.global_.accuracy is None else "majority class"
+        before.insert(0, Row(constant, found.majority.global_, False, "the best constant answer"))
     after = [Row("all data pooled", found.pooled.global_, False, "what data protection forbids")]
     if private:
         after.insert(0, Row("sealed, without privacy", found.federated_plain.global_, False, "no noise, no clipping"))
-    return before + sorted(rows, key=lambda r: r.name) + after
+    return before + rows + after
+
+
+def metric_names(result: Result) -> list[str]:
+    """What this study measures: the loss, accuracy and AUC if it has them, and its further metrics in its own order."""
+    scores = [row.scores for row in comparison_rows(result)] + [entry.oracle for entry in result.rounds]
+    known = {name for found in scores for name, value in found.named().items() if value is not None}
+    return ["loss", *(name for name in ("accuracy", "auc") if name in known), *result.final.global_.further]
+
+
+def label(name: str) -> str:
+    """A metric's name as people read it: the study's own, but for AUC."""
+    return "AUC" if name == "auc" else name
 
 
 def verdict(result: Result) -> str:
     """One honest sentence: does the federated model win against a site of its own, and against saying the same to
-    everyone?
+    everyone, where a constant can be judged?
     """
     if result.baselines is None:
         return "Nothing was compared."
-    local, constant = result.baselines.local, result.baselines.majority.global_
-    found = (result.final.global_, local.global_, constant)
+    local, constant = result.baselines.local, result.baselines.majority
+    found = [result.final.global_, local.global_, *([] if constant is None else [constant.global_])]
     accuracies, losses = [s.accuracy for s in found], [s.loss for s in found]
     if None not in accuracies:
-        own, alone, most = (a for a in accuracies if a is not None)
+        own, alone, *most = (a for a in accuracies if a is not None)
         sites = [s.accuracy for s in local.sites.values() if s.accuracy is not None]
         measure, rival = f"by {abs(100 * (own - alone)):.1f} percentage points", "the majority class"
-    elif accuracies == [None] * 3 and None not in losses:
+    elif accuracies == [None] * len(found) and None not in losses:
         # A study of a number, not of a class. Of a loss the smaller is better: compared with the sign changed.
-        own, alone, most = (-loss for loss in losses if loss is not None)
+        own, alone, *most = (-loss for loss in losses if loss is not None)
         sites = [-s.loss for s in local.sites.values() if s.loss is not None]
         measure, rival = f"with a loss of {-own:.3g} against {-alone:.3g}, lower is better", "the best constant answer"
     else:
@@ -112,20 +137,42 @@ def verdict(result: Result) -> str:
 
 
 def _judged(
-    own: float, alone: float, most: float, sites: list[float], measure: str, rival: str, *, private: bool
+    own: float, alone: float, most: list[float], sites: list[float], measure: str, rival: str, *, private: bool
 ) -> str:
-    """The sentence for scores of which the larger is better."""
+    """The sentence for scores of which the larger is better; ``most`` is the best constant's, if it has one."""
     some = f"{sum(own > a for a in sites)} of the {len(sites)} sites alone"
     noise = ", which trained without noise" if private else ""
-    if own <= most:
+    if most and own <= most[0]:
         promise = "At this promise, this" if private else "This"
         return f"The federated model does not beat {rival}. {promise} federation is not worth it."
     if own > alone:
         return f"The federated model beats the median site alone {measure}, and {some}{noise}."
     place = "level" if own == alone else f"behind {measure}"
-    return (
-        f"The federated model does not beat the median site alone{noise}: it is {place}. It beats {some}, and {rival}."
+    beaten = f"{some}, and {rival}" if most else some
+    return f"The federated model does not beat the median site alone{noise}: it is {place}. It beats {beaten}."
+
+
+def graph_sentence(result: Result) -> str:
+    """Who shared with whom in the last round, and how sure that is; empty where a file does not say."""
+    graph = result.rounds[-1].graph if result.rounds else None
+    if graph is None:
+        return ""
+    shared = (
+        f"Of {graph.members} sites each shared its keys with {graph.degree} others; "
+        f"{graph.threshold} shares rebuild a key."
     )
+    if graph.kind == "complete":
+        return f"{shared} Up to {graph.dropouts} may fall silent. None of this rests on chance."
+    return (
+        f"{shared} The graph is random: with probability {_power(graph.secrecy_bound)} at most it would not protect "
+        f"against {graph.colluders} colluding sites ({graph.sigma} bits are asked for), and with "
+        f"{_power(graph.failure_bound)} at most {graph.dropouts} silent sites would stop the round ({graph.eta} bits)."
+    )
+
+
+def _power(probability: float) -> str:
+    """A probability as a power of two, rounded up."""
+    return "0" if probability <= 0 else f"2^{math.ceil(10 * math.log2(probability)) / 10:.1f}"
 
 
 def largest_epsilon(result: Result) -> float | None:
@@ -165,12 +212,33 @@ def _curves(result: Result) -> str:
     return figures.curves(numbers, known, "Oracle accuracy and AUC by round") if known else ""
 
 
+def _panels(result: Result) -> str:
+    """What has a scale of its own: the study's further metrics, and the loss of a study that knows no accuracy."""
+    names = list(result.final.global_.further)
+    names = ["loss", *names] if _measure(result) == "loss" else names
+    series = {name: [r.oracle.named().get(name) for r in result.rounds] for name in names}
+    title = "Oracle values of the loss and the study's own metrics by round"
+    return figures.panels([r.number for r in result.rounds], series, title) if series else ""
+
+
+def _measure(result: Result) -> str:
+    """What models are compared by: accuracy, and in a study that has none the loss."""
+    return "loss" if result.final.global_.accuracy is None else "accuracy"
+
+
+def _tiles(result: Result) -> list[tuple[str, float]]:
+    """The few scores on top of the page, by name."""
+    found = result.final.global_.named()
+    names = [_measure(result), *(name for name in found if name not in {"loss", "accuracy"})]
+    return [(name, value) for name in names if (value := found[name]) is not None][:3]
+
+
 def _comparison(result: Result, rows: list[Row]) -> str:
-    if result.final.global_.accuracy is None:
-        return ""
-    alone = [] if result.baselines is None else [s.accuracy for s in result.baselines.local.sites.values()]
-    dots = {"each site alone": [a for a in alone if a is not None]}
-    return figures.comparison([(r.name, r.scores.accuracy, r.own) for r in rows], dots, "Accuracy compared")
+    measure = _measure(result)
+    alone = {} if result.baselines is None else result.baselines.local.sites
+    dots = {"each site alone": [v for s in alone.values() if (v := s.named()[measure]) is not None]}
+    scores = [(r.name, r.scores.named()[measure], r.own) for r in rows]
+    return figures.comparison(scores, dots, f"{measure} compared".capitalize(), loss=measure == "loss")
 
 
 def _classes(result: Result) -> str:

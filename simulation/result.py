@@ -12,13 +12,17 @@ from fedseal.config import Frozen
 class Scores(Frozen):
     """A model's quality on some test persons. A metric is null where it is undefined, such as AUC with one class only.
 
-    A study's further metrics stand in ``further``.
+    A study's further metrics stand in ``further``, under the names that the study gives them.
     """
 
     loss: float | None
     accuracy: float | None = None
     auc: float | None = None
     further: dict[str, float | None] = Field(default_factory=dict)
+
+    def named(self) -> dict[str, float | None]:
+        """All of them by name, the loss first."""
+        return {"loss": self.loss, "accuracy": self.accuracy, "auc": self.auc} | self.further
 
 
 class Judgement(Frozen):
@@ -35,18 +39,24 @@ class Judgement(Frozen):
 
 
 class Baselines(Frozen):
-    """What the federated model has to be compared with."""
+    """What the federated model has to be compared with.
 
-    majority: Judgement
+    ``majority`` is null where the study's loss or metrics ask the model for something that a constant cannot answer.
+    """
+
+    majority: Judgement | None
     local: Judgement
     federated_plain: Judgement
     pooled: Judgement
 
 
 class PlanFacts(Frozen):
-    """The plan that ran. Noise fields are null under plan none."""
+    """The plan that ran. Noise fields are null under plan none, those of local steps also where there are none.
 
-    kind: Literal["none", "local"]
+    Under plans distributed and client ``noise_multiplier`` is that of the noise in the sealed sum.
+    """
+
+    kind: Literal["none", "local", "distributed", "client"]
     clip_norm: float | None = None
     noise_multiplier: float | None = None
     sample_rate: float | None = None
@@ -85,6 +95,25 @@ class Stage(Frozen):
     bytes_up: int
 
 
+class Graph(Frozen):
+    """Who shared with whom in a round, and with what probability that does not hold (docs/protocol.md).
+
+    ``kind``: ``complete`` up to 256 sites, ``sparse`` above; ``sigma`` and ``eta`` are null on the complete graph.
+    """
+
+    kind: Literal["complete", "sparse"]
+    members: int
+    colluders: int
+    dropouts: int
+    degree: int
+    threshold: int
+    sum_minimum: int
+    sigma: int | None
+    eta: int | None
+    secrecy_bound: float
+    failure_bound: float
+
+
 class Round(Frozen):
     """One round.
 
@@ -100,6 +129,7 @@ class Round(Frozen):
     oracle: Scores
     sealed: Scores | None
     stages: dict[str, Stage]
+    graph: Graph | None = None
 
 
 class Epsilon(Frozen):
@@ -121,7 +151,7 @@ class Site(Frozen):
 
 
 class Result(Frozen):
-    """The whole file."""
+    """The whole file. ``notes`` say what the reader should know of this run, a sentence each."""
 
     schema_version: Literal[1] = 1
     simulated: Literal[True] = True
@@ -143,3 +173,4 @@ class Result(Frozen):
     colluders: int
     model_sha256: str
     digest: str
+    notes: list[str] = Field(default_factory=list)

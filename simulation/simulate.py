@@ -1,6 +1,7 @@
 """`simulate`: a study from its folder to a finished run folder with results, model and report."""
 
-import secrets
+import io
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,15 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
-import numpy as np
+import pandas as pd
 import torch
 from pydantic import BaseModel, ValidationError
 
-from fedseal.client.task import SiteData, Task, batch_of, size
+from fedseal.client.normalise import unlike_records
+from fedseal.client.split import person_text
+from fedseal.client.task import Persons, SiteData, Task, build_model, size
 from fedseal.config import allowed_range
 from fedseal.errors import ConfigError, DataError
 from fedseal.simulation.baselines import local_baseline, majority_baseline, pooled_baseline
 from fedseal.simulation.checked import CheckedTask, check_start
+from fedseal.simulation.folders import run_folder
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.output import Findings, write_run
 from fedseal.simulation.population import Population, gather
@@ -33,6 +37,7 @@ class Options:
     sites: int | None = None
     rounds: int | None = None
     epsilon: float | None = None
+    plan: Literal["none", "local", "distributed", "client"] | None = None
     seed: int | None = None
     data: Path | None = None
     strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"] | None = None
@@ -64,7 +69,7 @@ class Finished:
 def resolve(contract: Contract, options: Options) -> Contract:
     """The contract with the options applied; ConfigError if the outcome is not allowed."""
     changes: dict[str, dict[str, object]] = {
-        "privacy": {"epsilon": options.epsilon, "plan": None if options.epsilon is None else "local"},
+        "privacy": {"epsilon": options.epsilon, "plan": options.plan or _private(contract, options)},
         "training": {"rounds": options.rounds, "strategy": options.strategy},
         "simulation": {"sites": options.sites, "seed": options.seed},
     }
@@ -79,6 +84,11 @@ def resolve(contract: Contract, options: Options) -> Contract:
     if not place:
         raise ConfigError(f"the options do not go with the study: {first['msg'].removeprefix('Value error, ')}")
     raise _not_allowed(str(place[0]), str(place[-1]))
+
+
+def _private(contract: Contract, options: Options) -> str | None:
+    """Who asks for an epsilon means a private plan."""
+    return "local" if options.epsilon is not None and contract.privacy.plan == "none" else None
 
 
 def _not_allowed(table: str, key: str) -> ConfigError:
@@ -118,6 +128,7 @@ def simulate(study: Study, options: Options, out: Path, progress: Progress) -> F
             population=population,
             sizes={n: (size(s.train), size(s.validation), size(s.test)) for n, s in material.splits.items()},
             main=main,
+            notes=_notes(contract, material) + _frozen(material.task),
         )
         if options.baselines:
             _compare(material, contract, main, findings, folder, progress)
@@ -139,6 +150,11 @@ def _compare(
     normalise = contract.normalisation.kind == "federated"
     progress.phase("majority class, every site alone, all data pooled")
     findings.majority = majority_baseline(material)
+    if findings.majority is None:
+        findings.notes.append(
+            "There is no best constant to compare with: this study's loss or metrics ask the model for something else "
+            "than one answer to model(inputs), which a constant cannot give."
+        )
     findings.local = local_baseline(material, contract.training, normalise=normalise)
     findings.pooled = pooled_baseline(material, contract.training, normalise=normalise)
     if contract.privacy.plan == "none":
@@ -159,13 +175,48 @@ def check_cohort(contract: Contract, sites: int) -> None:
 
 
 def write_tables(population: Population, folder: Path) -> dict[str, Path]:
-    """Write each site's table to a folder of its own; the folders by site."""
-    folders = {}
-    for site in population.sites:
-        folders[site.name] = folder / site.name
-        folders[site.name].mkdir(parents=True)
-        site.table.to_csv(folders[site.name] / "persons.csv", index=False)
-    return folders
+    """Write each site's table to a folder of its own, as CSV or, where that would change a column of any site's, as
+    parquet; the folders by site.
+
+    In a CSV the text 007 becomes the number 7, and a date a text.
+    """
+    tables = {site.name: (folder / site.name, site.table) for site in population.sites}
+    as_csv = all(_survives_csv(table) for _, table in tables.values())
+    for where, table in tables.values():
+        where.mkdir(parents=True)
+        if as_csv:
+            table.to_csv(where / "persons.csv", index=False)
+        else:
+            _write_parquet(table, where / "persons.parquet")
+    return {name: where for name, (where, _) in tables.items()}
+
+
+def _survives_csv(table: pd.DataFrame) -> bool:
+    """Whether a table read from its CSV has the same columns: their types, and all values but the last bits of
+    floats.
+    """
+    back = pd.read_csv(io.StringIO(table.to_csv(index=False))) if len(table.columns) else table
+    if not back.dtypes.equals(table.dtypes):
+        return False
+    others = [name for name in table.columns if not pd.api.types.is_float_dtype(table[name])]
+    return back[others].equals(table[others].reset_index(drop=True))
+
+
+def _write_parquet(table: pd.DataFrame, path: Path) -> None:
+    """A table as parquet. A column that mixes texts and numbers becomes text: parquet has one type a column.
+
+    Raises:
+        DataError: a column holds something else than numbers, texts, dates and truth values.
+    """
+    try:
+        mixed = [name for name in table.columns if pd.api.types.infer_dtype(table[name]).startswith("mixed")]
+        as_text = {name: table[name].map(person_text, na_action="ignore") for name in mixed}
+        table.assign(**as_text).to_parquet(path, index=False)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise DataError(
+            f"the table of {path.parent.name} cannot be written ({type(error).__name__})",
+            next_step="A column may hold numbers, texts, dates or truth values, and each needs a name of its own.",
+        ) from None
 
 
 def prepared_material(study: Study, population: Population, folder: Path, seed: int) -> Material:
@@ -196,14 +247,50 @@ def _check_material(contract: Contract, material: Material) -> None:
                 f"{name} has {size(split.train)} training persons, more than the study's largest_site, {largest}",
                 next_step="Raise [tool.fedseal.cohort] largest_site: a public bound that no site exceeds.",
             )
-        features = tuple(batch_of(split.train, np.arange(1))[0].shape[1:])
-        ranges = len(contract.normalisation.low)
-        if contract.normalisation.kind == "federated" and features != (ranges,):
-            raise ConfigError(
-                f"the study's normalisation has ranges for {ranges} features, the data of {name} has shape {features}",
-                next_step="Give low and high a number for each column of the first tensor that data() returns.",
-            )
+        if contract.normalisation.kind == "federated":
+            _check_records(contract, split.train, name)
     check_start(material.task, material.splits, contract)
+
+
+def _check_records(contract: Contract, persons: Persons, name: str) -> None:
+    """That the federation can normalise a site's features: their layout, and the mask of several records a person."""
+    try:
+        found = unlike_records(persons, len(contract.normalisation.low))
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error.message}", next_step=error.next_step) from None
+    if found:
+        raise DataError(
+            f"the second tensor that data() returns is no mask for {found} of {size(persons)} training persons of "
+            f"{name}: normalisation of several records a person needs 1 where there is a record, 0 where there is none",
+            next_step="Return the records and the mask of person_items() as the first two tensors; records are zero "
+            'where there is none. Or scale features in data() and say kind = "task".',
+        )
+
+
+def _notes(contract: Contract, material: Material) -> list[str]:
+    """What is allowed and yet worth a word: a delta that is large for so many persons."""
+    delta, persons = contract.privacy.delta, max(size(split.train) for split in material.splits.values())
+    if contract.privacy.plan == "none" or delta * 10 * persons <= 1:
+        return []
+    enough = 10.0 ** math.floor(-math.log10(10 * persons))
+    note = (
+        f"delta {delta:g} is large for a site of {persons} training persons: publishing each of them with that chance "
+        f"would keep the promise. Set delta = {enough:g} or less in [tool.fedseal.privacy]."
+    )
+    return [note]
+
+
+def _frozen(task: Task) -> list[str]:
+    """Where a part of the model is frozen, how much is trained and released."""
+    counts = [(p.numel(), p.requires_grad) for p in build_model(task).parameters()]
+    everything, trained = sum(n for n, _ in counts), sum(n for n, learns in counts if learns)
+    if trained == everything:
+        return []
+    note = (
+        f"{trained:,} of the model's {everything:,} parameters are trained and released, {4 * trained / 1000:,.1f} kB "
+        "in float32; the rest is frozen and is not sent."
+    )
+    return [note]
 
 
 def options_record(options: Options) -> dict[str, str | int | float | None]:
@@ -216,26 +303,6 @@ def options_record(options: Options) -> dict[str, str | int | float | None]:
         "data": None if options.data is None else options.data.name,
         "strategy": options.strategy,
     }
-
-
-@contextmanager
-def run_folder(out: Path, name: str) -> Iterator[tuple[Path, str]]:
-    """A folder under a hidden name that gets its real one when the block ends well, and is removed when it does not.
-
-    Two runs at once never meet: names hold random characters, and the folder is made exclusively.
-    """
-    run = f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-    partial = out / f".{run}.partial"
-    try:
-        try:
-            partial.mkdir(parents=True)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise ConfigError(f"{out} cannot hold runs: {reason}", next_step="Give another --out.") from None
-        yield partial, run
-        partial.replace(out / run)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.privacy.releases import VALIDATION_RATIO
+from fedseal.privacy.shared_planning import Extent
 from fedseal.server.app import (
     CONTRACT_KEY,
     METRICS_KEY,
@@ -128,8 +129,8 @@ def train(
         BudgetExceeded, PolicyRefused, PeerError, LocalError: likewise, where that is why sites refused.
         ConfigError: no noise keeps the promise, or the study's own code failed.
     """
-    plans = plan_run(contract)
     persons = {name: size(split.train) for name, split in material.splits.items()}
+    plans = plan_run(contract, Extent(sum(a.size for a in material.first_model().values()), len(persons)))
     federation = enrol(folder, contract, plans, persons, material.seed)
     books = Books(federation.site_stores, plans, contract.privacy.delta)
     trained = Trained(contract, plans, tuple(material.task.metrics()))

@@ -64,6 +64,29 @@ LABEL, PERSON = "disease", "patient"
 USUAL_CHOLESTEROL = 220.0
 TRAIN_SHARE, SPLIT_SEED = 0.66, 43
 
+# What is 0 and what is 1 unit of each feature, from textbooks and code books; nothing of the data went into it. A unit
+# of a measurement is about two standard deviations among adults, so that it weighs as much as a yes or no (Gelman
+# 2008, Scaling regression inputs by dividing by two standard deviations).
+PUBLIC = {
+    # Pre-test probabilities are tabulated for ages 30 to 69 (Diamond and Forrester 1979).
+    "age": (50.0, 20.0),
+    # mmHg. Between normal, below 120, and hypertension, from 140 on (JNC 7, 2003).
+    "resting blood pressure": (130.0, 40.0),
+    # mg/dl. The middle of what is called borderline, 200 to 239 (NCEP ATP III, 2002).
+    "cholesterol": (USUAL_CHOLESTEROL, 80.0),
+    # Beats a minute, from what is fast at rest, 100, to the largest at 30 years, 220 - 30 (Fox, Naughton and Haskell).
+    "largest heart rate": (145.0, 45.0),
+    # mm. From 1 mm on an exercise test is positive (ACC/AHA 2002).
+    "st depression": (1.0, 2.0),
+}
+# Yes or no: half a unit either way. A code among k: as if all were equally frequent.
+YES_OR_NO = (0.5, 1.0)
+# The row says in which hospital a patient was, twice as loud as a yes or no, for a hospital may have few patients.
+LOUDNESS = 2.0
+# The ranges of features in their own units from which the federation's mean and deviation are summed, see --flamby.
+FEDERATED_LOW = (20, 0, 80, 100, 0, 60, 0, -3, 0, 0, 0, 0, 0)
+FEDERATED_HIGH = (90, 1, 200, 600, 1, 220, 1, 7, 1, 1, 1, 1, 1)
+
 
 def hospitals(folder: Path) -> dict[str, pd.DataFrame]:
     """The four hospitals' tables, from UCI's files as they are (with or without a header, ? or -9 for missing)."""
@@ -84,7 +107,7 @@ def hospitals(folder: Path) -> dict[str, pd.DataFrame]:
 
 
 class HeartDisease:
-    """Logistic regression on features in their own units: the federation agrees on their mean and deviation."""
+    """Logistic regression on features in their own units, for federations that agree on their mean and deviation."""
 
     # Whether a cholesterol of 0 becomes a usual value.
     impute = True
@@ -121,6 +144,60 @@ class HeartDisease:
 
     def metrics(self) -> Sequence[Metric]:
         return [accuracy(), auc()]
+
+
+class UnitRows(nn.Module):
+    """Logistic regression on rows of length 1, with a constant among their entries; begins with zeros.
+
+    The gradient of a person's loss is the row times a number between -1 and 1, so it is never longer than 1, and half
+    that in the first round. Scaling a row changes no answer of a linear model, as it keeps the sign of the logit.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features + 1, 1, bias=False)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits, shape (persons, 1)."""
+        rows = torch.cat([features, torch.ones_like(features[:, :1])], dim=1)
+        logits: Tensor = self.linear(rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True))
+        return logits
+
+
+class PublicRanges(HeartDisease):
+    """Logistic regression on features in public units, so nothing has to be released before training: 14 numbers."""
+
+    def model(self) -> nn.Module:
+        return UnitRows(FEATURES)
+
+    def normalised(self, features: NDArray[np.float32], train: NDArray[np.intp]) -> NDArray[np.float32]:
+        """In units that textbooks give."""
+        units = [PUBLIC.get(name, YES_OR_NO) for name in NUMBERS]
+        units += [(1 / len(codes), 1.0) for codes in CATEGORIES.values() for _ in codes[1:]]
+        centre, unit = np.array(units, dtype=np.float32).T
+        return ((features - centre) / unit).astype(np.float32)
+
+
+class WithHospitals(PublicRanges):
+    """The same with an offset for each hospital, as a trial in several centres has them: 18 numbers, all released.
+
+    How many of its patients are ill is what the hospitals differ in most. A patient of no hospital of the study is
+    judged without an offset.
+    """
+
+    def model(self) -> nn.Module:
+        return UnitRows(FEATURES + len(HOSPITALS))
+
+    def data(self, site: SiteData) -> Split:
+        own = torch.tensor([LOUDNESS * (site.name == name) for name in HOSPITALS])
+        split = super().data(site)
+
+        def told(persons: TensorDataset) -> TensorDataset:
+            features, labels = persons.tensors
+            return TensorDataset(torch.cat([features, own.expand(len(features), -1)], dim=1), labels)
+
+        return Split(*(told(part) for part in (split.train, split.validation, split.test)))
 
 
 class AsPublished(HeartDisease):

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from fedseal import merkle
 from fedseal.errors import PeerError
 from fedseal.privacy.roster import Roster
 from fedseal.privacy.secagg.header import AdvertiseRequest, Header, header_signed_by
 from fedseal.privacy.secagg.keys import Agreement, KeyAgreementError, commit, is_canonical
 from fedseal.privacy.secagg.masks import RingVector
-from fedseal.privacy.secagg.messages import Advertisement, Signed, Stage
+from fedseal.privacy.secagg.messages import Advertisement, Member, Signed, Stage
 from fedseal.wire import DecodeError, M, decode, encode
 
 
@@ -20,6 +21,12 @@ def self_commitment(header_hash: bytes, number: int, self_seed: bytes) -> bytes:
 def session_id(header_hash: bytes, advertisements: Sequence[Signed]) -> bytes:
     """sid: commits to the header and to the keys of all members (U1), in their order."""
     return commit("sid", header_hash, *(hashlib.sha256(encode(a)).digest() for a in advertisements))
+
+
+def ring_session_id(header_hash: bytes, members: Sequence[int], root: bytes) -> bytes:
+    """sid on the sparse graph: commits to the header, to who the members are and, by the Merkle root, to their keys."""
+    numbers = b"".join(site.to_bytes(4, "big") for site in members)
+    return commit("ring-sid", header_hash, len(members).to_bytes(4, "big"), numbers, root)
 
 
 def survivors_digest(session: bytes, survivors: Sequence[int]) -> bytes:
@@ -43,7 +50,8 @@ def open_header(request: AdvertiseRequest, roster: Roster, site: int) -> Header:
     header = decode_from(request.header, Header, "server")
     if header.federation != roster.federation or header.roster_hash != roster.digest():
         raise PeerError("the header is for another federation or another roster", peer="server")
-    if site not in header.cohort or any(roster.entry(s) is None for s in header.cohort):
+    listed = {entry.site for entry in roster.sites}
+    if site not in header.cohort or not listed.issuperset(header.cohort):
         raise PeerError("the header's cohort lacks this site or has one that is not in the roster", peer="server")
     return header
 
@@ -64,16 +72,34 @@ def check_envelope(roster: Roster, message: Signed, stage: Stage, header_hash: b
 def check_advertisements(
     roster: Roster, header: Header, advertisements: Sequence[Signed], known_counters: Mapping[int, int]
 ) -> dict[int, Advertisement]:
-    """The keys of U1 by site: enough of them, signed by sites of the cohort, distinct, from ledgers that did not go
-    back.
+    """The keys of U1 by site: enough of them, and each as `check_keys` wants it.
 
     Raises:
         PeerError: otherwise.
     """
-    digest = header.digest()
+    keys = check_keys(roster, header, advertisements, known_counters)
+    check_enough(len(keys), header)
+    return keys
+
+
+def check_enough(advertised: int, header: Header) -> None:
+    """That so many sites who advertised are enough; PeerError otherwise."""
+    if advertised < header.minimum:
+        raise PeerError(f"{advertised} sites advertised, at least {header.minimum} are needed", peer="server")
+
+
+def check_keys(
+    roster: Roster, header: Header, advertisements: Sequence[Signed], known_counters: Mapping[int, int]
+) -> dict[int, Advertisement]:
+    """Keys by site: signed by sites of the cohort, distinct, canonical, from ledgers that did not go back.
+
+    Raises:
+        PeerError: otherwise.
+    """
+    digest, cohort = header.digest(), set(header.cohort)
     keys: dict[int, Advertisement] = {}
     for message in advertisements:
-        if message.site not in header.cohort:
+        if message.site not in cohort:
             raise PeerError("an advertisement of a site outside the cohort", peer="server")
         check_envelope(roster, message, Stage.ADVERTISE, digest, peer="server")
         keys[message.site] = decode_from(message.payload, Advertisement, f"site {message.site}")
@@ -85,8 +111,6 @@ def check_advertisements(
                 blamed=message.site,
                 next_step="That site has to bring its ledger up to date before anyone trains with it.",
             )
-    if len(keys) < header.minimum:
-        raise PeerError(f"{len(keys)} sites advertised, at least {header.minimum} are needed", peer="server")
     public = [key for a in keys.values() for key in (a.mask_key, a.channel_key)]
     if len(set(public)) != len(public):
         raise PeerError("two sites advertised the same key", peer="server")
@@ -94,6 +118,23 @@ def check_advertisements(
         if not (is_canonical(advertised.mask_key) and is_canonical(advertised.channel_key)):
             raise PeerError("a key with two encodings", peer="server", blamed=site)
     return keys
+
+
+def check_members(
+    neighbourhood: Sequence[Member], members: Sequence[int], expected: Sequence[int], root: bytes
+) -> None:
+    """That these are the advertisements of ``expected`` and stand in their places under the root over all members.
+
+    Raises:
+        PeerError: otherwise.
+    """
+    if [m.advertisement.site for m in neighbourhood] != list(expected):
+        raise PeerError("others than this site and its neighbours on the ring", peer="server")
+    places = {site: place for place, site in enumerate(members)}
+    for member in neighbourhood:
+        leaf, place = merkle.leaf_hash(encode(member.advertisement)), places[member.advertisement.site]
+        if not merkle.verify_inclusion(leaf, place, len(members), member.path, root):
+            raise PeerError("an advertisement that is not under the root of this session", peer="server")
 
 
 def check_subset(subset: Sequence[int], whole: Sequence[int], own: int, minimum: int, what: str) -> None:

@@ -11,11 +11,12 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from fedseal.privacy.quantize import BoundedUpdate
 from fedseal.privacy.receipt import Receipt
-from fedseal.privacy.secagg.header import AdvertiseRequest
+from fedseal.privacy.secagg.header import HEADER_LIMIT, AdvertiseRequest
 from fedseal.privacy.secagg.masks import RingVector
 from fedseal.privacy.secagg.messages import (
     ConsistencyRequest,
     MaskRequest,
+    NeighbourRequest,
     ShareReply,
     ShareRequest,
     Signed,
@@ -26,7 +27,7 @@ from fedseal.privacy.secret import Secret
 from fedseal.wire import U32, U64, Blob, Bytes32, Fixed
 
 Secret32 = Annotated[Secret, Fixed(32)]
-HeaderBytes = Annotated[bytes, Blob(1 << 16)]
+HeaderBytes = Annotated[bytes, Blob(HEADER_LIMIT)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,11 @@ class Advertised:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Shares are out; ``session`` fixes who takes part with which keys (U1)."""
+    """Shares are out; ``session`` fixes who takes part with which keys (U1).
+
+    ``advertisements`` are those of this site and its neighbours, ``own`` what it holds of itself: on the complete
+    graph one share of each secret, on the sparse one nothing.
+    """
 
     TAG: ClassVar[int] = 42
 
@@ -61,12 +66,13 @@ class Shared:
     channel_key: Secret32
     session: Bytes32
     advertisements: tuple[Signed, ...]
-    own: HeldShares
+    own: tuple[HeldShares, ...]
+    members: tuple[U32, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """How often a member of this session said that its ledgers had been charged, before this round."""
+    """How often this site or a neighbour in this session said that its ledgers had been charged, before this round."""
 
     site: U32
     charges: U64
@@ -81,13 +87,18 @@ class Ready:
     counters: tuple[Counter, ...]
     contributors: tuple[int, ...]
     held: tuple[HeldShares, ...]
+    witnesses: tuple[int, ...]
+    needed: int
     add: tuple[Secret, ...]
     subtract: tuple[Secret, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class MaskedOut:
-    """The masked vector is out. The round's own secrets are gone; what others entrusted remains."""
+    """The masked vector is out. The round's own secrets are gone; what others entrusted remains.
+
+    ``needed`` of ``witnesses`` have to sign a survivor set before shares are opened for it.
+    """
 
     TAG: ClassVar[int] = 44
 
@@ -96,6 +107,8 @@ class MaskedOut:
     counters: tuple[Counter, ...]
     contributors: tuple[U32, ...]
     held: tuple[HeldShares, ...]
+    witnesses: tuple[U32, ...]
+    needed: U32
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +122,8 @@ class Confirmed:
     counters: tuple[Counter, ...]
     contributors: tuple[U32, ...]
     held: tuple[HeldShares, ...]
+    witnesses: tuple[U32, ...]
+    needed: U32
     survivors: tuple[U32, ...]
 
 
@@ -131,7 +146,10 @@ class Vector:
 
 @dataclass(frozen=True, slots=True)
 class MaskedUpdate:
-    """What a site sends at MASK: a signed digest and the vector. Made by the state machine only."""
+    """What a site sends at MASK: a signed digest and the vector as it crosses the wire (`masks.wire_form`).
+
+    Made by the state machine only.
+    """
 
     message: Signed
     vector: RingVector
@@ -139,7 +157,9 @@ class MaskedUpdate:
 
 State: TypeAlias = Idle | Advertised | Shared | Ready | MaskedOut | Confirmed | Done
 StoredState: TypeAlias = Advertised | Shared | MaskedOut | Confirmed | Done
-Event: TypeAlias = AdvertiseRequest | ShareRequest | MaskRequest | Vector | ConsistencyRequest | UnmaskRequest
+Event: TypeAlias = (
+    AdvertiseRequest | ShareRequest | NeighbourRequest | MaskRequest | Vector | ConsistencyRequest | UnmaskRequest
+)
 Reply: TypeAlias = Signed | ShareReply | MaskedUpdate | None
 
 STORED_STATES: tuple[type[StoredState], ...] = (Advertised, Shared, MaskedOut, Confirmed, Done)

@@ -106,8 +106,34 @@ class ShareRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """A signed advertisement, with the path that leads from it to the root over all of them."""
+
+    advertisement: Signed
+    path: tuple[Bytes32, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourRequest:
+    """SHARE, request on the sparse graph: who advertised (U1), and the advertisements of the receiver and of its
+    neighbours, both by increasing site number. ``root`` is that of the Merkle tree over all advertisements of U1.
+    """
+
+    TAG: ClassVar[int] = 35
+
+    header_hash: Bytes32
+    members: tuple[U32, ...]
+    root: Bytes32
+    neighbourhood: tuple[Member, ...]
+
+    def __post_init__(self) -> None:
+        _increasing(self.members)
+        _increasing(tuple(m.advertisement.site for m in self.neighbourhood))
+
+
+@dataclass(frozen=True, slots=True)
 class ShareHead:
-    """SHARE, payload: the root of the Merkle tree over the dealer's entries, one for each member of U1 in order."""
+    """SHARE, payload: the root of the Merkle tree over the dealer's entries, one for each holder in order."""
 
     TAG: ClassVar[int] = 22
 
@@ -173,7 +199,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class MaskRequest:
-    """MASK, request: who shared (U2) and what each of the others dealt to the receiver. The task travels beside it."""
+    """MASK, request: who shared (U2) and what each of the receiver's neighbours among them dealt to it.
+
+    The task travels beside it.
+    """
 
     TAG: ClassVar[int] = 27
 
@@ -252,8 +281,8 @@ class Opening:
 
 @dataclass(frozen=True, slots=True)
 class Openings:
-    """UNMASK, payload: one share for each contributor; of its own mask if it survived, of its mask seed if it did
-    not.
+    """UNMASK, payload: one share for each contributor whose shares the site holds; of its own mask if it survived, of
+    its mask seed if it did not.
     """
 
     TAG: ClassVar[int] = 33

@@ -22,9 +22,11 @@ from fedseal.privacy.secagg.checks import (
     survivors_digest,
     vector_digest,
 )
+from fedseal.privacy.secagg.degree import NoDegreeError
+from fedseal.privacy.secagg.graph import graph_of
 from fedseal.privacy.secagg.header import Header, sign_header
 from fedseal.privacy.secagg.keys import SigningKey
-from fedseal.privacy.secagg.masks import MaskedSum, ring_dtype
+from fedseal.privacy.secagg.masks import MaskedSum, ring_dtype, wire_length
 from fedseal.privacy.secagg.messages import (
     Advertisement,
     Confirmation,
@@ -43,6 +45,8 @@ from fedseal.privacy.secagg.messages import (
     Stage,
     UnmaskRequest,
 )
+from fedseal.privacy.secagg.neighbourhoods import sparse_session
+from fedseal.privacy.secagg.packing import PACKED_RINGS, is_canonical
 from fedseal.privacy.secagg.server_states import (
     Aborted,
     AbortReason,
@@ -72,10 +76,17 @@ class Step:
     requests: Mapping[int, Request]
 
 
-def open_round(header: Header, roster: Roster, key: SigningKey) -> Step:
-    """Begin: the same signed header for every site of the cohort."""
+def open_round(header: Header, roster: Roster, key: SigningKey, *, workers: int = 1) -> Step:
+    """Begin: the same signed header for every site of the cohort.
+
+    Args:
+        header: the round.
+        roster: the federation's.
+        key: the server's.
+        workers: how many threads take the masks off at the end.
+    """
     request = sign_header(header, key)
-    state = Advertising(Round(header, header.digest(), roster))
+    state = Advertising(Round(header, header.digest(), roster, workers))
     return Step(state, dict.fromkeys(header.cohort, request))
 
 
@@ -153,24 +164,27 @@ def _receive_advertisement(state: Advertising, site: int, reply: Signed) -> Stat
         raise PeerError("an advertisement of a site outside the cohort", peer=f"site {site}")
     _envelope(state.round, site, reply, Stage.ADVERTISE, state.advertisements)
     own = decode_from(reply.payload, Advertisement, f"site {site}")
-    taken = {k for m in state.advertisements.values() for k in _public_keys(m)}
-    if own.mask_key == own.channel_key or taken & {own.mask_key, own.channel_key}:
+    own_keys = {own.mask_key, own.channel_key}
+    if len(own_keys) < 2 or state.taken & own_keys:
         raise PeerError("a key that is already taken", peer=f"site {site}")
-    return replace(state, advertisements={**state.advertisements, site: reply})
-
-
-def _public_keys(message: Signed) -> tuple[bytes, bytes]:
-    advertisement = decode_from(message.payload, Advertisement, f"site {message.site}")
-    return advertisement.mask_key, advertisement.channel_key
+    return replace(state, advertisements={**state.advertisements, site: reply}, taken=state.taken | own_keys)
 
 
 def _close_advertising(state: Advertising) -> Step:
-    if len(state.advertisements) < state.round.header.minimum:
-        return _abort(state.round, Stage.ADVERTISE, len(state.advertisements), state.refused)
-    ordered = tuple(state.advertisements[s] for s in sorted(state.advertisements))
-    sharing_state = Sharing(state.round, ordered, session_id(state.round.digest, ordered), refused=state.refused)
-    request = ShareRequest(state.round.digest, ordered)
-    return Step(sharing_state, dict.fromkeys(sharing_state.members, request))
+    round_, header = state.round, state.round.header
+    if len(state.advertisements) < header.minimum:
+        return _abort(round_, Stage.ADVERTISE, len(state.advertisements), state.refused)
+    members = tuple(sorted(state.advertisements))
+    ordered = tuple(state.advertisements[s] for s in members)
+    if header.sparse is None:
+        session = session_id(round_.digest, ordered)
+        following = Sharing(round_, ordered, session, graph_of(header, session, members), refused=state.refused)
+        return Step(following, dict.fromkeys(members, ShareRequest(round_.digest, ordered)))
+    try:
+        session, graph, requests = sparse_session(header, round_.digest, ordered)
+    except NoDegreeError:
+        return _abort(round_, Stage.ADVERTISE, len(members), state.refused, AbortReason.NO_GRAPH)
+    return Step(Sharing(round_, ordered, session, graph, refused=state.refused), requests)
 
 
 def _receive_shares(state: Sharing, site: int, reply: ShareReply) -> State:
@@ -180,8 +194,9 @@ def _receive_shares(state: Sharing, site: int, reply: ShareReply) -> State:
     head = decode_from(reply.head.payload, ShareHead, f"site {site}")
     if head.session != state.session:
         raise PeerError("shares for another session", peer=f"site {site}")
-    if tuple(e.receiver for e in reply.entries) != state.members or head.size != len(state.members):
-        raise PeerError("shares for others than the members", peer=f"site {site}")
+    holders = state.graph.holders(site)
+    if tuple(e.receiver for e in reply.entries) != holders or head.size != len(holders):
+        raise PeerError("shares for others than those who hold them", peer=f"site {site}")
     if sharing.entry_root(reply.entries) != head.root:
         raise PeerError("shares that are not the signed ones", peer=f"site {site}")
     return replace(state, replies={**state.replies, site: reply})
@@ -192,9 +207,11 @@ def _close_sharing(state: Sharing) -> Step:
     if len(state.replies) < header.minimum:
         return _abort(state.round, Stage.SHARE, len(state.replies), state.refused)
     contributors = tuple(sorted(state.replies))
+    if state.graph.left_alone(contributors, contributors):
+        return _abort(state.round, Stage.SHARE, len(contributors), state.refused, AbortReason.TOO_FEW_NEIGHBOURS)
     keys = check_advertisements(state.round.roster, header, state.advertisements, {})
     total = MaskedSum(header.layout.length, header.layout.ring_bits)
-    masking = Masking(state.round, state.session, keys, dict(state.replies), total, refused=state.refused)
+    masking = Masking(state.round, state.session, state.graph, keys, dict(state.replies), total, refused=state.refused)
     parcels: dict[int, list[Delivery]] = {site: [] for site in contributors}
     for dealer in contributors:
         for delivery in sharing.deliveries(state.replies[dealer]):
@@ -210,17 +227,25 @@ def _receive_vector(state: Masking, site: int, reply: MaskedReply) -> State:
         raise PeerError("a vector of a site that did not share", peer=peer)
     _envelope(state.round, site, reply.message, Stage.MASK, dict.fromkeys(state.survivors))
     payload = decode_from(reply.message.payload, Masked, peer)
-    if reply.vector.shape != (layout.length,) or reply.vector.dtype != ring_dtype(layout.ring_bits):
+    shape = (wire_length(layout.length, layout.ring_bits),)
+    if reply.vector.shape != shape or reply.vector.dtype != ring_dtype(layout.ring_bits):
         raise PeerError("a vector of another shape or ring than the header's", peer=peer)
     if payload.session != state.session or vector_digest(reply.vector) != payload.vector_digest:
         raise PeerError("a vector that is not the signed one", peer=peer)
+    packed = layout.ring_bits in PACKED_RINGS
+    if packed and not is_canonical(reply.vector.view("<u4"), layout.length, layout.ring_bits):
+        raise PeerError("a packed vector with something in its padding", peer=peer)
     state.total.add(reply.vector)
     return replace(state, survivors=tuple(sorted((*state.survivors, site))))
 
 
 def _close_masking(state: Masking) -> Step:
-    if len(state.survivors) < state.round.header.minimum:
-        return _abort(state.round, Stage.MASK, len(state.survivors), state.refused)
+    graph, remaining = state.graph, len(state.survivors)
+    if remaining < state.round.header.minimum:
+        return _abort(state.round, Stage.MASK, remaining, state.refused)
+    witnesses = set(graph.witnesses).intersection(state.survivors)
+    if len(witnesses) < graph.threshold or graph.left_alone(state.contributors, state.survivors):
+        return _abort(state.round, Stage.MASK, remaining, state.refused, AbortReason.TOO_FEW_NEIGHBOURS)
     request = ConsistencyRequest(state.round.digest, state.survivors)
     return Step(Confirming(state, refused=state.refused), dict.fromkeys(state.survivors, request))
 
@@ -237,12 +262,16 @@ def _receive_confirmation(state: Confirming, site: int, reply: Signed) -> State:
 
 
 def _close_confirming(state: Confirming) -> Step:
-    masking = state.masking
-    if len(state.confirmations) < masking.round.header.threshold:
+    masking, graph = state.masking, state.masking.graph
+    witnesses = set(graph.witnesses).intersection(state.confirmations)
+    if len(witnesses) < graph.threshold:
         return _abort(masking.round, Stage.CONSISTENCY, len(state.confirmations), state.refused)
-    ordered = tuple(state.confirmations[s] for s in sorted(state.confirmations))
-    request = UnmaskRequest(masking.round.digest, masking.survivors, ordered)
-    return Step(Unmasking(masking, refused=state.refused), dict.fromkeys(masking.survivors, request))
+    requests = {}
+    for site in masking.survivors:
+        shown = sorted(witnesses.union(graph.holders(site)).intersection(state.confirmations))
+        confirmations = tuple(state.confirmations[s] for s in shown)
+        requests[site] = UnmaskRequest(masking.round.digest, masking.survivors, confirmations)
+    return Step(Unmasking(masking, refused=state.refused), requests)
 
 
 def _receive_openings(state: Unmasking, site: int, reply: Signed) -> State:
@@ -251,26 +280,35 @@ def _receive_openings(state: Unmasking, site: int, reply: Signed) -> State:
         raise PeerError("shares opened by a site outside the survivor set", peer=peer)
     _envelope(masking.round, site, reply, Stage.UNMASK, state.openings)
     openings = decode_from(reply.payload, Openings, peer)
-    if openings.session != masking.session or tuple(o.dealer for o in openings.openings) != masking.contributors:
+    dealers = tuple(dealer for dealer in masking.graph.holders(site) if dealer in masking.shares)
+    if openings.session != masking.session or tuple(o.dealer for o in openings.openings) != dealers:
         raise PeerError("opened shares of others than the contributors", peer=peer)
-    position = list(masking.keys).index(site)
+    survivors = set(masking.survivors)
     for opening in openings.openings:
-        wanted = SecretKind.SELF if opening.dealer in masking.survivors else SecretKind.MASK_SEED
-        entry = masking.shares[opening.dealer].entries[position]
+        wanted = SecretKind.SELF if opening.dealer in survivors else SecretKind.MASK_SEED
+        entry = masking.shares[opening.dealer].entries[masking.graph.holders(opening.dealer).index(site)]
         if opening.kind != wanted or not sharing.opens(opening, entry, masking.session, site):
             raise PeerError("a share that does not open its dealer's commitment", peer=peer, blamed=site)
     return replace(state, openings={**state.openings, site: openings})
 
 
 def _close_unmasking(state: Unmasking) -> Step:
-    masking = state.masking
-    if len(state.openings) < masking.round.header.threshold:
-        return _abort(masking.round, Stage.UNMASK, len(state.openings), state.refused)
+    masking, opened = state.masking, tuple(state.openings)
+    if masking.graph.left_alone(masking.contributors, opened):
+        complete = masking.round.header.sparse is None
+        reason = AbortReason.TOO_FEW if complete else AbortReason.TOO_FEW_NEIGHBOURS
+        return _abort(masking.round, Stage.UNMASK, len(opened), state.refused, reason)
     return Step(unmask(state), {})
 
 
-def _abort(round_: Round, stage: Stage, remaining: int, refused: tuple[Refused, ...]) -> Step:
-    """Too few: the round ends and releases nothing.
+def _abort(
+    round_: Round,
+    stage: Stage,
+    remaining: int,
+    refused: tuple[Refused, ...],
+    reason: AbortReason = AbortReason.TOO_FEW,
+) -> Step:
+    """Too few, in all or around some site: the round ends and releases nothing.
 
     Sites that more than m others blame are named; fewer accusers could all be lying.
     """
@@ -279,7 +317,7 @@ def _abort(round_: Round, stage: Stage, remaining: int, refused: tuple[Refused, 
         if entry.refusal.code == RefusalCode.BAD_PEER and entry.refusal.blamed is not None:
             accusers.setdefault(entry.refusal.blamed, set()).add(entry.site)
     blamed = tuple(sorted(s for s, by in accusers.items() if len(by) > round_.header.colluders))
-    return Step(Aborted(round_, stage, AbortReason.TOO_FEW, remaining, blamed, refused), {})
+    return Step(Aborted(round_, stage, reason, remaining, blamed, refused), {})
 
 
 STAGES: Mapping[type[State], Stage] = {

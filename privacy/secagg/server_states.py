@@ -10,12 +10,15 @@ from typing import TypeAlias
 
 from fedseal.privacy.quantize import IntegerSum
 from fedseal.privacy.roster import Roster
+from fedseal.privacy.secagg.assurance import Assurance
+from fedseal.privacy.secagg.graph import Graph
 from fedseal.privacy.secagg.header import AdvertiseRequest, Header
 from fedseal.privacy.secagg.masks import MaskedSum, RingVector
 from fedseal.privacy.secagg.messages import (
     Advertisement,
     ConsistencyRequest,
     MaskRequest,
+    NeighbourRequest,
     Openings,
     Refusal,
     ShareReply,
@@ -28,11 +31,12 @@ from fedseal.privacy.secagg.messages import (
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What stays the same from the first exchange to the last."""
+    """What stays the same from the first exchange to the last. ``workers``: how many threads take the masks off."""
 
     header: Header
     digest: bytes
     roster: Roster
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,11 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Advertising:
-    """Collecting keys (U1)."""
+    """Collecting keys (U1); ``taken`` are those that are in use."""
 
     round: Round
     advertisements: Mapping[int, Signed] = field(default_factory=dict)
+    taken: frozenset[bytes] = frozenset()
     refused: tuple[Refused, ...] = ()
 
 
@@ -60,6 +65,7 @@ class Sharing:
     round: Round
     advertisements: tuple[Signed, ...]
     session: bytes
+    graph: Graph
     replies: Mapping[int, ShareReply] = field(default_factory=dict)
     refused: tuple[Refused, ...] = ()
 
@@ -75,6 +81,7 @@ class Masking:
 
     round: Round
     session: bytes
+    graph: Graph
     keys: Mapping[int, Advertisement]
     shares: Mapping[int, ShareReply]
     total: MaskedSum
@@ -115,12 +122,15 @@ class Finished:
     contributors: tuple[int, ...]
     survivors: tuple[int, ...]
     refused: tuple[Refused, ...]
+    assurance: Assurance
 
 
 class AbortReason(Enum):
     """Why a round released nothing."""
 
     TOO_FEW = "too few sites answered"
+    TOO_FEW_NEIGHBOURS = "some site has too few neighbours left"
+    NO_GRAPH = "no sparse graph on so few sites withstands the colluders"
     WRONG_SHARES = "a dealer's shares do not rebuild what it committed to"
     OUT_OF_RANGE = "the sum is outside what honest sites can make"
 
@@ -139,7 +149,7 @@ class Aborted:
 
 @dataclass(frozen=True, slots=True)
 class MaskedReply:
-    """A site's answer at MASK: the signed digest and the vector."""
+    """A site's answer at MASK: the signed digest and the vector as it crossed the wire (`masks.wire_form`)."""
 
     message: Signed
     vector: RingVector
@@ -148,4 +158,6 @@ class MaskedReply:
 Collecting: TypeAlias = Advertising | Sharing | Masking | Confirming | Unmasking
 State: TypeAlias = Collecting | Finished | Aborted
 SiteReply: TypeAlias = Signed | ShareReply | MaskedReply | Refusal
-Request: TypeAlias = AdvertiseRequest | ShareRequest | MaskRequest | ConsistencyRequest | UnmaskRequest
+Request: TypeAlias = (
+    AdvertiseRequest | ShareRequest | NeighbourRequest | MaskRequest | ConsistencyRequest | UnmaskRequest
+)

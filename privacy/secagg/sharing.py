@@ -68,24 +68,25 @@ def deal(
     seed_shares: Sequence[bytes],
     envelope_keys: dict[int, bytes],
     random_bytes: RandomBytes,
-) -> tuple[list[ShareEntry], HeldShares]:
-    """The entries for all receivers in order, and what the dealer keeps of its own.
+) -> tuple[list[ShareEntry], tuple[HeldShares, ...]]:
+    """The entries for all receivers in order, and what the dealer keeps of its own: nothing where it is no receiver.
 
     Args:
         session: the session id.
-        dealer: the dealer's site number, one of ``receivers``.
-        receivers: U1, in order; the share at position i goes to receiver i.
+        dealer: the dealer's site number.
+        receivers: who holds its shares, in order; the share at position i goes to receiver i.
         self_shares: shares of the self seed.
         seed_shares: shares of the mask seed.
         envelope_keys: the key of the envelope to each receiver but the dealer.
         random_bytes: for the salts.
     """
-    entries, own = [], None
+    entries: list[ShareEntry] = []
+    own: list[HeldShares] = []
     for receiver, self_share, seed_share in zip(receivers, self_shares, seed_shares, strict=True):
         salts = random_bytes(SALT_LENGTH), random_bytes(SALT_LENGTH)
         plain = SealedShares(Secret(self_share), salts[0], Secret(seed_share), salts[1])
         if receiver == dealer:
-            own = HeldShares(dealer, plain.self_share, plain.self_salt, plain.seed_share, plain.seed_salt)
+            own.append(HeldShares(dealer, plain.self_share, plain.self_salt, plain.seed_share, plain.seed_salt))
             sealed = b""
         else:
             sealed = seal(envelope_keys[receiver], encode(plain), session, dealer, receiver)
@@ -97,9 +98,7 @@ def deal(
                 share_commitment(session, dealer, receiver, SecretKind.MASK_SEED, seed_share, salts[1]),
             )
         )
-    if own is None:
-        raise ValueError("the dealer is not among the receivers")
-    return entries, own
+    return entries, tuple(own)
 
 
 def entry_root(entries: Sequence[ShareEntry]) -> bytes:

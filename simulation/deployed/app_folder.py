@@ -14,7 +14,7 @@ from fedseal.study import Study
 
 FLOWER = "1.41.0"
 SERVER_APP = "fedseal.server.recording:app"
-CLIENT_APP = "fedseal.client.app:app"
+CLIENT_APP = "fedseal.client.stock:app"
 # Flower's own limits: what of a folder it bundles.
 SUFFIXES = {".py", ".md"}
 NO_LICENCE = "The authors of this study have stated no licence.\n"

@@ -1,8 +1,12 @@
 """A deployed run beside a simulation of the same contract, on the same persons."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
+
+from scipy.stats import t as student
 
 from fedseal.client.trainer import Arrays
 from fedseal.privacy.quantize import Rounding
@@ -10,6 +14,8 @@ from fedseal.simulation.training import Material, train
 from fedseal.study import Contract
 
 SEEDS = (1, 2, 3, 4, 5)
+# Of a hundred runs of one and the same program so many are expected inside `expected_range`.
+EXPECTED = 99
 
 
 def simulated_model(material: Material, contract: Contract, folder: Path) -> Arrays:
@@ -42,3 +48,17 @@ def simulated_accuracies(
         if accuracy is not None:
             found[seed] = accuracy
     return found
+
+
+def expected_range(accuracies: Collection[float]) -> tuple[float, float] | None:
+    """Where one more run of the same program lies, `EXPECTED` times in a hundred; None for fewer than two runs.
+
+    The prediction interval of normal values, mean +- t s sqrt(1 + 1/n) with Student's t of n - 1 degrees of freedom.
+    The smallest and largest of five values are no such range: one time in three a sixth lies outside them.
+    """
+    count = len(accuracies)
+    if count < 2:
+        return None
+    quantile = float(student.ppf((1 + EXPECTED / 100) / 2, count - 1))
+    middle, reach = mean(accuracies), quantile * stdev(accuracies) * math.sqrt(1 + 1 / count)
+    return max(middle - reach, 0.0), min(middle + reach, 1.0)

@@ -14,7 +14,8 @@ from fedseal.simulation.deployed import flower
 from fedseal.simulation.deployed.demo import kept_logs
 from fedseal.simulation.deployed.processes import Programs
 from fedseal.simulation.deployed.submission import Event, Submission, prepare, stopped_if_left, submit
-from fedseal.simulation.simulate import check_cohort, run_folder
+from fedseal.simulation.folders import run_folder
+from fedseal.simulation.simulate import check_cohort
 from fedseal.study import Study, load_task
 
 # Seconds without an event: longer than a round may take by the server's own deadlines, so that those come first.
@@ -82,7 +83,7 @@ def _reachable(address: str, certificates: Path) -> flower.SuperLink:
     link = flower.SuperLink(address, certificates.resolve())
     if not flower.answers(link):
         raise ConfigError(
-            f"no SuperLink answers at {address} with a certificate of that authority",
-            next_step="Look whether it runs there, and whether the file is that of its own authority.",
+            f"no SuperLink answers over TLS at {address}",
+            next_step="Look whether it runs there and can be reached from here, and whether it was started with TLS.",
         )
     return link

@@ -21,12 +21,13 @@ from fedseal.server.recording import MODEL
 from fedseal.simulation.books import Books
 from fedseal.simulation.deployed import flower
 from fedseal.simulation.deployed.certificates import LOOPBACK, make_node_key, make_server_certificate
-from fedseal.simulation.deployed.comparison import simulated_accuracies, simulated_model
+from fedseal.simulation.deployed.comparison import expected_range, simulated_accuracies, simulated_model
 from fedseal.simulation.deployed.enrolment import Enrolled, enrol_for_real
 from fedseal.simulation.deployed.processes import Program, Programs, free_ports
 from fedseal.simulation.deployed.submission import Event, Submission, prepare, submit
+from fedseal.simulation.folders import run_folder
 from fedseal.simulation.population import gather
-from fedseal.simulation.simulate import one_thread, prepared_material, run_folder
+from fedseal.simulation.simulate import one_thread, prepared_material
 from fedseal.simulation.training import Material
 from fedseal.study import Contract, Study
 
@@ -64,7 +65,8 @@ class Step:
 class Deployed:
     """What a deployed demo found.
 
-    ``byte_identical`` is None under a private plan; ``seeds`` then holds the simulated accuracies.
+    ``byte_identical`` is None under a private plan; ``seeds`` then holds the simulated accuracies, and ``expected``
+    where they let a further run be expected, see `comparison.expected_range`.
     """
 
     run: str
@@ -75,6 +77,7 @@ class Deployed:
     byte_identical: bool | None = None
     accuracy: float | None = None
     seeds: dict[int, float] = field(default_factory=dict)
+    expected: tuple[float, float] | None = None
 
 
 def demo_contract(contract: Contract, plan: PlanName) -> Contract:
@@ -251,6 +254,7 @@ class Deployment:
             found.seeds = simulated_accuracies(
                 self._material, contract, folder, lambda seed: self._begin(f"simulating seed {seed}")
             )
+            found.expected = expected_range(found.seeds.values())
         shutil.rmtree(folder)
         return found
 

@@ -130,7 +130,8 @@ def answers(superlink: SuperLink) -> bool:
     """Whether the SuperLink answers over TLS, with a certificate of its authority.
 
     Raises:
-        ConfigError: the authority's file holds no certificate.
+        ConfigError: the authority's file holds no certificate, or the server's certificate is not one of that
+            authority's for that address.
     """
     host, _, port = superlink.address.rpartition(":")
     try:
@@ -141,6 +142,12 @@ def answers(superlink: SuperLink) -> bool:
     try:
         connection.request("GET", "/health")
         return connection.getresponse().status == http.client.OK
+    except ssl.SSLCertVerificationError as error:
+        raise ConfigError(
+            f"the server at {superlink.address} is not trusted: {error.verify_message}",
+            next_step=f"If it is the right one: {superlink.authority} has to be the authority that signed its "
+            "certificate, and the certificate has to name that address and be in date.",
+        ) from None
     except (OSError, http.client.HTTPException):
         return False
     finally:

@@ -28,6 +28,7 @@ class ExitCode(IntEnum):
     POLICY = 6
     PEER = 7
     ABORTED = 8
+    FALSIFIED = 9
     INTERNAL = 70
     INTERRUPTED = 130
 

@@ -51,7 +51,8 @@ TASK_METHODS = ("model", "data", "loss", "metrics")
 class Training(Frozen):
     """What sites do in a round, and what the server does with the mean.
 
-    ``update_range`` bounds the L2 norm of one site's update; a longer one is scaled down. Under plan ``local``,
+    ``update_range`` bounds the L2 norm of one site's update; a longer one is scaled down. ``word_bits`` is how many
+    bits a number of the sealed sum has: fewer make a smaller upload and a coarser sum. Under plan ``local``,
     ``sample_rate`` is the probability with which a person is drawn into a step, and ``local_steps`` the number of
     noisy steps a round. Under plan ``none`` ``batch_size`` may replace the draws: batches of so many persons, in a
     fresh order for each pass over them. ``batch_level`` declares that the loss couples the persons of a batch, as a
@@ -78,7 +79,9 @@ class Training(Frozen):
     beta_2: float = Field(default=0.99, ge=0, lt=1)
     tau: float = Field(default=1e-3, gt=0)
     bias_correction: bool = True
-    update_range: float = Field(default=100.0, gt=0)
+    # One unit of a 32-bit sum is sites * range / 2^31: with a wider range updates would be rounded away unseen.
+    update_range: float = Field(default=100.0, ge=1e-6, le=1e6)
+    word_bits: int = Field(default=32, ge=12, le=32)
 
     @property
     def server_rate(self) -> float:
@@ -96,11 +99,20 @@ class Training(Frozen):
 
 
 class Privacy(Frozen):
-    """The promise to every person whose data is trained on."""
+    """The promise to every person whose data is trained on.
 
-    plan: Literal["none", "local"] = "local"
+    ``delta`` is the chance that the promise of ``epsilon`` does not hold: publishing every person with that chance
+    keeps it, so it has to be far below one over the number of persons.
+
+    Under plan ``local`` noise is added at each site. Under ``distributed`` a round is one step along the sum of all
+    persons' clipped gradients, with noise that the sites share (``local_steps`` and ``sample_rate`` are not used);
+    under ``client`` sites train as without a plan, and what is clipped and covered by shared noise is a site's whole
+    update.
+    """
+
+    plan: Literal["none", "local", "distributed", "client"] = "local"
     epsilon: float = Field(default=3.0, gt=0, le=1000)
-    delta: float = Field(default=1e-5, gt=0, lt=1)
+    delta: float = Field(default=1e-5, gt=0, lt=0.1)
     clip_norm: float = Field(default=1.0, ge=1e-6, le=1e6)
     retries: int = Field(default=1, ge=0, le=1000)
 
@@ -112,7 +124,7 @@ class Cohort(Frozen):
     sum is over at least; ``largest_site`` a public upper bound on the number of training persons of one site.
     """
 
-    minimum: int = Field(default=3, ge=2, le=256)
+    minimum: int = Field(default=3, ge=2, le=2000)
     colluders: int = Field(default=0, ge=0, le=254)
     largest_site: int = Field(default=1_000_000, ge=1)
 
@@ -128,7 +140,7 @@ class Normalisation(Frozen):
     kind: Literal["task", "federated"] = "task"
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
-    budget_share: float = Field(default=0.15, ge=1e-3, lt=1)
+    budget_share: float = Field(default=0.15, ge=1e-3, le=0.999)
     clip_norm: float | None = Field(default=None, ge=1e-6, le=1e6)
 
     @model_validator(mode="after")
@@ -152,7 +164,7 @@ class SimulationDefaults(Frozen):
 
     population: str | None = None
     natural: str | None = None
-    sites: int = Field(default=8, ge=2, le=256)
+    sites: int = Field(default=8, ge=2, le=2000)
     seed: int = Field(default=1, ge=0, lt=2**63)
     label: str | None = None
     person: str | None = None
@@ -184,10 +196,20 @@ class Contract(Frozen):
     @model_validator(mode="after")
     def _sampling(self) -> "Contract":
         # The ledger's accountant assumes independent draws, and with them pays for far less than for a pass.
-        if self.privacy.plan == "local" and self.training.batch_size is not None:
-            raise ValueError("batch_size goes with plan none; under plan local sample_rate draws the persons")
-        if self.privacy.plan == "local" and self.training.batch_level:
-            raise ValueError("batch_level goes with plan none; under plan local each person's own gradient is clipped")
+        private = self.privacy.plan in ("local", "distributed")
+        if private and self.training.batch_size is not None:
+            raise ValueError("batch_size goes with plans none and client; others draw persons, or take everyone")
+        if private and self.training.batch_level:
+            raise ValueError("batch_level goes with plans none and client; others clip each person's own gradient")
+        if self.privacy.plan in ("distributed", "client"):
+            if self.cohort.colluders < 1:
+                raise ValueError(
+                    f"plan {self.privacy.plan} needs cohort.colluders of at least 1: a site knows its own noise share"
+                )
+            if self.training.word_bits != 32:
+                raise ValueError(f"plan {self.privacy.plan} sets the size of words by its noise: leave word_bits out")
+            if self.training.strategy == "scaffold":
+                raise ValueError(f"scaffold corrects local steps, which plan {self.privacy.plan} does not go with")
         return self
 
 

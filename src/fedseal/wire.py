@@ -30,7 +30,7 @@ from fedseal.errors import FedsealError
 MAGIC = b"FS"
 VERSION = 1
 MAX_BLOB = 1 << 20
-MAX_ITEMS = 1 << 16
+MAX_ITEMS = 1 << 17
 
 
 class DecodeError(FedsealError):

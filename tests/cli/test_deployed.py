@@ -1,7 +1,11 @@
 """What `fedseal run` and `fedseal demo --deployed` refuse before they start anything."""
 
+import socket
+import ssl
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -44,7 +48,56 @@ def test_what_is_no_address_is_refused(run: Run, address: str) -> None:
 
 
 def test_a_superlink_that_does_not_answer_is_named(run: Run) -> None:
-    told(run(), ExitCode.CONFIG, "no SuperLink answers at 127.0.0.1:1")
+    told(run(), ExitCode.CONFIG, "no SuperLink answers over TLS at 127.0.0.1:1")
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Answers as a SuperLink's /health does."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def superlink(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The address of a server with a certificate, and its authority."""
+    (tmp_path / "served").mkdir()
+    made = make_server_certificate(tmp_path / "served")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}", made.authority
+        server.shutdown()
+        thread.join()
+
+
+def test_a_superlink_of_another_authority_is_not_trusted(
+    run: Run, superlink: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, authority = superlink
+    told(run(superlink=address), ExitCode.CONFIG, f"the server at {address} is not trusted", "has to be the authority")
+    # The twins: its own authority is trusted, and then the next fault is named; under another name it is not.
+    told(run(superlink=address, root_certificates=authority), ExitCode.CONFIG, "no server store at missing")
+    elsewhere = address.replace("127.0.0.1", "127.0.0.2")
+    monkeypatch.setattr("socket.create_connection", redirected(socket.create_connection))
+    told(
+        run(superlink=elsewhere, root_certificates=authority),
+        ExitCode.CONFIG,
+        f"{elsewhere} is not trusted",
+        "mismatch",
+    )
+
+
+def redirected(connect: Callable[..., socket.socket]) -> Callable[..., socket.socket]:
+    """Connects to 127.0.0.1 whatever the host is, as a name server might."""
+    return lambda address, *rest, **more: connect(("127.0.0.1", address[1]), *rest, **more)
 
 
 def test_an_authority_that_is_not_there_is_named(run: Run) -> None:

@@ -55,7 +55,7 @@ def test_a_project_that_is_no_study(fedseal: Run, tmp_path: Path) -> None:
         ),
         ("epsilon = 8.0", "epsilon = 0.0", ("pyproject.toml:15:", "'tool.fedseal.privacy.epsilon'", "greater than 0")),
         ("epsilon = 8.0", "epsilon = 'eight'", ("pyproject.toml:15:", "valid number")),
-        ('plan = "local"', 'plan = "central"', ("pyproject.toml:14:", "'none' or 'local'")),
+        ('plan = "local"', 'plan = "central"', ("pyproject.toml:14:", "'none', 'local', 'distributed' or 'client'")),
         ("learning_rate = 0.5\n", "", ("'tool.fedseal.training.learning_rate' is missing",)),
         ("sites = 4", "sites = 1", ("pyproject.toml:27:", "greater than or equal to 2")),
         ('name = "tiny"', 'name = "Tiny Study"', ("pyproject.toml:3:", "'tool.fedseal.name'")),
@@ -240,7 +240,7 @@ def test_a_server_that_breaks_the_protocol_ends_the_run_and_is_named(
     fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It sends every site another task than the one in its signed header."""
-    monkeypatch.setattr("fedseal.server.grid.task_digest", lambda *_: bytes(32))
+    monkeypatch.setattr("fedseal.server.contents.task_digest", lambda *_: bytes(32))
     refused(
         fedseal,
         tmp_path,

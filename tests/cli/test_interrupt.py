@@ -60,13 +60,32 @@ def test_a_run_that_is_interrupted_leaves_nothing_but_the_runs_before(
     former = tmp_path / "out" / "tiny-20260101-000000-abcdef"
     former.mkdir(parents=True)
     process = start("--rounds", "2000", until="1 ")
-    assert sum(p.name.startswith(".tiny-") for p in (tmp_path / "out").iterdir()) == 1
+    assert sum(p.name.startswith(".tiny-") and p.is_dir() for p in (tmp_path / "out").iterdir()) == 1
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert has_ended(process)
     assert list((tmp_path / "out").rglob("*")) == [former]
     assert not [p for p in (tmp_path / "tmp").rglob("*") if p.suffix in {".csv", ".parquet", ".sqlite"}]
+
+
+def test_what_a_killed_run_leaves_is_removed_by_the_next_and_said(start: Start, tmp_path: Path) -> None:
+    """Nobody can clean up after SIGKILL but the next run; copies of the persons' data would lie there for good."""
+    process, living = (start("--rounds", "2000", until="1 ") for _ in range(2))
+    process.kill()
+    process.communicate(timeout=30)
+    left = list((tmp_path / "out").rglob("persons.csv"))
+    assert len(left) == 8
+    command = [*COMMAND, "simulate", str(TINY), "--out", str(tmp_path / "out"), "--rounds", "1", "--no-baselines"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert f"Removed what 1 killed run had left in {tmp_path / 'out'}." in done.stdout.replace("\n", "")
+    # Those of the run that lives.
+    assert len([p for p in left if p.exists()]) == 4
+    living.send_signal(signal.SIGINT)
+    living.communicate(timeout=30)
+    assert all(not p.name.startswith(".") for p in (tmp_path / "out").iterdir())
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "Removed" not in again.stdout
 
 
 def test_an_interrupt_among_the_baselines_leaves_nothing_either(start: Start, tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_any_numbers_at_all_make_a_vector_in_its_ranges(
         reply = Message(content, reply_to=request)
     stream = SystemRandomness().stream("rounding")
     with np.errstate(all="ignore"):
-        made = bounded_release(header, kind, plan, received, reply, public_persons=100, stream=stream)
+        made = bounded_release(header, kind, plan, received, reply, public_persons=100, stream=stream, noise=stream)
         change = np.concatenate([vector - received["bias"], (weight.astype("f8") - received["weight"]).ravel()])
         norm = float(np.linalg.norm(change))
     total = check_sum(layout, 1, made.vector)

@@ -26,6 +26,7 @@ from support.flower import (
     ordinary_app,
 )
 from support.keys import SERVER, key
+from support.stores import advance, backup_of, known, put_back
 
 from fedseal.errors import PeerError
 from fedseal.privacy.plan import PrivacyPlan
@@ -55,34 +56,6 @@ def federation(tmp_path: Path) -> Federation:
 @pytest.fixture
 def running(federation: Federation) -> Nodes:
     return Nodes(federation, ordinary_app(Script(SCRIPT, done=True)))
-
-
-def known(federation: Federation, site: int) -> dict[int, int]:
-    """What a site remembers of the others and of itself."""
-    with federation.site(site).transaction() as transaction:
-        return transaction.known_counters()
-
-
-def advance(running: Nodes, step: server.Step, times: int) -> server.Step:
-    """The next exchanges of a round."""
-    for _ in range(times):
-        step = server.close(running.exchange(step, {}))
-    return step
-
-
-def backup_of(path: Path) -> bytes:
-    """A store as it stands, in one file."""
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
-    return path.read_bytes()
-
-
-def put_back(path: Path, backup: bytes) -> None:
-    """A store as it stood."""
-    for extra in ("-wal", "-shm"):
-        path.with_name(path.name + extra).unlink(missing_ok=True)
-    path.write_bytes(backup)
 
 
 @pytest.mark.parametrize("plan", [None, PRIVATE], ids=["none", "local"])

@@ -105,6 +105,15 @@ def refused(table: pd.DataFrame, text: str, **changes: Any) -> None:
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
+def test_an_outcome_that_is_missing_is_left_out_and_not_filled_in() -> None:
+    table = pd.DataFrame({"p": ["a", "b"], "x": [1.0, 2.0], "y": [1.0, None]})
+    with pytest.raises(DataError, match="column 'y' has missing values") as caught:
+        person_items(table, person="p", features=["x"], most_records=1).values(table, "y")
+    assert "dropna(subset=['y'])" in caught.value.next_step
+    rest = table.dropna(subset=["y"])
+    assert person_items(rest, person="p", features=["x"], most_records=1).values(rest, "y").tolist() == [1.0]
+
+
 def test_what_is_wrong_with_a_table_is_said_by_column_and_never_quoted() -> None:
     whole = {"p": ["a", "a", "b"], "x": [1.0, 2.0, 3.0], "y": [1.0, 1.0, 0.0], "when": [1, 2, 3]}
     table = pd.DataFrame(whole)

@@ -75,6 +75,14 @@ def test_a_round_that_did_not_count_is_forgotten(federation: Federation) -> None
     assert recall(federation, 2) == b"again"
 
 
+def test_what_held_is_forgotten_where_no_round_counts_any_more(federation: Federation) -> None:
+    remember(federation, b"one", 1)
+    assert recall(federation, 1) == b"one"
+    remember(federation, b"two", 2)
+    assert recall(federation, 0) is None
+    assert recall(federation, 2) is None
+
+
 def test_a_later_attempt_replaces_a_pending_one_and_not_what_holds(federation: Federation) -> None:
     remember(federation, b"one", 1)
     recall(federation, 1)

@@ -1,12 +1,13 @@
 """Training at a site:
 
-Opacus' clipped sums, our sampling and noise, against slow twins that follow the paper; and the probe.
+clipped sums, our sampling and noise, against slow twins that follow the paper; and the probe.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from fedseal.client import noise
 from fedseal.client.noise import GRID_BITS, add_gaussian, noisy_mean
 from fedseal.client.task import Batch, Metric, SiteData, Split, build_model
 from fedseal.client.trainer import Trainer, TrainSettings, load, trainable
@@ -184,6 +186,35 @@ def test_noise_has_the_planned_deviation_and_lies_on_the_grid() -> None:
     # Whatever it is added to, the outcome lies on the same grid: the low bits say nothing.
     other = add_gaussian(zeros + 1e-9, deviation, streams("noise"))
     assert np.array_equal(other / grid, np.rint(other / grid))
+
+
+@pytest.mark.parametrize("sizes", [(5,), (7, 1, 300), (9000, 33)])
+@pytest.mark.parametrize("large", [noise.LARGE, 1])
+def test_normals_drawn_ahead_are_those_of_the_stream_one_by_one(sizes: tuple[int, ...], large: int) -> None:
+    """From the same words: whoever draws next from the stream finds it where it would have been."""
+    for turns in (1, 6, 70):
+        ours, twin = streams("noise"), streams("noise")
+        with patch.object(noise, "LARGE", large):
+            normals = noise.Normals(ours, sizes, turns)
+            found = np.stack([normals.draw().copy() for _ in range(turns)])
+        expected = [np.concatenate([twin.normal(size) for size in sizes]) for _ in range(turns)]
+        np.testing.assert_allclose(found, np.stack(expected), rtol=0, atol=1e-14)
+        assert ours.raw(16) == twin.raw(16)
+
+
+def test_how_far_noise_is_drawn_ahead_changes_nothing() -> None:
+    values, found = np.linspace(-1, 1, 310), []
+    for drawn in (1, 1000, 2**14):
+        with patch.object(noise, "DRAWN", drawn):
+            steps = noise.StepNoise(streams("noise"), 0.7, (10, 300), 9)
+            found.append(np.stack([steps.added_to(values) for _ in range(9)]))
+    assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
+    assert np.array_equal(found[0][0], add_gaussian_in_turn(values, (10, 300)))
+
+
+def add_gaussian_in_turn(values: Any, sizes: tuple[int, ...]) -> Any:
+    stream, parts = streams("noise"), np.split(values, np.cumsum(sizes)[:-1])
+    return np.concatenate([add_gaussian(part, 0.7, stream) for part in parts])
 
 
 def test_a_noisy_mean_is_clipped_rows_plus_noise() -> None:

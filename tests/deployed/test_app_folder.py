@@ -37,7 +37,7 @@ def test_flower_accepts_the_app_of_a_study_that_is_none(tmp_path: Path) -> None:
     prepare(made)
     config, warnings = load_and_validate(made.app / "pyproject.toml")
     assert warnings == []
-    assert config["tool"]["flwr"]["app"]["components"]["clientapp"] == "fedseal.client.app:app"
+    assert config["tool"]["flwr"]["app"]["components"]["clientapp"] == "fedseal.client.stock:app"
     assert len(build_fab_from_disk(made.app)) < 100_000
 
 

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.studies import material, tiny
 
@@ -11,7 +12,7 @@ from fedseal.errors import ConfigError
 from fedseal.privacy.randomness import SystemRandomness
 from fedseal.privacy.store import Identity
 from fedseal.simulation.deployed import flower
-from fedseal.simulation.deployed.comparison import simulated_model
+from fedseal.simulation.deployed.comparison import SEEDS, expected_range, simulated_model
 from fedseal.simulation.deployed.demo import Deployed, Step, demo_contract, deployed_demo
 from fedseal.study import Contract
 
@@ -71,14 +72,29 @@ def found(**changes: object) -> Deployed:
     [
         (found(byte_identical=True), "byte-identical to the simulation: yes"),
         (found(byte_identical=False), "byte-identical to the simulation: no"),
-        (found(accuracy=0.9, seeds={1: 0.88, 2: 0.92}), "0.900 deployed, 0.880 to 0.920 in simulations with 2 seeds"),
-        (found(accuracy=0.9, seeds={1: 0.88, 2: 0.92}), "within"),
-        (found(accuracy=0.8, seeds={1: 0.88, 2: 0.92}), "outside"),
+        (
+            found(accuracy=0.9, seeds={1: 0.88, 2: 0.92}, expected=(0.85, 0.95)),
+            "0.900 deployed, 0.880 to 0.920 in simulations with 2 seeds: within 0.850 to 0.950",
+        ),
+        (found(accuracy=0.87, seeds={1: 0.88, 2: 0.92}, expected=(0.85, 0.95)), "within"),
+        (found(accuracy=0.84, seeds={1: 0.88, 2: 0.92}, expected=(0.85, 0.95)), "outside"),
+        (found(accuracy=0.84, seeds={1: 0.88}), "no accuracy to compare"),
         (found(), "no accuracy to compare"),
     ],
 )
 def test_the_verdict_says_how_it_compares(deployed: Deployed, said: str) -> None:
     assert said in verdict(deployed)
+
+
+def test_a_range_for_one_more_run_is_left_one_time_in_a_hundred() -> None:
+    """And the range of five values themselves by far more."""
+    draws = np.random.default_rng(1).normal(0.5, 0.03, (4000, len(SEEDS) + 1))
+    ranges = [(row[-1], expected_range(list(row[:-1]))) for row in draws]
+    outside = np.mean([not low <= last <= high for last, (low, high) in ((x, r) for x, r in ranges if r is not None)])
+    assert 0.005 < outside < 0.015
+    assert np.mean((draws[:, -1] < draws[:, :-1].min(1)) | (draws[:, -1] > draws[:, :-1].max(1))) > 0.3
+    assert expected_range([0.9]) is None
+    assert expected_range([0.9, 0.9]) == (0.9, 0.9)
 
 
 def test_the_table_shows_where_a_rounds_time_went() -> None:

@@ -214,7 +214,7 @@ def test_a_ranking_trains_where_it_is_declared_without_a_plan(loss: str, fedseal
         (ROWS, (PLAIN,), "couples the persons of a batch"),
         (RANKING, (), "loss() returned shape ()"),
         (RANKING, (PLAIN,), "loss() returned shape ()"),
-        (ROWS, (DECLARED,), "batch_level goes with plan none"),
+        (ROWS, (DECLARED,), "batch_level goes with plans none and client"),
     ],
     ids=["private", "undeclared", "number-private", "number-undeclared", "declared-private"],
 )
@@ -233,7 +233,7 @@ def test_an_option_does_not_turn_a_declared_coupling_private(fedseal: Fedseal, t
     study(fedseal, tmp_path, ("task.py", LOSS, RANKING), PLAIN, DECLARED)
     done = simulated(fedseal, "--epsilon", "3")
     assert done.returncode == ExitCode.CONFIG
-    assert "batch_level goes with plan none" in " ".join(done.stderr.split())
+    assert "batch_level goes with plans none and client" in " ".join(done.stderr.split())
 
 
 COUNTS = (
@@ -255,7 +255,7 @@ def test_counts_with_their_own_loss_are_compared_with_the_best_constant(fedseal:
     done = fedseal("simulate", "mine", "--rounds", "4")
     assert done.returncode == ExitCode.OK, done.stderr
     found = outcome(tmp_path)
-    assert found.baselines is not None
+    assert found.baselines is not None and found.baselines.majority is not None
     constant, pooled = found.baselines.majority.global_.loss, found.baselines.pooled.global_.loss
     assert constant is not None and pooled is not None
     assert pooled < constant < pooled + 1
@@ -281,7 +281,13 @@ def test_more_items_than_persons_are_refused(fedseal: Fedseal, tmp_path: Path) -
     """A study that says it groups, and does not."""
     twice = ("task.py", "    return table\n", "    return pd.concat([table, table], ignore_index=True)\n")
     grouped = ("pyproject.toml", 'person = "patient"\n', 'person = "patient"\ngrouped = true\n')
-    study(fedseal, tmp_path, twice, grouped)
+    # What a split by persons refuses at once, this study hides from it.
+    hidden = (
+        "task.py",
+        'by_hash(columns(table, [PERSON])[PERSON], study="mine")',
+        'by_hash(columns(table, [PERSON])[PERSON], study="mine", records=True)',
+    )
+    study(fedseal, tmp_path, twice, grouped, hidden)
     done = simulated(fedseal)
     assert done.returncode == ExitCode.CONFIG
     said = " ".join(done.stderr.split())

@@ -357,6 +357,42 @@ def test_a_contract_outside_what_a_plan_may_be_is_the_operators_fault(tables: di
         plan_run(study)
 
 
+# The Rényi bound that nothing at all costs at the highest order: no promise below it can be kept.
+LEAST_EPSILON = accounting.conversion(max(accounting.ORDERS), 1e-5)
+
+
+@pytest.mark.parametrize(("above", "retries"), [(3e-9, 2), (1e-5, 1000)], ids=["nothing left", "next to nothing"])
+def test_a_share_too_small_for_the_moments_is_named(above: float, retries: int) -> None:
+    """Less than nothing is left of the budget for them, or less than the largest noise needs."""
+    least = {"epsilon": LEAST_EPSILON + above, "retries": retries}
+    training = {"rounds": 1, "local_steps": 1, "sample_rate": 1e-6}
+    enough, small = (
+        with_tables(training=training, privacy=least, normalisation={"budget_share": share}) for share in (0.5, 1e-3)
+    )
+    with pytest.raises(ConfigError, match=r"normalisation\.budget_share 0\.001 leaves too little") as caught:
+        plan_run(small)
+    assert "Raise budget_share" in caught.value.next_step
+    assert plan_run(enough).moments is not None
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "good", "bad"),
+    [
+        ("training", "update_range", [1e-6, 100.0, 1e6], [1e300, 1e7, 1e-7, 0.0]),
+        ("privacy", "delta", [1e-9, 0.05], [0.1, 0.999, 1.0, 0.0]),
+        ("normalisation", "budget_share", [1e-3, 0.999], [1e-4, 0.9999]),
+    ],
+)
+def test_numbers_that_promise_or_train_nothing_are_refused(
+    table: str, key: str, good: list[float], bad: list[float]
+) -> None:
+    for value in good:
+        assert getattr(getattr(with_tables(**{table: {key: value}}), table), key) == value
+    for value in bad:
+        with pytest.raises(ValidationError, match=key):
+            with_tables(**{table: {key: value}})
+
+
 @pytest.mark.parametrize("federated", [False, True])
 def test_a_contract_whose_promise_cannot_be_kept_is_a_config_error(federated: bool) -> None:
     with pytest.raises(ConfigError):

@@ -1,5 +1,6 @@
 """Masks equal their slow twin at every length, cancel in pairs, and leave nothing behind."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -170,7 +171,33 @@ def test_words_are_little_endian_on_every_machine() -> None:
     assert [ring_dtype(b).str for b in (32, 64)] == ["<u4", "<u8"]
 
 
-@pytest.mark.parametrize("ring_bits", [0, 16, 33, 128])
+@pytest.mark.parametrize("ring_bits", [0, 11, 33, 128])
 def test_another_ring_is_refused(ring_bits: int) -> None:
-    with pytest.raises(LocalError, match="32 or 64"):
+    with pytest.raises(LocalError, match="12 to 32, or 64"):
         ring_dtype(ring_bits)
+
+
+@pytest.mark.parametrize("workers", [2, 3, 7])
+@bits
+def test_several_threads_give_the_same_masks(ring_bits: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thread begins in the middle of every keystream; the twin begins a block too late."""
+    monkeypatch.setattr(masks, "CHUNK_WORDS", 8)
+    monkeypatch.setattr(masks, "BATCH_KEYS", 3)
+    add, subtract = [bytes((i,)) * 32 for i in range(8)], [bytes((i,)) * 32 for i in range(100, 104)]
+    alone, shared = vector(203, ring_bits), vector(203, ring_bits)
+    apply_masks(alone, add, subtract)
+    apply_masks(shared, add, subtract, workers=workers)
+    assert np.array_equal(alone, shared)
+    wrong = vector(203, ring_bits)
+    monkeypatch.setattr(masks, "_keystream", late(masks._keystream))
+    apply_masks(wrong, add, subtract, workers=workers)
+    assert not np.array_equal(alone, wrong)
+
+
+def late(right: Callable[[bytes, int], Any]) -> Callable[[bytes, int], Any]:
+    return lambda key, block: right(key, block + (block > 0))
+
+
+def test_no_worker_is_no_way_to_work() -> None:
+    with pytest.raises(LocalError, match="at least one worker"):
+        apply_masks(vector(4, 32), [], [], workers=0)

@@ -158,7 +158,7 @@ def test_the_registry_is_closed_and_fits_its_names() -> None:
 
 
 def test_the_registry_says_how_each_release_is_made() -> None:
-    both, none = frozenset(PlanKind), frozenset({PlanKind.NONE})
+    both, none = frozenset(PlanKind) - {PlanKind.HISTOGRAM}, frozenset({PlanKind.NONE})
     facts = {
         name: (k.population, k.message, k.plans, k.has_values, k.difference, k.declared) for name, k in REGISTRY.items()
     }
@@ -389,9 +389,9 @@ def test_a_range_at_the_end_of_the_doubles_is_refused_and_not_a_crash(high: floa
     refused(UPDATE, replace(layout, segments=(VALUES, weight, CLIPPED)))
 
 
-@pytest.mark.parametrize("sites", [-1, 0, 1, 257])
+@pytest.mark.parametrize("sites", [-1, 0, 1, 100_001])
 def test_a_cohort_that_cannot_be_has_no_layout(sites: int) -> None:
-    with pytest.raises(ConfigError, match="expected 2 to 256 sites"):
+    with pytest.raises(ConfigError, match="expected 2 to 100000 sites"):
         layout_of(UPDATE, sites=sites)
     refused(UPDATE, layout_of(UPDATE), sites)
 

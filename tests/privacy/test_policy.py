@@ -1,6 +1,7 @@
 """A site answers what its policy allows by name and nothing else; a policy without a line allows private plans only."""
 
 import typing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,14 +17,32 @@ from fedseal.compliance.policy import (
     read_policy,
 )
 from fedseal.errors import ConfigError, ExitCode, PolicyRefused
-from fedseal.privacy.plan import PLANS, LocalGaussian, NoPrivacy, PlanKind, PrivacyPlan
+from fedseal.privacy.plan import (
+    PLANS,
+    LocalGaussian,
+    NoPrivacy,
+    PlanKind,
+    PrivacyPlan,
+    SharedGeometric,
+    SharedSkellam,
+    Unit,
+)
 from fedseal.privacy.releases import REGISTRY
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.parameters import minimum_sites, threshold
 
 LOCAL = LocalGaussian(clip_norm=1.0, noise_multiplier=1.0, sample_rate=0.5, steps=1, releases=1, retries=0)
 NONE = NoPrivacy(releases=1, retries=0)
-PLAN_OF: dict[str, PrivacyPlan] = {"local": LOCAL, "none": NONE}
+SKELLAM = SharedSkellam(
+    unit=int(Unit.PERSON), clip_norm=1.0, resolution=1024, length=2, variance=1 << 20, releases=1, retries=0
+)
+PLAN_OF: dict[str, PrivacyPlan] = {
+    "local": LOCAL,
+    "none": NONE,
+    "distributed": SKELLAM,
+    "client": replace(SKELLAM, unit=int(Unit.SITE)),
+    "histogram": SharedGeometric(epsilon=1.0, cells=1, length=2, releases=1, retries=0),
+}
 OPEN = "[releases]\n" + "".join(f'{name} = ["none", "local"]\n' for name in REGISTRY)
 
 
@@ -80,8 +99,11 @@ def test_a_policy_is_read_as_it_is_written() -> None:
         ('[releases]\nupdate = ["Local"]\n', "site policy:2: 'releases.update.0'"),
         ('[releases]\nupdate = "local"\n', "site policy:2: 'releases.update'"),
         ("[releases]\nupdate = true\n", "site policy:2: 'releases.update'"),
-        *[(f"[cohort]\nminimum = {bad}\n", "site policy:2: 'cohort.minimum'") for bad in (-1, 0, 1, 257, 2.5, "nan")],
-        *[(f"[cohort]\ncolluders = {bad}\n", "site policy:2: 'cohort.colluders'") for bad in (-1, 255, "inf")],
+        *[
+            (f"[cohort]\nminimum = {bad}\n", "site policy:2: 'cohort.minimum'")
+            for bad in (-1, 0, 1, 100_001, 2.5, "nan")
+        ],
+        *[(f"[cohort]\ncolluders = {bad}\n", "site policy:2: 'cohort.colluders'") for bad in (-1, 99_999, "inf")],
         ("minimum = \n", "site policy: not TOML"),
     ],
 )
@@ -107,8 +129,8 @@ def test_the_policy_has_a_rule_for_every_release_and_a_name_for_every_plan() -> 
     names = typing.get_args(PlanName)
     # One name for each kind of plan, so that none goes by another's.
     assert {kind.name.lower() for kind in PlanKind} == set(names) == set(PLAN_OF)
-    assert {plan.kind for plan in PLANS} == set(PlanKind)
-    assert len(PLANS) == len(names)
+    assert {name: plan.kind.label for name, plan in PLAN_OF.items()} == {name: name for name in names}
+    assert {type(plan) for plan in PLAN_OF.values()} == set(PLANS)
 
 
 @pytest.mark.parametrize("allowed", [(), ("none",), ("local",), ("none", "local")], ids=str)
@@ -161,3 +183,16 @@ def test_a_round_is_safe_against_as_many_colluders_as_the_policy_asks_for(asked:
     else:
         match = f"a round safe against {colluders} colluding sites; this site asks for {asked}"
         assert "cohort.colluders" in refused(text, header, match)
+
+
+# Limits
+
+
+def test_a_plan_may_clip_as_high_as_the_policy_says_and_no_higher() -> None:
+    text = '[releases]\nupdate = ["local", "distributed", "client"]\n[limits]\nclip_norm = 1.0\n'
+    for plan in (LOCAL, SKELLAM, replace(SKELLAM, unit=int(Unit.SITE))):
+        ask(text, header_of(3), "update", plan)
+        ask(text.replace("1.0", "2.0"), header_of(3), "update", replace(plan, clip_norm=2.0))
+        refused(
+            text, header_of(3), "a plan with clip norm 1.5; this site allows 1", "update", replace(plan, clip_norm=1.5)
+        )

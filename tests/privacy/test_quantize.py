@@ -323,7 +323,7 @@ def test_segments_are_found_by_name_and_lie_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ring_bits", "rounding", "names"), [(16, 0, "a"), (32, 2, "a"), (32, 0, ""), (32, 0, "aa"), (0, 0, "a")]
+    ("ring_bits", "rounding", "names"), [(11, 0, "a"), (32, 2, "a"), (32, 0, ""), (32, 0, "aa"), (0, 0, "a")]
 )
 def test_a_layout_that_contradicts_itself_cannot_exist(ring_bits: int, rounding: int, names: str) -> None:
     with pytest.raises(ValueError, match=r"a layout needs|share a name"):

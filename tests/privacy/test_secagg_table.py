@@ -1,6 +1,7 @@
 """The legal pairs are data. Every pair that is not in the table is refused and changes nothing."""
 
 import copy
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -27,6 +28,7 @@ from fedseal.privacy.secagg.masks import MaskedSum
 from fedseal.privacy.secagg.messages import (
     ConsistencyRequest,
     MaskRequest,
+    NeighbourRequest,
     Refusal,
     ShareReply,
     ShareRequest,
@@ -34,6 +36,7 @@ from fedseal.privacy.secagg.messages import (
     Stage,
     UnmaskRequest,
 )
+from fedseal.privacy.secagg.parameters import GraphRules
 from fedseal.privacy.secagg.server_states import (
     Aborted,
     Advertising,
@@ -47,7 +50,15 @@ from fedseal.privacy.secagg.server_states import (
 from fedseal.wire import decode, encode
 
 CLIENT_STATES = (Idle, Advertised, Shared, Ready, MaskedOut, Confirmed, Done)
-CLIENT_EVENTS = (AdvertiseRequest, ShareRequest, MaskRequest, Vector, ConsistencyRequest, UnmaskRequest)
+CLIENT_EVENTS = (
+    AdvertiseRequest,
+    ShareRequest,
+    NeighbourRequest,
+    MaskRequest,
+    Vector,
+    ConsistencyRequest,
+    UnmaskRequest,
+)
 SERVER_STATES = (Advertising, Sharing, Masking, Confirming, Unmasking, Finished, Aborted)
 SERVER_REPLIES = (Signed, ShareReply, MaskedReply)
 
@@ -88,7 +99,23 @@ def walked() -> dict[Any, Any]:
     found[Signed] = found["reply", Stage.ADVERTISE]
     found[ShareReply], found[MaskedReply] = found["reply", Stage.SHARE], found["reply", Stage.MASK]
     found[Cohort] = cohort
+    found[NeighbourRequest], found["ring"] = on_a_ring()
     return found
+
+
+def on_a_ring() -> tuple[NeighbourRequest, tuple[client.Site, Advertised]]:
+    """The one request that the complete graph does not know, and who can answer it."""
+    cohort = make_cohort(7, 4, dropouts=1 / 7, rules=GraphRules(2, sigma=1, eta=0))
+    met: list[tuple[NeighbourRequest, tuple[client.Site, Any]]] = []
+
+    def look(stage: Stage, site: int, request: Any) -> Any:
+        if isinstance(request, NeighbourRequest) and site == 1:
+            met.append((request, (cohort.sites[1], cohort.states[1])))
+        return request
+
+    cohort.request_hook = look
+    assert isinstance(cohort.run(), Finished)
+    return met[0]
 
 
 def cohort_server_key() -> Any:
@@ -118,7 +145,8 @@ def test_a_site_takes_every_pair_in_the_table(walked: dict[Any, Any]) -> None:
         arrived = walked[event]
         if event is Vector:
             arrived = Vector(copy.deepcopy(arrived.update), arrived.receipt)
-        step = client.step(walked[Cohort].sites[1], walked[state], arrived)
+        site, before = walked["ring"] if event is NeighbourRequest else (walked[Cohort].sites[1], walked[state])
+        step = client.step(site, before, arrived)
         assert type(step.state) is client.TRANSITIONS[state, event].to
 
 
@@ -187,3 +215,13 @@ def _picture(state: Any) -> str:
     total = getattr(state, "total", None)
     words = np.array2string(total._total) if isinstance(total, MaskedSum) else ""
     return repr(state) + words
+
+
+def test_a_request_of_the_other_graph_is_refused(walked: dict[Any, Any]) -> None:
+    site, before = walked["ring"]
+    mine = replace(walked[NeighbourRequest], header_hash=walked[ShareRequest].header_hash)
+    with pytest.raises(PeerError, match="sparse graph in a round on the complete one"):
+        client.step(walked[Cohort].sites[1], walked[Advertised], mine)
+    other = replace(walked[ShareRequest], header_hash=walked[NeighbourRequest].header_hash)
+    with pytest.raises(PeerError, match="complete graph in a round on the sparse one"):
+        client.step(site, before, other)

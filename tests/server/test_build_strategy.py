@@ -71,11 +71,11 @@ def test_fedavgms_memory_is_a_list_in_the_models_order() -> None:
 
 def test_batches_go_with_plan_none_only() -> None:
     tiny(privacy={"plan": "none"}, training={"batch_size": 4})
-    with pytest.raises(ValidationError, match="batch_size goes with plan none"):
+    with pytest.raises(ValidationError, match="batch_size goes with plans none and client"):
         tiny(training={"batch_size": 4})
 
 
 def test_an_option_that_turns_privacy_on_says_that_batches_do_not_go_with_it() -> None:
     study = tiny(privacy={"plan": "none"}, training={"batch_size": 4})
-    with pytest.raises(ConfigError, match="batch_size goes with plan none"):
+    with pytest.raises(ConfigError, match="batch_size goes with plans none and client"):
         resolve(study.contract, Options(epsilon=3.0))

@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from flwr.app import Message
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
 from support.flower import flower_task
-from support.planes import EQUAL, START, UNEQUAL, Planes, Vector, flat, silent, steps, training
+from support.planes import EQUAL, START, UNEQUAL, Planes, Points, Vector, flat, silent, steps, training
 
 from fedseal.client import variates
+from fedseal.client.app import client_app
 from fedseal.client.records import control_bytes
 from fedseal.errors import LocalError
 from fedseal.privacy.plan import LocalGaussian
@@ -190,6 +193,35 @@ def test_a_site_that_was_counted_and_then_fell_silent_goes_on_from_it(tmp_path: 
     planes.train(how)
     assert [r.sites for r in planes.records] == [4] * ROUNDS
     assert_follows(planes, how, everyone)
+
+
+def shrinking(folder: Path, rounds: Round, at: int) -> Callable[[ClientApp, Message, Context], Message]:
+    """Site 4 loses most of its rows before a round; every site begins with a new process there."""
+    later = client_app()
+
+    def deliver(app: ClientApp, message: Message, context: Context) -> Message:
+        if rounds.see(int(context.node_config["number"]), message) < at:
+            return app(message, context)
+        path = folder / "data-4" / "persons.csv"
+        pd.read_csv(path).iloc[:8].to_csv(path, index=False)
+        return later(message, context)
+
+    return deliver
+
+
+def test_it_begins_anew_when_the_whole_weight_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A site has other rows from round 3 on; control variates with its old weight would pull away from the optimum."""
+    planes = Planes(tmp_path, UNEQUAL)
+    planes.deliver = shrinking(tmp_path, Round(), 3)
+    with caplog.at_level("WARNING", logger="fedseal.server"):
+        planes.train(training("scaffold", rounds=20, local_steps=8))
+    assert [r.message for r in caplog.records if "anew" in r.message] == [
+        "round 3: the sites' whole weight has changed; SCAFFOLD begins anew"
+    ]
+    planes.sites[3] = Points(planes.sites[3].rows[:8], planes.sites[3].targets[:8])
+    weights = np.array([len(site.targets) for site in planes.sites])
+    common = np.average([s.gradient(planes.models[-1]) for s in planes.sites], axis=0, weights=weights)
+    assert np.abs(common).max() < 0.005
 
 
 def test_a_failed_attempt_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -191,6 +191,7 @@ def test_normalised_baselines_do_not_depend_on_the_features_units(three: Materia
 def test_the_majority_is_that_of_the_training_persons(three: Material) -> None:
     """Not of the test persons: a constant that has seen them would be an oracle itself."""
     found = majority_baseline(three)
+    assert found is not None
     share = float(np.concatenate([arrays_of(s.train)[1] for s in three.splits.values()]).mean())
     tested = float(np.concatenate([arrays_of(s.test)[1] for s in three.splits.values()]).mean())
     assert found.everyone["accuracy"] == pytest.approx(tested if share > 0.5 else 1 - tested)

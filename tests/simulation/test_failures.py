@@ -147,6 +147,6 @@ def test_a_site_larger_than_the_contract_allows(tmp_path: Path, progress: Progre
 
 def test_ranges_for_other_features_than_the_data_has(tmp_path: Path, progress: Progress) -> None:
     ranges = {"kind": "federated", "low": [0.0, 0.0], "high": [1.0, 1.0]}
-    with pytest.raises(ConfigError, match=r"ranges for 2 features, the data of hospital-1 has shape \(3,\)") as caught:
+    with pytest.raises(ConfigError, match=r"hospital-1: .*for 2 features, the data has shape \(3,\)") as caught:
         simulate(tiny(normalisation=ranges), Options(), tmp_path / "out", progress)
     assert "low and high" in caught.value.next_step

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
@@ -20,8 +22,9 @@ from support.flower import flower_task
 from fedseal.privacy.plan import NoPrivacy
 from fedseal.privacy.planning import RunPlans
 from fedseal.server.app import RoundObserver
+from fedseal.server.exchange import Parcel, Traffic, exchange
 from fedseal.server.rounds import RoundRecord
-from fedseal.simulation.grid import LocalGrid, Observer
+from fedseal.simulation.grid import LocalGrid, Observer, answer_of
 
 NODES = (11, 12, 13)
 
@@ -107,13 +110,101 @@ def test_pulling_what_was_never_pushed_gives_nothing() -> None:
     assert list(grid().pull_messages(["local-1", "elsewhere"])) == []
 
 
-def test_a_node_that_does_not_answer_gives_no_reply() -> None:
-    def deliver(app: ClientApp, message: Message, context: Context) -> Message | None:
-        return None if context.node_id == 12 else app(message, context)
+def deaf(app: ClientApp, message: Message, context: Context) -> Message | None:
+    """Node 12 does not answer."""
+    return None if context.node_id == 12 else answer_of(app, message, context)
 
-    local = grid(deliver=deliver)
-    assert [r["node"] for r in seen(local.send_and_receive(messages(*NODES)))] == [11, 13]
+
+def test_a_node_that_does_not_answer_is_an_error_reply_as_a_superlinks() -> None:
+    local = grid(deliver=deaf)
+    replies = {r.metadata.src_node_id: r for r in local.send_and_receive(messages(*NODES))}
+    assert {node: reply.has_content() for node, reply in replies.items()} == {11: True, 12: False, 13: True}
+    assert replies[12].error.code == ErrorCode.NODE_UNAVAILABLE
     assert list(local.get_node_ids()) == list(NODES)
+
+
+def test_nobody_waits_for_a_node_that_does_not_answer() -> None:
+    """With a Grid that gives no reply at all, the same exchange waits until its deadline."""
+
+    class Silent(LocalGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            return [reply for reply in super().pull_messages(message_ids) if reply.has_content()]
+
+    def waited(local: LocalGrid) -> tuple[list[int], float]:
+        slept: list[float] = []
+        replies = exchange(
+            local,
+            {node: Parcel(b"") for node in NODES},
+            "train",
+            group="1",
+            timeout=60.0,
+            traffic=Traffic(),
+            clock=lambda: sum(slept),
+            sleep=slept.append,
+        )
+        return sorted(node for node, _ in replies), sum(slept)
+
+    nodes = {node: {"secret": "none"} for node in NODES}
+    assert waited(LocalGrid(counting_app(), nodes, run_config={}, deliver=deaf)) == ([11, 13], 0)
+    answered, seconds = waited(Silent(counting_app(), nodes, run_config={}, deliver=deaf))
+    assert (answered, round(seconds)) == ([11, 13], 60)
+
+
+def failing_app(error: BaseException) -> ClientApp:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        if context.node_id == 12:
+            raise error
+        content = RecordDict(
+            {
+                "arrays": ArrayRecord({"w": Array(np.full(1, context.node_id, np.float32))}),
+                "metrics": MetricRecord({"num-examples": 1}),
+            }
+        )
+        return Message(content, reply_to=message)
+
+    return app
+
+
+def test_an_app_that_fails_is_an_error_reply_in_flowers_words(caplog: pytest.LogCaptureFixture) -> None:
+    local = LocalGrid(failing_app(ZeroDivisionError("by nought")), {n: {} for n in NODES}, run_config={})
+    replies = {r.metadata.src_node_id: r for r in local.send_and_receive(messages(*NODES))}
+    assert {node: reply.has_content() for node, reply in replies.items()} == {11: True, 12: False, 13: True}
+    error = replies[12].error
+    # As flwr/supernode/runtime/run_clientapp.py has it.
+    assert (error.code, error.reason) == (
+        ErrorCode.CLIENT_APP_RAISED_EXCEPTION,
+        "<class 'ZeroDivisionError'>:<'by nought'>",
+    )
+    assert "the ClientApp of node 12 raised an exception" in caplog.text
+    assert "ZeroDivisionError: by nought" in caplog.text
+
+
+def test_an_exchange_notes_the_code_of_an_error_and_not_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """A reason quotes what a site's code said, which may be data; this log is the server's."""
+    local = LocalGrid(failing_app(ValueError("a diagnosis")), {n: {} for n in NODES}, run_config={})
+    parcels = {node: Parcel(b"") for node in NODES}
+    replies = list(exchange(local, parcels, "train", group="1", timeout=60.0, traffic=Traffic()))
+    assert [node for node, _ in replies] == [11, 13]
+    noted = [record.getMessage() for record in caplog.records if record.name == "fedseal.server.exchange"]
+    assert noted == ["node 12: Flower's error 2"]
+
+
+def test_flowers_strategies_go_on_without_a_node_that_fails() -> None:
+    local = LocalGrid(failing_app(ValueError("broken")), {n: {} for n in NODES}, run_config={})
+    arrays, _ = FedAvg().aggregate_train(1, local.send_and_receive(messages(*NODES)))
+    assert arrays is not None
+    # The mean of 11 and 13: node 12 is missing, and nothing else.
+    assert arrays["w"].numpy().tolist() == [12.0]
+    assert FedAvg().aggregate_train(1, local.send_and_receive(messages(12)))[0] is None
+
+
+def test_an_interrupt_is_no_answer() -> None:
+    local = LocalGrid(failing_app(KeyboardInterrupt()), {n: {} for n in NODES}, run_config={})
+    with pytest.raises(KeyboardInterrupt):
+        local.send_and_receive(messages(*NODES))
 
 
 def test_a_node_keeps_its_state_and_sees_nobody_elses() -> None:

@@ -27,11 +27,11 @@ from fedseal.client.metrics import (
     r_squared,
     values,
 )
-from fedseal.client.normalise import Normalisation
+from fedseal.client.normalise import Normalisation, own_normalisation
 from fedseal.client.task import Batch, Metric, Persons, SiteData, Split, Task
 from fedseal.client.trainer import trainable
 from fedseal.errors import ConfigError
-from fedseal.simulation.oracle import Oracle, majority, own_normalisation
+from fedseal.simulation.oracle import Oracle, majority
 
 EMPTY = TensorDataset(torch.zeros(0, 2), torch.zeros(0))
 

@@ -18,8 +18,9 @@ from support.studies import tiny
 import fedseal
 from fedseal.client.split import by_hash
 from fedseal.privacy.secagg.parameters import threshold
+from fedseal.simulation.folders import run_folder
 from fedseal.simulation.result import Result
-from fedseal.simulation.simulate import Finished, Options, Progress, run_folder, simulate
+from fedseal.simulation.simulate import Finished, Options, Progress, simulate
 from fedseal.study import Contract
 
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "schemas" / "result-1.json"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedseal.simulation import figures
-from fedseal.simulation.report import number, render, verdict
+from fedseal.simulation.report import comparison_rows, number, render, verdict
 from fedseal.simulation.result import Result, Scores
 from fedseal.simulation.simulate import Finished
 
@@ -114,6 +114,129 @@ def test_an_auc_that_nobody_has_is_a_dash_and_no_tile(private_run: Finished) -> 
 
 def test_numbers_for_people() -> None:
     assert [number(0.12345), number(None), number(2.0, 1)] == ["0.123", "-", "2.0"]
+
+
+# Metrics of the study's own.
+
+
+def with_own_metrics(finished: Finished, *, classes: bool, nowhere: str = "") -> Result:
+    """The result of a study with two metrics of its own; without ``classes`` it has no accuracy and no AUC."""
+    found = result(finished)
+
+    def scores(before: Scores, wait: float = 12.25) -> Scores:
+        own = {"days <of> error": wait, "c_index": None if nowhere == "c_index" else 0.7125}
+        return Scores(loss=before.loss, further=own) if not classes else before.model_copy(update={"further": own})
+
+    def judgement(before: Any, wait: float = 12.25) -> Any:
+        sites = {name: scores(s) for name, s in before.sites.items()}
+        return before.model_copy(update={"global_": scores(before.global_, wait), "sites": sites})
+
+    assert found.baselines is not None
+    names = ("majority", "local", "federated_plain", "pooled")
+    changed = {name: judgement(getattr(found.baselines, name), 20.5) for name in names}
+    others = [o.model_copy(update={"judgement": judgement(o.judgement, 31.0)}) for o in found.other_epsilons]
+    return found.model_copy(
+        update={
+            "final": judgement(found.final),
+            "baselines": found.baselines.model_copy(update=changed),
+            "other_epsilons": others,
+            "rounds": [r.model_copy(update={"oracle": scores(r.oracle, 40.0 - r.number)}) for r in found.rounds],
+        }
+    )
+
+
+def header(page: str) -> list[str]:
+    """The header of the comparison."""
+    found = re.search(r"<tr><th>model</th>(.*?)<th class=\"text\">", page)
+    assert found is not None
+    return re.findall(r"<th>(.*?)</th>", found.group(1))
+
+
+def texts(page: str) -> str:
+    """What stands in the pictures."""
+    return " ".join(re.findall(r"<text[^>]*>(.*?)</text>", page, flags=re.DOTALL))
+
+
+def test_a_studys_own_metrics_stand_beside_the_others(private_run: Finished) -> None:
+    contract = private_run.findings.contract
+    page = render(with_own_metrics(private_run, classes=True), contract)
+    assert header(page) == ["loss", "accuracy", "AUC", "days &lt;of&gt; error", "c_index"]
+    own = re.search(r'<tr class="own">(.*?)</tr>', page, flags=re.DOTALL)
+    assert own is not None
+    assert re.findall(r"<td>(.*?)</td>", own.group(1))[4:] == ["12.250", "0.713"]
+    assert page.count("<td>20.500</td>") == 4
+    assert page.count("<td>31.000</td>") == 1
+    # By round, each on a scale of its own, under the study's own names.
+    assert "days &lt;of&gt; error 37.000" in texts(page)
+    assert "c_index 0.713" in texts(page)
+    assert header(report(private_run)) == ["loss", "accuracy", "AUC"]
+
+
+def test_a_study_of_a_number_has_no_column_of_dashes(private_run: Finished) -> None:
+    page = render(with_own_metrics(private_run, classes=False), private_run.findings.contract)
+    assert header(page) == ["loss", "days &lt;of&gt; error", "c_index"]
+    assert "<b>12.250</b><span>days &lt;of&gt; error</span>" in page
+    assert "<th>alone, loss</th>" in page
+    assert "loss on the common test persons" in texts(page)
+    assert "accuracy" not in texts(page)
+    loss = result(private_run).rounds[-1].oracle.loss
+    assert f"loss {figures.score(loss)}" in texts(page)
+
+
+def test_a_metric_that_is_undefined_everywhere_is_a_dash(private_run: Finished) -> None:
+    page = render(with_own_metrics(private_run, classes=True, nowhere="c_index"), private_run.findings.contract)
+    assert header(page)[-1] == "c_index"
+    assert "c_index -" in texts(page)
+
+
+def test_scores_that_are_no_numbers_or_far_apart_can_be_drawn() -> None:
+    rows = [("a", 0.5, True), ("b", 1e9, False), ("c", float("inf"), False), ("d", None, False)]
+    assert "1e+09" in figures.comparison(rows, {"a": [0.4, float("nan"), 700.0]}, "Compared", loss=True)
+    assert "0.500" in figures.comparison(rows[::2], {"a": [0.4, float("nan")]}, "Compared", loss=False)
+    for few in (rows[:1], rows[2:], [("a", 0.0, True)], [("a", -3.0, True), ("b", -2.0, False)]):
+        assert "<svg" in figures.comparison(few, {}, "Compared", loss=True)
+    assert "<svg" in figures.panels([1, 2], {"x": [None, float("inf")], "y": [-1.0, 1e12]}, "By round")
+
+
+def test_scores_for_people() -> None:
+    numbers = [0.12345, -2.0, 123.4567, 54321.4, 0.00021, 0.0, 3e9, float("nan"), None]
+    assert [figures.score(v) for v in numbers] == [
+        "0.123", "-2.000", "123.457", "54321", "0.00021", "0.000", "3e+09", "nan", "-",
+    ]  # fmt: skip
+
+
+def test_promises_are_in_the_order_of_their_numbers(private_run: Finished, plain_run: Finished) -> None:
+    """By name, 10 would stand before 2 and 8."""
+    found = result(private_run)
+    others = [found.other_epsilons[0].model_copy(update={"epsilon": e}) for e in (100.0, 10.0, 0.5, 2.0)]
+    names = [row.name for row in comparison_rows(found.model_copy(update={"other_epsilons": others}))]
+    private = [f"sealed, private (epsilon {e})" for e in ("0.5", "2", "8", "10", "100")]
+    assert names == [
+        "majority class", "each site alone", *private, "sealed, without privacy", "all data pooled",
+    ]  # fmt: skip
+    plain = result(plain_run).model_copy(update={"other_epsilons": others})
+    assert [row.name for row in comparison_rows(plain)][-1] == "sealed, without privacy"
+
+
+def test_what_is_to_be_known_stands_on_the_page(private_run: Finished) -> None:
+    found = result(private_run).model_copy(update={"notes": ["delta 0.05 is <large>"]})
+    assert "<li>delta 0.05 is &lt;large&gt;</li>" in render(found, private_run.findings.contract)
+    assert "To know" not in report(private_run)
+
+
+def test_without_a_best_constant_the_rest_is_compared(private_run: Finished) -> None:
+    found = compared(private_run, 0.85, 0.80, [0.7, 0.75, 0.85, 0.9], 0.95)
+    assert "does not beat the majority class" in verdict(found)
+    assert found.baselines is not None
+    without = found.model_copy(update={"baselines": found.baselines.model_copy(update={"majority": None})})
+    assert verdict(without).startswith("The federated model beats the median site alone by 5.0 percentage points")
+    behind = compared(private_run, 0.75, 0.80, [0.7, 0.78, 0.82, 0.9], 0.95)
+    assert behind.baselines is not None
+    behind = behind.model_copy(update={"baselines": behind.baselines.model_copy(update={"majority": None})})
+    assert verdict(behind).endswith("It beats 1 of the 4 sites alone.")
+    page = render(without, private_run.findings.contract)
+    assert "<td>majority class</td>" not in page
+    assert "<td>each site alone</td>" in page
 
 
 # The verdict.

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import hypothesis.strategies as st
 
 import fedseal.privacy
-from fedseal.privacy.plan import LocalGaussian, NoPrivacy
+from fedseal.privacy.plan import LocalGaussian, NoPrivacy, SharedGeometric, SharedSkellam
 from fedseal.privacy.quantize import Layout, Segment
 from fedseal.privacy.roster import Roster, RosterEntry
 from fedseal.privacy.secagg.header import AES_256_CTR, COMPLETE_GRAPH, PROTOCOL, Header
@@ -20,6 +20,8 @@ from fedseal.privacy.secagg.messages import (
     ConsistencyRequest,
     Delivery,
     MaskRequest,
+    Member,
+    NeighbourRequest,
     Opening,
     Openings,
     Refusal,
@@ -93,6 +95,10 @@ FIELDS: dict[Any, Callable[[], dict[str, Strategy]]] = {
     Opening: lambda: {"kind": st.integers(0, 1)},
     Refusal: lambda: {"code": st.sampled_from([int(code) for code in RefusalCode])},
     ShareRequest: lambda: {"advertisements": increasing(messages(Signed), lambda a: int(a.site))},
+    NeighbourRequest: lambda: {
+        "members": increasing(messages(U32)),
+        "neighbourhood": increasing(messages(Member), lambda m: int(m.advertisement.site)),
+    },
     ShareReply: lambda: {"entries": increasing(messages(ShareEntry), lambda e: int(e.receiver))},
     MaskRequest: lambda: {
         "contributors": increasing(messages(U32)),
@@ -111,6 +117,20 @@ FIELDS: dict[Any, Callable[[], dict[str, Strategy]]] = {
         "noise_multiplier": st.floats(1e-3, 2.0**21),
         "sample_rate": st.floats(1e-6, 1.0),
         "steps": st.integers(1, (1 << 32) - 1),
+        "releases": st.integers(1, (1 << 32) - 1),
+    },
+    SharedSkellam: lambda: {
+        "unit": st.integers(0, 1),
+        "clip_norm": st.floats(1e-6, 1e6),
+        "resolution": st.integers(16, 1 << 44),
+        "length": st.integers(1, (1 << 32) - 1),
+        "variance": st.integers(1 << 10, 1 << 50),
+        "releases": st.integers(1, (1 << 32) - 1),
+    },
+    SharedGeometric: lambda: {
+        "epsilon": st.floats(1.0, 64.0),
+        "cells": st.integers(1, 1000),
+        "length": st.integers(1000, (1 << 32) - 1),
         "releases": st.integers(1, (1 << 32) - 1),
     },
 }
@@ -153,6 +173,7 @@ def _headers(draw: st.DrawFn) -> Header:
         "threshold": threshold(len(cohort), colluders),
         "mask_generator": AES_256_CTR,
         "graph": COMPLETE_GRAPH,
+        "sparse": None,
         "release_seq": draw(st.integers(0, (1 << 63) - 1)),
     }
     free = {name: draw(values) for name, values in _by_annotation(Header).items() if name not in fixed}

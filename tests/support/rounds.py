@@ -14,10 +14,10 @@ from fedseal.privacy.receipt import Receipt
 from fedseal.privacy.roster import Roster
 from fedseal.privacy.secagg import client, server
 from fedseal.privacy.secagg.client_states import Idle, MaskedUpdate, Ready, State, Vector
-from fedseal.privacy.secagg.header import AES_256_CTR, COMPLETE_GRAPH, PROTOCOL, Header
+from fedseal.privacy.secagg.header import AES_256_CTR, COMPLETE_GRAPH, HARARY_GRAPH, PROTOCOL, Header, sparse_for
 from fedseal.privacy.secagg.masks import ring_dtype
 from fedseal.privacy.secagg.messages import Refusal, RefusalCode, Stage
-from fedseal.privacy.secagg.parameters import threshold
+from fedseal.privacy.secagg.parameters import PROTOCOL_RULES, GraphRules, threshold
 from fedseal.privacy.secagg.server_states import Aborted, Finished, MaskedReply, Request, SiteReply
 from support.keys import SERVER, Bytes, key, make_roster
 
@@ -27,7 +27,7 @@ Ints = NDArray[Any]
 
 def ring_layout(length: int, sites: int, ring_bits: int = 32) -> Layout:
     """One segment of whole numbers, as large as the ring allows."""
-    bound = float(((1 << ring_bits - 1) - 1) // sites) if ring_bits == 32 else float((1 << 52) // sites)
+    bound = float(((1 << ring_bits - 1) - 1) // sites) if ring_bits <= 32 else float((1 << 52) // sites)
     return Layout(ring_bits, int(Rounding.NEAREST), (Segment("values", length, -bound, bound, 1.0, False),))
 
 
@@ -75,11 +75,12 @@ class Cohort:
     states: dict[int, State] = field(default_factory=dict)
     sites: dict[int, client.Site] = field(default_factory=dict)
     refusals: dict[int, PeerError] = field(default_factory=dict)
+    rules: GraphRules = PROTOCOL_RULES
 
     def __post_init__(self) -> None:
         for number in self.header.cohort:
             site_key = key(f"site-{number}")
-            self.sites[number] = client.Site(number, site_key, self.roster, {}, Bytes(f"site-{number}"))
+            self.sites[number] = client.Site(number, site_key, self.roster, {}, Bytes(f"site-{number}"), self.rules)
             self.states[number] = Idle(1)
 
     def vector(self, number: int) -> BoundedUpdate:
@@ -135,18 +136,29 @@ class Cohort:
 
 
 def make_cohort(
-    n: int, d: int, *, m: int = 0, ring_bits: int = 32, seed: int = 0, others: int = 0, **script: Any
+    n: int,
+    d: int,
+    *,
+    m: int = 0,
+    ring_bits: int = 32,
+    seed: int = 0,
+    others: int = 0,
+    dropouts: float = 0.1,
+    rules: GraphRules = PROTOCOL_RULES,
+    **script: Any,
 ) -> Cohort:
     """n sites with random whole numbers as large as the ring allows, and ``others`` in the roster that do not take
-    part.
+    part; on the graph that the rules have for n.
     """
     roster = make_roster(n + others)
     layout = ring_layout(d, n, ring_bits)
-    header = make_header(roster, list(range(1, n + 1)), layout, colluders=m)
+    sparse = sparse_for(n, m, dropouts, rules)
+    graph = COMPLETE_GRAPH if sparse is None else HARARY_GRAPH
+    header = make_header(roster, list(range(1, n + 1)), layout, colluders=m, graph=graph, sparse=sparse)
     rng = np.random.default_rng(seed)
     top = int(layout.segments[0].high)
     values = {i: rng.integers(-top, top + 1, d) for i in header.cohort}
-    return Cohort(header, roster, values, **script)
+    return Cohort(header, roster, values, rules=rules, **script)
 
 
 def clear_sum(cohort: Cohort, survivors: tuple[int, ...]) -> Ints:

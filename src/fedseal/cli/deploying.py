@@ -93,17 +93,29 @@ def run_on_superlink(folder: Path, address: str, certificates: Path, store: Path
     quiet_logs()
     console = Console(highlight=False, soft_wrap=not Console().is_terminal)
 
+    begun: list[str] = []
+
     def tell(event: "Event") -> None:
         match event["event"]:
             case "started":
                 console.print("... the ServerApp runs and waits for the sites")
             case "planned":
+                begun.append(str(event["run"]))
                 console.print(f"... run {event['run']}, plan {event['plan']}")
             case "round":
                 text = f"round {event['number']}: {event['sites']} sites, {event['seconds']:.1f} s"
                 console.print(text if event["attempts"] == 1 else f"{text}, {event['attempts']} attempts")
 
-    path = run_study(load_study(folder), address, certificates, store, out, tell)
+    path = None
+    try:
+        path = run_study(load_study(folder), address, certificates, store, out, tell)
+    finally:
+        if path is None and begun:
+            console.print(
+                f"Run {begun[0]} has not come to its end. Sites keep the budget that it has reserved until they end "
+                f"it: fedseal site close-run STORE {begun[0]}",
+                soft_wrap=True,
+            )
     console.print(STOCK)
     console.print(f"Model: {path / 'model.safetensors'}", soft_wrap=True)
 
@@ -130,11 +142,12 @@ def verdict(found: "Deployed") -> str:
     """How the deployed run compares with the simulation."""
     if found.byte_identical is not None:
         return f"byte-identical to the simulation: {'yes' if found.byte_identical else 'no'}"
-    if found.accuracy is None or not found.seeds:
+    if found.accuracy is None or found.expected is None:
         return "The study has no accuracy to compare."
-    low, high = min(found.seeds.values()), max(found.seeds.values())
+    low, high = found.expected
     within = "within" if low <= found.accuracy <= high else "outside"
     return (
-        f"accuracy {found.accuracy:.3f} deployed, {low:.3f} to {high:.3f} in simulations with {len(found.seeds)} "
-        f"seeds: {within} their range (oracle values)"
+        f"accuracy {found.accuracy:.3f} deployed, {min(found.seeds.values()):.3f} to {max(found.seeds.values()):.3f} "
+        f"in simulations with {len(found.seeds)} seeds: {within} {low:.3f} to {high:.3f}, where these let 99 of 100 "
+        "further runs be expected (oracle values)"
     )

@@ -6,17 +6,17 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fedseal.simulation.figures import score
 from fedseal.simulation.flamby import Row as FlambyRow
 from fedseal.simulation.population import Population
-from fedseal.simulation.report import Row, comparison_rows, number, verdict
+from fedseal.simulation.report import comparison_rows, label, metric_names, verdict
 from fedseal.simulation.result import Result
 from fedseal.simulation.training import RoundView
 from fedseal.study import Contract
-
-COLUMNS = ("round", "loss", "accuracy", "AUC", "sites", "seconds", "epsilon")
 
 
 class Watcher:
@@ -29,6 +29,8 @@ class Watcher:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        # What a study measures is known with the first round's scores.
+        self._metrics: list[str] = ["loss"]
         self._rows: list[tuple[str, ...]] = []
         self._note = "spreading the persons over the sites"
         self._title = ""
@@ -50,14 +52,13 @@ class Watcher:
         """The persons are spread."""
         promise = (
             f"epsilon {contract.privacy.epsilon:g} and delta {contract.privacy.delta:g} to every person"
-            if contract.privacy.plan == "local"
+            if contract.privacy.plan != "none"
             else "no privacy plan"
         )
         self._title = f"{contract.title or contract.name}: {len(population.sites)} sites, {promise}"
         self._note = f"round 1 of {contract.training.rounds}"
         if self._live is None:
-            self._console.print(self._title)
-            self._console.print("  ".join(f"{c:>8}" for c in COLUMNS) + "   (loss, accuracy, AUC: oracle values)")
+            self._console.print(self._title, markup=False)
         self._refresh()
 
     def phase(self, title: str) -> None:
@@ -70,11 +71,14 @@ class Watcher:
     def round(self, view: RoundView) -> None:
         """A round is over."""
         scores = view.judged.everyone
+        if not self._rows:
+            self._metrics = [label(name) for name in scores]
+            if self._live is None:
+                header = self._line(self._columns) + f"   ({', '.join(self._metrics)}: oracle values)"
+                self._console.print(header, markup=False)
         row = (
             str(view.record.number),
-            number(scores["loss"]),
-            number(scores.get("accuracy")),
-            number(scores.get("auc")),
+            *(score(value) for value in scores.values()),
             str(view.record.sites),
             f"{view.record.seconds:.2f}",
             "unbounded" if view.epsilon is None else f"{view.epsilon:.2f}",
@@ -82,18 +86,27 @@ class Watcher:
         self._rows.append(row)
         self._note = f"round {view.record.number + 1}"
         if self._live is None:
-            self._console.print("  ".join(f"{cell:>8}" for cell in row))
+            self._console.print(self._line(row), markup=False)
         self._refresh()
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return ("round", *self._metrics, "sites", "seconds", "epsilon")
+
+    def _line(self, cells: Sequence[str]) -> str:
+        """A row of the table where there is no live one."""
+        return "  ".join(f"{cell:>{max(8, len(name))}}" for cell, name in zip(cells, self._columns, strict=True))
 
     def _refresh(self) -> None:
         if self._live is not None:
             self._live.update(self._picture(), refresh=True)
 
     def _picture(self) -> RenderableType:
-        table = Table(title=self._title, title_justify="left", caption_justify="left")
-        table.caption = "loss, accuracy, AUC: oracle values on all sites' test persons; only a simulation has them"
-        for name in COLUMNS:
-            table.add_column(name, justify="right")
+        table = Table(title=escape(self._title), title_justify="left", caption_justify="left")
+        metrics = escape(", ".join(self._metrics))
+        table.caption = f"{metrics}: oracle values on all sites' test persons; only a simulation has them"
+        for name in self._columns:
+            table.add_column(escape(name), justify="right", overflow="fold")
         for row in self._rows:
             table.add_row(*row)
         return Group(table, Text(self._note, style="dim")) if self._note else table
@@ -103,10 +116,11 @@ def comparison_table(result: Result) -> Table:
     """The run beside everything it is compared with."""
     table = Table(title="Compared on the same test persons (oracle values)", title_justify="left")
     table.add_column("model")
-    for name in ("loss", "accuracy", "AUC"):
-        table.add_column(name, justify="right")
+    names = metric_names(result)
+    for name in names:
+        table.add_column(escape(label(name)), justify="right", overflow="fold")
     for row in comparison_rows(result):
-        table.add_row(*_cells(row), style="bold green" if row.own else None)
+        table.add_row(row.name, *row.cells(names), style="bold green" if row.own else None)
     return table
 
 
@@ -138,7 +152,3 @@ def _with_spread(mean: float, deviation: float) -> str:
 def summary(result: Result) -> str:
     """The honest sentence."""
     return verdict(result)
-
-
-def _cells(row: Row) -> tuple[str, str, str, str]:
-    return row.name, number(row.scores.loss), number(row.scores.accuracy), number(row.scores.auc)

@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 
 from fedseal import __version__
+from fedseal.cli.privacy import privacy
+from fedseal.cli.site import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
 
 # Nothing that fedseal starts phones home.
@@ -35,6 +37,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+cli.add_typer(privacy, name="privacy")
+cli.add_typer(site, name="site")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]
@@ -161,9 +165,12 @@ def run(
 @cli.command()
 def simulate(
     study: Annotated[Path, typer.Argument(help="The study's folder.")],
-    sites: Annotated[int | None, typer.Option(min=2, max=256, help="How many sites.")] = None,
+    sites: Annotated[int | None, typer.Option(min=2, max=2000, help="How many sites.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, max=10_000, help="How many rounds.")] = None,
-    epsilon: Annotated[float | None, typer.Option(help="The promise; turns plan local on.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="The promise; turns plan local on where there is none.")] = None,
+    plan: Annotated[
+        Literal["none", "local", "distributed", "client"] | None, typer.Option(help="The privacy plan.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Fixes every draw of the simulation.")] = None,
     data: Annotated[
         Path | None, typer.Option(help="A folder with one CSV or parquet file a site, or one file to spread.")
@@ -192,6 +199,7 @@ def simulate(
         sites=sites,
         rounds=rounds,
         epsilon=epsilon,
+        plan=plan,
         seed=seed,
         data=data,
         strategy=strategy,

@@ -36,6 +36,7 @@ def run_simulation(folder: Path, options: "Options", out: Path, *, as_json: bool
     """
     need_packages()
     from fedseal.cli.live import Watcher, comparison_table, summary
+    from fedseal.simulation.folders import remove_leftovers
     from fedseal.simulation.result import Result
     from fedseal.simulation.simulate import simulate
 
@@ -44,6 +45,8 @@ def run_simulation(folder: Path, options: "Options", out: Path, *, as_json: bool
         logging.getLogger(name).setLevel(logging.ERROR)
     console = Console(stderr=as_json, highlight=False, soft_wrap=not as_json and not Console().is_terminal)
     study = load_study(folder)
+    if removed := remove_leftovers(out):
+        console.print(f"Removed what {removed} killed run{'s' if removed > 1 else ''} had left in {out}.", markup=False)
     with Watcher(console) as watcher:
         finished = simulate(study, options, out, watcher)
     text = (finished.folder / "result.json").read_text(encoding="utf-8")
@@ -51,6 +54,8 @@ def run_simulation(folder: Path, options: "Options", out: Path, *, as_json: bool
     if result.baselines is not None:
         console.print(comparison_table(result))
         console.print(summary(result))
+    for note in result.notes:
+        console.print(f"Note: {note}", markup=False)
     console.print(f"Report: {finished.folder / 'report.html'}", soft_wrap=True)
     console.print(f"Numbers: {finished.folder / 'result.json'}", soft_wrap=True)
     if as_json:

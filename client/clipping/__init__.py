@@ -1,0 +1,1 @@
+"""Sums of clipped gradients: three ways to the same sum, and the choice between them."""

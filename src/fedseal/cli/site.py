@@ -1,0 +1,145 @@
+"""`fedseal site`: what the person who looks after a site's store can see and end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fedseal.errors import ConfigError, LocalError
+
+if TYPE_CHECKING:
+    from fedseal.privacy.runs import RunRecord
+    from fedseal.privacy.store import SiteStore
+    from fedseal.privacy.transaction import Transaction
+
+site = typer.Typer(
+    help="Look after a site's own store: list its runs, close one that is stuck.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Store = Annotated[Path, typer.Argument(help="The site's store, the `fedseal-store` of its node.")]
+# Sixteen bytes, as `fedseal run` and `fedseal site runs` show them.
+DIGITS = 32
+
+
+@site.command()
+def runs(store: Store) -> None:
+    """List the runs that this site has answered for, and what each still has reserved."""
+    with opened(store) as (site_store, transaction):
+        transaction.verify_ledgers()
+        records, reserved = transaction.runs(), _reserved(transaction)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(whose(site_store))
+    if not records:
+        console.print("It has answered for no run.")
+        return
+    console.print(_table(records, reserved))
+
+
+@site.command()
+def close_run(
+    store: Store, run: Annotated[str, typer.Argument(help="The run, as `fedseal site runs` shows it.")]
+) -> None:
+    """End a run at this site: give back what it has reserved, and never answer for it again.
+
+    For a run whose server is gone or has failed. What was charged stays charged, and a closed run never reopens.
+    """
+    number = _number(run)
+    with opened(store) as (site_store, transaction):
+        transaction.verify_ledgers()
+        found = next((record for record in transaction.runs() if record.run == number), None)
+        if found is None:
+            raise ConfigError(
+                "this site has answered for no run of that number",
+                next_step=f"See which there are: fedseal site runs {store}",
+            )
+        reserved = _reserved(transaction).get(number, [])
+        transaction.close_run(number)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(whose(site_store))
+    if found.closed:
+        console.print(f"Run {number.hex()} was closed already; nothing has changed.")
+        return
+    console.print(f"Run {number.hex()} is closed. Given back: {'; '.join(reserved) or 'nothing'}.")
+    console.print(
+        "What it was charged stays charged. It never reopens: a round that is under way goes on without this site or "
+        "fails, and to go on training the coordinator starts a new run."
+    )
+
+
+@contextmanager
+def opened(path: Path, *, reading: bool = False) -> "Iterator[tuple[SiteStore, Transaction]]":
+    """A store and a transaction in it; with ``reading`` one that holds up nobody and writes nothing.
+
+    Raises:
+        ConfigError: there is no site's store, another program does not let go of it, or its ledger is damaged.
+    """
+    from fedseal.database import free_to_use
+    from fedseal.privacy.ledger import DAMAGED
+    from fedseal.privacy.store import SiteStore
+
+    if not path.is_file():
+        raise ConfigError(f"no site store at {path}", next_step="Give the file that `fedseal-store` names.")
+    store = SiteStore.open(path, reading=reading)
+    try:
+        with free_to_use(path), store.transaction() as transaction:
+            yield store, transaction
+    except LocalError as error:
+        # Elsewhere that is a fault of our own; a file that is looked at by hand is somebody's file.
+        raise ConfigError(f"{path}: {error.message}", next_step=error.next_step or DAMAGED) from None
+
+
+def _reserved(transaction: "Transaction") -> dict[bytes, list[str]]:
+    """What each run has set aside and not spent, in words: a share of a population's budget, or a number of attempts
+    where no budget is counted.
+    """
+    from fedseal.privacy.chain import reservations
+    from fedseal.privacy.plan import PlanKind, decode_plan
+
+    found: dict[bytes, list[str]] = {}
+    for population in transaction.populations():
+        budget = transaction.terms(population).budget
+        for (run, plan), left in reservations(transaction.entries(population)).items():
+            if left:
+                counted = decode_plan(plan).kind is not PlanKind.NONE
+                amount = f"{100 * left / budget:.1f} % of the budget" if counted else f"{left} attempts without privacy"
+                found.setdefault(run, []).append(f"{population}: {amount}")
+    return found
+
+
+def _table(records: "list[RunRecord]", reserved: dict[bytes, list[str]]) -> Table:
+    table = Table()
+    table.add_column("run", no_wrap=True, min_width=DIGITS)
+    table.add_column("release", justify="right")
+    table.add_column("attempt", justify="right")
+    table.add_column("state")
+    table.add_column("still reserved")
+    for record in records:
+        held = "\n".join(reserved.get(record.run, [])) or "nothing"
+        state = "closed" if record.closed else "open"
+        table.add_row(record.run.hex(), str(record.release_seq), str(record.attempt), state, held)
+    return table
+
+
+def whose(store: "SiteStore") -> str:
+    identity = store.identity
+    kind = "simulated federation" if identity.simulated else "federation"
+    return f"Site {identity.name} of {kind} {identity.roster.federation}"
+
+
+def _number(run: str) -> bytes:
+    try:
+        number = bytes.fromhex(run) if len(run) == DIGITS else b""
+    except ValueError:
+        number = b""
+    if len(number) != DIGITS // 2:
+        raise ConfigError(
+            f"a run is named by {DIGITS} hexadecimal digits",
+            next_step="Copy them from `fedseal site runs`.",
+        )
+    return number
