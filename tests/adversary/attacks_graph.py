@@ -7,13 +7,13 @@ hundred. A ring is tried by changing one colluding site's advertisement, which c
 import hmac
 from collections.abc import Callable
 
-from support.rounds import make_cohort
-
 from adversary.attack import Attack, Fault, Level, Refusal
 from adversary.attacks_sets import HOLDERS_LEFT
 from adversary.field import Field, Sites, field
 from adversary.mole import altered, moles
 from adversary.removal import Check
+from support.rounds import make_cohort
+
 from fedseal.privacy.secagg.graph import RING_LABEL, Graph
 from fedseal.privacy.secagg.header import HARARY_GRAPH, Sparse
 from fedseal.privacy.secagg.parameters import MAX_COMPLETE, GraphRules

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord
-from support.flower import PRIVATE, default_task, numpy_of
-from support.keys import SERVER
-
 from adversary.attack import Attack, Fault, Level
 from adversary.attacks_stores import ALL, BY_SERVER, SESSION, charges, header
 from adversary.removal import Check
 from adversary.stores import Stores, at_stores
+from flwr.app import Array, ArrayRecord
+from support.flower import PRIVATE, default_task, numpy_of
+from support.keys import SERVER
+
 from fedseal.errors import BudgetExceeded
 from fedseal.privacy.plan import LocalGaussian
 from fedseal.privacy.releases import VALUES

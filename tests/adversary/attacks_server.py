@@ -9,9 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from support.keys import SERVER
-from support.rounds import make_cohort, signed_sum
-
 from adversary.attack import Attack, Fault, Level, Refusal
 from adversary.attacks_sites import INVITED
 from adversary.field import stored
@@ -36,6 +33,9 @@ from adversary.lying import (
 )
 from adversary.mole import moles
 from adversary.removal import Check
+from support.keys import SERVER
+from support.rounds import make_cohort, signed_sum
+
 from fedseal.errors import PeerError
 from fedseal.privacy.secagg import server
 from fedseal.privacy.secagg.checks import vector_digest

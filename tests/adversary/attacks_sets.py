@@ -8,6 +8,7 @@ from adversary.attacks_sites import ALL, BY_SERVER, CHECKS, CLIENT, LEARN_1, Ref
 from adversary.field import Field, Sites, field
 from adversary.mole import altered
 from adversary.removal import Check
+
 from fedseal.privacy.secagg.messages import MaskRequest, Signed
 from fedseal.privacy.secagg.sharing import deliveries
 

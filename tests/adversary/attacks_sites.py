@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from support.keys import key
-from support.rounds import make_cohort
-
 from adversary.attack import Attack, Fault, Level, Refusal
 from adversary.field import Field, Sites, field
 from adversary.mole import altered, moles, opening, strangers
 from adversary.removal import Check
+from support.keys import key
+from support.rounds import make_cohort
+
 from fedseal.privacy.secagg.keys import envelope_key, self_mask_key, unseal
 from fedseal.privacy.secagg.masks import apply_masks
 from fedseal.privacy.secagg.messages import Advertisement, SealedShares, SecretKind

@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from support.flower import OPEN_POLICY, PRIVATE, Federation, header_for
-from support.keys import SERVER, key
-
 from adversary.attack import Attack, Fault, Level
 from adversary.mole import moles
 from adversary.removal import Check
 from adversary.stores import DATA, EXAMPLES, Stores, at_stores
+from support.flower import OPEN_POLICY, PRIVATE, Federation, header_for
+from support.keys import SERVER, key
+
 from fedseal.errors import PolicyRefused
 from fedseal.privacy.ledger import EntryKind
 from fedseal.privacy.plan import LocalGaussian, PrivacyPlan, SharedSkellam, decode_plan

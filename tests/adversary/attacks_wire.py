@@ -7,12 +7,12 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 
-from support.keys import SERVER
-
 from adversary.attack import Attack, Fault, Level, Refusal
 from adversary.attacks_sites import ALL
 from adversary.field import Field, field
 from adversary.removal import Check
+from support.keys import SERVER
+
 from fedseal.errors import FedsealError
 from fedseal.privacy.secagg import sharing
 from fedseal.privacy.secagg.client_states import Advertised

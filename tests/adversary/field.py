@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from adversary.attack import Fault, Refusal
+from adversary.mole import Mole, moles, opening
 from numpy.typing import NDArray
 from support.rounds import Cohort, make_cohort
 
-from adversary.attack import Fault, Refusal
-from adversary.mole import Mole, moles, opening
 from fedseal import merkle
 from fedseal.client.requests import decode_request
 from fedseal.errors import FedsealError

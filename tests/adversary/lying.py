@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from adversary.attack import Fault, Refusal
+from adversary.field import stored
 from support.keys import SERVER, key
 from support.rounds import Cohort, clear_sum, make_cohort, signed_sum
 
-from adversary.attack import Fault, Refusal
-from adversary.field import stored
 from fedseal.errors import PeerError
 from fedseal.privacy.secagg import server, sharing
 from fedseal.privacy.secagg.checks import survivors_digest

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from adversary.attack import Fault, Refusal
+from adversary.field import Field, Words
+from adversary.mole import Mole
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from support.flower import OPEN_POLICY, Federation, default_task, flower_task, make_federation, numpy_of
 from support.rounds import Cohort
 
-from adversary.attack import Fault, Refusal
-from adversary.field import Field, Words
-from adversary.mole import Mole
 from fedseal.client.records import CONTROL
 from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE
 from fedseal.client.requests import Answer

@@ -10,12 +10,12 @@ from itertools import chain, combinations
 from pathlib import Path
 
 import pytest
-from support.rings import SMALL
-
 from adversary.attack import Attack, Refusal
 from adversary.attacks import ATTACKS
 from adversary.field import Field, Sites, field
 from adversary.removal import Check, exists, without
+from support.rings import SMALL
+
 from fedseal.errors import FedsealError
 from fedseal.privacy.secagg import checks
 from fedseal.privacy.secagg.parameters import PROTOCOL_RULES, GraphRules

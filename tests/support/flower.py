@@ -16,6 +16,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
+from support.keys import SERVER, key, make_roster, signed
+from support.rounds import make_header
 
 from fedseal.client.mod import STORE_KEY, sealed_mod
 from fedseal.client.records import CONTROL, received_digest
@@ -43,8 +45,6 @@ from fedseal.server.exchange import control_of, vector_of
 from fedseal.server.store import ServerStore
 from fedseal.simulation.grid import Deliver, LocalGrid
 from fedseal.wire import decode, encode
-from support.keys import SERVER, key, make_roster, signed
-from support.rounds import make_header
 
 OPEN_POLICY = """
 version = 1

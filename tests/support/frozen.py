@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from support.doors import walk
 from torch import Tensor
 
 from fedseal.client.task import SiteData, Split, Task, build_model
@@ -21,7 +22,6 @@ from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.population import gather
 from fedseal.simulation.training import Material
 from fedseal.study import Contract, Study, load_study, load_task
-from support.doors import walk
 
 # In a vector beside the values of a private update: its weight, and whether it was scaled down.
 BESIDE = 2

@@ -14,6 +14,7 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
+from support.flower import Federation, make_federation
 
 from fedseal.client.app import DATA_KEY, STUDY_KEY, client_app
 from fedseal.privacy.plan import PrivacyPlan
@@ -25,7 +26,6 @@ from fedseal.server.rounds import Plan, RoundRecord, run_rounds
 from fedseal.server.sealing import CohortRules
 from fedseal.simulation.grid import Deliver, LocalGrid
 from fedseal.study import Training, load_study
-from support.flower import Federation, make_federation
 
 Vector = NDArray[np.float64]
 FOLDER = Path(__file__).resolve().parents[1] / "studies" / "linear"

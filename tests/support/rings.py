@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from support.rounds import Cohort, make_cohort
+
 from fedseal.privacy.secagg.checks import ring_session_id
 from fedseal.privacy.secagg.graph import Graph, graph_of
 from fedseal.privacy.secagg.messages import NeighbourRequest, Stage
 from fedseal.privacy.secagg.parameters import GraphRules
-from support.rounds import Cohort, make_cohort
 
 # A ring of seven with four neighbours, of whom three are needed: every case of it can be tried.
 SMALL = GraphRules(complete_up_to=2, sigma=1, eta=0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from support.keys import SERVER, Bytes, key, make_roster
 
 from fedseal.errors import PeerError
 from fedseal.privacy.plan import NoPrivacy, encode_plan
@@ -19,7 +20,6 @@ from fedseal.privacy.secagg.masks import ring_dtype
 from fedseal.privacy.secagg.messages import Refusal, RefusalCode, Stage
 from fedseal.privacy.secagg.parameters import PROTOCOL_RULES, GraphRules, threshold
 from fedseal.privacy.secagg.server_states import Aborted, Finished, MaskedReply, Request, SiteReply
-from support.keys import SERVER, Bytes, key, make_roster
 
 PLAN = encode_plan(NoPrivacy(releases=1, retries=0))
 Ints = NDArray[Any]

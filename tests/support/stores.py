@@ -3,8 +3,9 @@
 import sqlite3
 from pathlib import Path
 
-from fedseal.privacy.secagg import server
 from support.flower import Federation, Nodes
+
+from fedseal.privacy.secagg import server
 
 
 def known(federation: Federation, site: int) -> dict[int, int]:

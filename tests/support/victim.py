@@ -17,6 +17,8 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
+from support.flower import PRIVATE, Federation, Script, flower_task, local_grid, model, ordinary_app, train_messages
+from support.keys import make_roster
 
 from fedseal.privacy.plan import PrivacyPlan
 from fedseal.privacy.secagg.messages import Refusal, Signed, Stage
@@ -24,8 +26,6 @@ from fedseal.server.exchange import control_of, vector_of
 from fedseal.server.grid import UNPLANNED, SealedGrid
 from fedseal.server.sealing import CohortRules
 from fedseal.wire import DecodeError, decode
-from support.flower import PRIVATE, Federation, Script, flower_task, local_grid, model, ordinary_app, train_messages
-from support.keys import make_roster
 
 SITES = 3
 # More rounds than are trained before the end.
