@@ -53,7 +53,15 @@ def has_ended(process: Process) -> bool:
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
+)
 def test_a_run_that_is_interrupted_leaves_nothing_but_the_runs_before(
     number: signal.Signals, start: Start, tmp_path: Path
 ) -> None:
@@ -88,6 +96,7 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next_and_said(start: Start, 
     assert "Removed" not in again.stdout
 
 
+@pytest.mark.slow
 def test_an_interrupt_among_the_baselines_leaves_nothing_either(start: Start, tmp_path: Path) -> None:
     """The run's own training is over, and none of its files is there yet."""
     process = start("--rounds", "5", until="... majority class")
@@ -97,6 +106,7 @@ def test_an_interrupt_among_the_baselines_leaves_nothing_either(start: Start, tm
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_hail_of_interrupts_leaves_nothing_either(start: Start, tmp_path: Path) -> None:
     process = start("--rounds", "2000", until="2 ")
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -176,6 +186,7 @@ def test_an_interrupt_in_the_middle_of_a_store_is_quiet_too(tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_impatient_second_interrupt_does_not_stop_the_clean_up(tmp_path: Path) -> None:
     """What is cleaned up holds copies of the persons' tables."""
     done = interrupted_at("twice", tmp_path / "out")

@@ -183,6 +183,7 @@ def started(out: Path, environment: Mapping[str, str]) -> "subprocess.Popen[str]
     )
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_do_not_disturb_each_other(again: Finished, tmp_path: Path) -> None:
     """One folder for runs, two hash seeds, two numbers of threads."""
     both = [started(tmp_path, {"PYTHONHASHSEED": str(i), "OMP_NUM_THREADS": str(i)}) for i in (1, 2)]
