@@ -15,8 +15,9 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 demo: setup
 	$(BIN)/fedseal demo
 
+# Without coverage, which slows the protocol's inner loops; `make test-all` has it.
 test: setup-dev
-	$(PYTEST) -m "not slow" --cov --cov-report=term:skip-covered
+	$(PYTEST) -m "not slow"
 
 test-all: setup-dev
 	$(PYTEST) --cov --cov-report=term:skip-covered
