@@ -17,7 +17,7 @@ from fedseal.client.gradient_sum import GradientSum
 from fedseal.client.metrics import Measured, measure
 from fedseal.client.mod import open_store, sealed_mod
 from fedseal.client.noise import clipped_sum, noisy_mean
-from fedseal.client.normalise import Normalisation, moment_rows
+from fedseal.client.normalise import Normalisation, moment_rows, normalised
 from fedseal.client.records import CONTROL, arrays_of
 from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE, MEMORY
 from fedseal.client.task import SiteData, Split, Task, build_model, size
@@ -57,15 +57,14 @@ class SiteWork:
     def trainer(self, normalisation: Normalisation | None) -> Trainer:
         """The trainer on this site's persons, normalised as the federation agreed."""
         if normalisation not in self._trainers:
-            persons = self.split.train if normalisation is None else normalisation.apply(self.split.train)
+            persons = normalised(self.split.train, normalisation)
             self._trainers = {normalisation: Trainer(self.task, persons, public_persons=self._public_persons)}
         return self._trainers[normalisation]
 
     def gradient_sum(self, normalisation: Normalisation | None) -> GradientSum:
         """Sums of clipped gradients over this site's persons, normalised as the federation agreed."""
         if normalisation not in self._sums:
-            persons = self.split.train if normalisation is None else normalisation.apply(self.split.train)
-            self._sums = {normalisation: GradientSum(self.task, persons)}
+            self._sums = {normalisation: GradientSum(self.task, normalised(self.split.train, normalisation))}
         return self._sums[normalisation]
 
 
@@ -106,8 +105,7 @@ class Warm:
         work = self.work(context, open_store(context).identity)
         module = build_model(work.task)
         load(module, arrays_of(next(iter(message.content.array_records.values()))))
-        normalisation = normalisation_of(_settings(message))
-        persons = work.split.test if normalisation is None else normalisation.apply(work.split.test)
+        persons = normalised(work.split.test, normalisation_of(_settings(message)))
         measured = measure(work.task, module, persons)
         return Message(RecordDict({"metrics": _metric_record(measured)}), reply_to=message)
 
@@ -134,9 +132,8 @@ def _train(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWo
     received, beside = divide(arrays_of(next(iter(message.content.array_records.values()))))
     content = RecordDict({DONE: _done(facts)})
     if plan.kind is PlanKind.NONE:
-        validation = work.split.validation if normalisation is None else normalisation.apply(work.split.validation)
         load(trainer.module, received)
-        measured = measure(work.task, trainer.module, validation)
+        measured = measure(work.task, trainer.module, normalised(work.split.validation, normalisation))
         content["metrics"] = _ride_along(measured, size(work.split.train))
     variates = _variates(beside, facts, settings, store) if beside else None
     how = _train_settings(settings)

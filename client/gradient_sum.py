@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModule
 from torch import nn
 
+from fedseal.client.clipping.factors import clip_factors
+from fedseal.client.clipping.layers import formed_squares
 from fedseal.client.noise import clear_gradients
 from fedseal.client.probe import check_model, check_per_person, check_shape
 from fedseal.client.task import Persons, Task, batch_of, build_model, size
@@ -87,22 +89,9 @@ def clipped_gradient_sum(
         check_shape(losses, batch)
         torch.autograd.backward(losses.sum())
         gradients = {name: p.grad_sample.double() for name, p in parameters.items()}  # type: ignore[attr-defined]
-        factors = clip_factors(list(gradients.values()), clip)
+        factors = torch.from_numpy(clip_factors(formed_squares(list(gradients.values())), clip))
         for name, gradient in gradients.items():
             # A person whose gradient is no number somewhere counts as zero: 0 times infinity would not.
             total[name] += torch.tensordot(factors, torch.nan_to_num(gradient, 0.0, 0.0, 0.0), dims=1)
     clear_gradients(wrapped)
     return {name: value.numpy() for name, value in total.items()}
-
-
-def clip_factors(gradients: list[torch.Tensor], clip: float) -> torch.Tensor:
-    """By what each person's gradient is multiplied: at most 1, and 0 where it is no number somewhere.
-
-    Args:
-        gradients: per parameter the gradients of all persons, shape (persons, ...), in doubles.
-        clip: the bound on the L2 norm over all parameters.
-    """
-    square = torch.stack([g.flatten(1).square().sum(dim=1) for g in gradients]).sum(dim=0)
-    # A little lower than the bound, so that rounding never lets a person exceed it.
-    factors = (clip * (1 - 2.0**-16) / square.sqrt().clamp(min=1e-300)).clamp(max=1.0)
-    return torch.where(torch.isfinite(square), factors, torch.zeros_like(factors))

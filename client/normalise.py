@@ -95,6 +95,11 @@ def unlike_records(persons: Persons, features: int) -> int:
     return int((other | hidden).sum())
 
 
+def normalised(persons: Persons, normalisation: Normalisation | None) -> Persons:
+    """The persons as the model gets them: normalised as the federation agreed, if it agreed on anything."""
+    return persons if normalisation is None else normalisation.apply(persons)
+
+
 def moment_rows(persons: Persons, low: Sequence[float], high: Sequence[float]) -> Real:
     """Per person (u, u^2), shape (persons, 2 * features), every entry in [-1, 1]; of several records their mean.
 

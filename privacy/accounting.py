@@ -181,15 +181,30 @@ def calibrate(
         best = max(range(len(orders)), key=left.__getitem__)
         return left[best], orders[best]
 
-    low, high = 1e-2, 1.0
-    while slack(high)[0] < 0:
-        low, high = high, high * 2
-        if high > LARGEST_NOISE:
-            raise impossible
+    found = least(lambda noise: slack(noise)[0] >= 0, 1e-2, 1.0, growth=2.0, most=LARGEST_NOISE)
+    if found is None:
+        raise impossible
+    return Calibration(found, slack(found)[1])
+
+
+def least(enough: Callable[[float], bool], low: float, high: float, *, growth: float, most: float) -> float | None:
+    """The smallest number above ``low``, to 0.01 %, that is enough; None if ``most`` is not.
+
+    Args:
+        enough: whether a number is; whatever is larger than one that is has to be too.
+        low: above 0.
+        high: tried first.
+        growth: by what it is multiplied until it is enough.
+        most: no larger number is tried.
+    """
+    while not enough(high):
+        low, high = high, high * growth
+        if high > most:
+            return None
     while high / low > 1.0001:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if slack(middle)[0] >= 0 else (middle, high)
-    return Calibration(high, slack(high)[1])
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 @lru_cache(maxsize=1024)

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from fedseal.errors import BudgetExceeded, ConfigError, LocalError
 from fedseal.privacy import accounting
 from fedseal.privacy.chain import check_chain
-from fedseal.privacy.ledger import Entry, EntryKind, Ledger, Terms, cost, epsilon_enforced, epsilon_spent
+from fedseal.privacy.ledger import Entry, EntryKind, Ledger, Terms, cost, epsilon_enforced, epsilon_shown, epsilon_spent
 from fedseal.privacy.plan import (
     LocalGaussian,
     NoPrivacy,
-    PlanKind,
     PrivacyPlan,
     SharedGeometric,
     SharedSkellam,
@@ -94,7 +93,7 @@ def statement(terms: Terms, entries: Sequence[Entry]) -> Statement:
     spent = []
     for (run, name, raw), (charges, units) in counted.items():
         plan = decode_plan(raw)
-        alone = math.inf if plan.kind is PlanKind.NONE else accounting.spent_by(((plan, charges),), terms.delta)
+        alone = epsilon_shown(((plan, charges),), terms.delta)
         spent.append(Spent(run, name, plan, charges, units, alone))
     held = [(run, decode_plan(raw), left) for (run, raw), left in ledger.reservations.items() if left]
     return Statement(
@@ -168,15 +167,7 @@ def noise_that_fits(ledger: Ledger, plans: Sequence[PrivacyPlan]) -> float | Non
 
     if enough(1.0):
         return 1.0
-    low, high = 1.0, 2.0
-    while not enough(high):
-        low, high = high, 2 * high
-        if high > accounting.LARGEST_NOISE:
-            return None
-    while high / low > 1.0001:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high
+    return accounting.least(enough, 1.0, 2.0, growth=2.0, most=accounting.LARGEST_NOISE)
 
 
 def all_plans(plans: RunPlans) -> tuple[PrivacyPlan, ...]:

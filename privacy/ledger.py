@@ -297,10 +297,14 @@ def epsilon_spent(terms: Terms, entries: list[Entry]) -> float:
     for entry in entries:
         if entry.kind == EntryKind.CHARGE:
             counts[entry.plan] = counts.get(entry.plan, 0) + 1
-    plans = [(decode_plan(p), counts[p]) for p in sorted(counts)]
-    if any(plan.kind is PlanKind.NONE for plan, _ in plans):
+    return epsilon_shown(tuple((decode_plan(p), counts[p]) for p in sorted(counts)), terms.delta)
+
+
+def epsilon_shown(charges: tuple[tuple[PrivacyPlan, int], ...], delta: float) -> float:
+    """The tight epsilon of plans that were charged so many times each; infinite if one of them is none."""
+    if any(plan.kind is PlanKind.NONE for plan, _ in charges):
         return math.inf
-    return accounting.spent_by(tuple(plans), terms.delta)
+    return accounting.spent_by(charges, delta)
 
 
 def epsilon_enforced(terms: Terms, charged: int) -> float:

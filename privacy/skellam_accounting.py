@@ -88,12 +88,8 @@ def smallest_variance(
         unit = accounting.COST_UNIT
         return max((budget - attempts * (skellam_rdp(a, variance, l2, l1) + unit), a) for a, budget in left)
 
-    low, high = 1.0, l2 * l2
-    if not left or slack(high * accounting.LARGEST_NOISE**2)[0] < 0:
+    if not left:
         return None
-    while slack(high)[0] < 0:
-        low, high = high, high * 4
-    while high / low > 1.0001:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if slack(middle)[0] >= 0 else (middle, high)
-    return 2 * math.ceil(high / 2), slack(high)[1]
+    first, most = l2 * l2, l2 * l2 * accounting.LARGEST_NOISE**2
+    found = accounting.least(lambda variance: slack(variance)[0] >= 0, 1.0, first, growth=4.0, most=most)
+    return None if found is None else (2 * math.ceil(found / 2), slack(found)[1])

@@ -27,7 +27,7 @@ from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.output import Findings, write_run
 from fedseal.simulation.population import Population, gather
 from fedseal.simulation.training import Material, RoundView, Trained, train
-from fedseal.study import Contract, Privacy, SimulationDefaults, Study, Training, load_task
+from fedseal.study import Contract, Privacy, SimulationDefaults, Study, Training, load_task, private_by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,7 @@ class Options:
     sites: int | None = None
     rounds: int | None = None
     epsilon: float | None = None
+    delta: float | None = None
     plan: Literal["none", "local", "distributed", "client"] | None = None
     seed: int | None = None
     data: Path | None = None
@@ -69,7 +70,11 @@ class Finished:
 def resolve(contract: Contract, options: Options) -> Contract:
     """The contract with the options applied; ConfigError if the outcome is not allowed."""
     changes: dict[str, dict[str, object]] = {
-        "privacy": {"epsilon": options.epsilon, "plan": options.plan or _private(contract, options)},
+        "privacy": {
+            "epsilon": options.epsilon,
+            "delta": options.delta,
+            "plan": options.plan or private_by(contract, options.epsilon),
+        },
         "training": {"rounds": options.rounds, "strategy": options.strategy},
         "simulation": {"sites": options.sites, "seed": options.seed},
     }
@@ -84,11 +89,6 @@ def resolve(contract: Contract, options: Options) -> Contract:
     if not place:
         raise ConfigError(f"the options do not go with the study: {first['msg'].removeprefix('Value error, ')}")
     raise _not_allowed(str(place[0]), str(place[-1]))
-
-
-def _private(contract: Contract, options: Options) -> str | None:
-    """Who asks for an epsilon means a private plan."""
-    return "local" if options.epsilon is not None and contract.privacy.plan == "none" else None
 
 
 def _not_allowed(table: str, key: str) -> ConfigError:

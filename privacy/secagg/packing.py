@@ -58,28 +58,13 @@ def pack(vector: Words, bits: int) -> Words:
     return out.reshape(-1)
 
 
-def unpack(packed: Words, length: int, bits: int) -> Words:
-    """The words of a packed vector, each in [0, 2^bits).
-
-    Raises:
-        LocalError: ``bits`` is out of range, or ``packed`` is no packed vector of ``length`` words.
-    """
-    lanes = _lanes_of(packed, length, bits)
-    places = lanes.shape[1]
-    out = np.empty((LANES, places), dtype="<u4")
-    for start in range(0, places, CHUNK):
-        for j in range(LANES):
-            out[j, start : start + CHUNK] = _words(lanes, j, slice(start, start + CHUNK), bits)
-    return out.reshape(-1)[:length]
-
-
 def add_packed(total: Words, packed: Words, bits: int) -> None:
     """Add the words of a packed vector of as many words as ``total`` to it, in place and modulo 2^32.
 
     Unpacks a chunk at a time: nothing of the vector's size is made.
 
     Raises:
-        LocalError: as `unpack`.
+        LocalError: ``bits`` is out of range, or ``packed`` is no packed vector of so many words.
     """
     length = len(total)
     lanes = _lanes_of(packed, length, bits)
@@ -97,19 +82,12 @@ def is_canonical(packed: Words, length: int, bits: int) -> bool:
     """Whether the padding behind the last word is 0, so that one vector has one packed form.
 
     Raises:
-        LocalError: as `unpack`.
+        LocalError: as `add_packed`.
     """
     lanes = _lanes_of(packed, length, bits)
     places = lanes.shape[1]
     padding = (divmod(i, places) for i in range(length, LANES * places))
     return not any(_words(lanes, j, slice(k, k + 1), bits).any() for j, k in padding)
-
-
-def signed(words: Words, bits: int) -> NDArray[np.int32]:
-    """Residues modulo 2^bits, in uint32, as numbers in [-2^(bits-1), 2^(bits-1))."""
-    found = words.copy()
-    extend_sign(found, bits)
-    return found.view("<i4")
 
 
 def extend_sign(words: Words, bits: int) -> None:

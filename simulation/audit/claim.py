@@ -2,12 +2,8 @@
 
 from typing import Literal
 
-from pydantic import ValidationError
-
-from fedseal.config import allowed_range
-from fedseal.errors import ConfigError
 from fedseal.simulation.simulate import Options, resolve
-from fedseal.study import Cohort, Contract, Privacy, Training
+from fedseal.study import Cohort, Contract, Training
 
 
 def default_claim() -> Contract:
@@ -31,11 +27,4 @@ def changed_claim(
     Raises:
         ConfigError: a number is out of range, or the plan does not go with the study.
     """
-    claim = resolve(claim, Options(plan=plan, epsilon=epsilon, rounds=rounds))
-    if delta is None:
-        return claim
-    try:
-        privacy = Privacy.model_validate(claim.privacy.model_dump() | {"delta": delta})
-    except ValidationError:
-        raise ConfigError(f"--delta has to be {allowed_range(Privacy, 'delta')}") from None
-    return claim.model_copy(update={"privacy": privacy})
+    return resolve(claim, Options(plan=plan, epsilon=epsilon, delta=delta, rounds=rounds))

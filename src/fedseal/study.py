@@ -213,6 +213,11 @@ class Contract(Frozen):
         return self
 
 
+def private_by(contract: Contract, epsilon: float | None) -> Literal["local"] | None:
+    """The plan that asking for an epsilon turns on: local where there is none, otherwise the study's own stays."""
+    return "local" if epsilon is not None and contract.privacy.plan == "none" else None
+
+
 @dataclass(frozen=True, slots=True)
 class Study:
     """A study's folder and contract."""

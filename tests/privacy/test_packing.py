@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fedseal.errors import LocalError
-from fedseal.privacy.secagg.packing import add_packed, is_canonical, pack, packed_length, signed, unpack
+from fedseal.privacy.secagg.packing import add_packed, extend_sign, is_canonical, pack, packed_length
 
 LENGTHS = st.integers(1, 200)
 BITS = st.integers(1, 31)
@@ -16,6 +16,20 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 def words(seed: int, length: int) -> NDArray[np.uint32]:
     return np.random.default_rng(seed).integers(0, 1 << 32, length, dtype=np.uint32)
+
+
+def unpack(packed: NDArray[np.uint32], length: int, bits: int) -> NDArray[np.uint32]:
+    """The words of a packed vector, each in [0, 2^bits)."""
+    found = np.zeros(length, dtype=np.uint32)
+    add_packed(found, packed, bits)
+    return found
+
+
+def signed(vector: NDArray[np.uint32], bits: int) -> NDArray[np.int32]:
+    """Residues modulo 2^bits as numbers in [-2^(bits-1), 2^(bits-1))."""
+    found = vector.copy()
+    extend_sign(found, bits)
+    return found.view(np.int32)
 
 
 def bit_by_bit(vector: NDArray[np.uint32], bits: int) -> list[int]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedseal.client import gradient_sum, noise
+from fedseal.client.clipping import factors
 from fedseal.client.clipping.choice import Clipping
 from fedseal.client.task import Batch, Task
 from fedseal.privacy import shares, skellam
@@ -60,13 +61,13 @@ def half_variance() -> Iterator[None]:
 @contextmanager
 def clip_times_three() -> Iterator[None]:
     """Persons are clipped at three times the plan's bound; the noise is the plan's."""
-    real, real_factors = Clipping.clipped_sum, gradient_sum.clip_factors
+    real, real_factors = Clipping.clipped_sum, factors.clip_factors
 
     def clipped_sum(self: Clipping, task: Task, batch: Batch, clip: float) -> list[Tensor]:
         return real(self, task, batch, 3 * clip)
 
-    def clip_factors(gradients: list[Tensor], clip: float) -> Tensor:
-        return real_factors(gradients, 3 * clip)
+    def clip_factors(squares: NDArray[np.float64], clip: float) -> NDArray[np.float64]:
+        return real_factors(squares, 3 * clip)
 
     with (
         patch.object(Clipping, "clipped_sum", clipped_sum),

@@ -1,7 +1,6 @@
 """`fedseal privacy plan`: what a study will cost, what a ledger has left, and whether the one fits the other."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from rich.console import Console
 
 from fedseal.config import validate
 from fedseal.errors import BudgetExceeded, ConfigError, FedsealError, PolicyRefused
-from fedseal.study import Contract, Study, load_study
+from fedseal.study import Contract, Study, load_study, private_by
 
 if TYPE_CHECKING:
     from fedseal.privacy.forecast import Statement
@@ -45,7 +44,7 @@ class Asked:
             ConfigError: a number is out of range, or the plan does not go with the study.
         """
         tables = contract.model_dump()
-        plan = self.plan or ("local" if self.epsilon is not None and contract.privacy.plan == "none" else None)
+        plan = self.plan or private_by(contract, self.epsilon)
         for table, key, value in (
             ("privacy", "plan", plan),
             ("privacy", "epsilon", self.epsilon),
@@ -299,15 +298,12 @@ def _policy_refusal(contract: Contract, plans: "RunPlans", identity: "Identity")
 
 def _shown_after(stands: "Statement", plans: "Sequence[PrivacyPlan]") -> float:
     """The epsilon to show once everything that was charged and these plans without retries have run."""
-    from fedseal.privacy.accounting import spent_by
-    from fedseal.privacy.plan import PlanKind
+    from fedseal.privacy.ledger import epsilon_shown
 
     counts: dict[PrivacyPlan, int] = {}
     for plan, count in [*((s.plan, s.charges) for s in stands.spent), *((p, p.releases) for p in plans)]:
         counts[plan] = counts.get(plan, 0) + count
-    if any(plan.kind is PlanKind.NONE for plan in counts):
-        return math.inf
-    return spent_by(tuple(counts.items()), stands.ledger.terms.delta)
+    return epsilon_shown(tuple(counts.items()), stands.ledger.terms.delta)
 
 
 def noise_of(plan: "PrivacyPlan") -> float | None:
