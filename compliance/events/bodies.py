@@ -1,0 +1,272 @@
+"""The bodies of events about the log, its parties, and what runs in a federation.
+
+Each is a closed form: an unknown field, a float or a text of another shape cannot be read, and so cannot be logged.
+What the names mean stands in docs/events.md; JSON Schemas in docs/schemas/events/.
+"""
+
+from typing import Literal
+
+from fedseal.compliance.events.fields import (
+    AbortReason,
+    Actor,
+    CodeKind,
+    Commitment,
+    Count,
+    Day,
+    Decimal,
+    Digest,
+    DropReason,
+    DropStage,
+    Hex,
+    Name,
+    PublicKey,
+    ReleaseName,
+    Role,
+    RunId,
+    Version,
+)
+from fedseal.config import Frozen
+
+# The log and its parties
+
+
+class Genesis(Frozen):
+    """``log.genesis``, the first entry: whose log this is.
+
+    ``faulty``: how many witnesses may be faulty; ``quorum``: how many cosignatures make a checkpoint final. Of a site's
+    own log both are 0: it is witnessed by being named in the federation's.
+    """
+
+    federation: Name
+    roster: Digest
+    simulated: bool
+    faulty: Count
+    quorum: Count
+
+
+class PolicyChanged(Frozen):
+    """``log.policy_changed``: another roster or quorum from here on."""
+
+    roster: Digest
+    faulty: Count
+    quorum: Count
+
+
+class Successor(Frozen):
+    """``log.successor``: this log goes on where another ended."""
+
+    old_origin: Name
+    old_size: Count
+    old_root: Digest
+
+
+class Joined(Frozen):
+    """``party.joined``: a site says that it takes part, under which number and key."""
+
+    site: Count
+    name: Name
+    key: PublicKey
+    roster: Digest
+
+
+class Left(Frozen):
+    """``party.left``: a site says that it takes part no more."""
+
+    site: Count
+
+
+class PersonAdded(Frozen):
+    """``actor.added``: an organisation gives a person a key and roles. Who it is stands in its own directory."""
+
+    person: Actor
+    key: PublicKey
+    roles: tuple[Role, ...]
+
+
+class PersonRemoved(Frozen):
+    """``actor.removed``: the person signs no more."""
+
+    person: Actor
+
+
+class ForeignAnchor(Frozen):
+    """``anchor.foreign``: this log has seen that one at this size with this root."""
+
+    origin: Name
+    size: Count
+    root: Digest
+
+
+# What runs
+
+
+class CodeRegistered(Frozen):
+    """``code.registered``: a folder of code by the digest of its files."""
+
+    code: Digest
+    kind: CodeKind
+
+
+class Package(Frozen):
+    """One package of an environment."""
+
+    name: Name
+    version: Version
+
+
+class EnvironmentRecorded(Frozen):
+    """``env.recorded``: what a run's server ran on. The digest is over the packages and Python's version."""
+
+    environment: Digest
+    python: Version
+    packages: tuple[Package, ...]
+
+
+class PlanValue(Frozen):
+    """One number of a privacy plan."""
+
+    name: Name
+    value: Decimal
+
+
+class PlanFacts(Frozen):
+    """A privacy plan: its canonical bytes, and the same in words. A reader refuses the pair if they differ."""
+
+    kind: Literal["none", "local", "distributed", "client", "histogram"]
+    encoded: Hex
+    values: tuple[PlanValue, ...]
+
+
+class RunCreated(Frozen):
+    """``run.created``: what will run, on which code, from which model, under which plan.
+
+    ``selected_with``: datasets and models that only guided a choice (early stopping, hyper-parameters): they influence
+    the run too.
+    """
+
+    study: Name
+    contract: Digest
+    code: Digest
+    environment: Digest
+    model_in: Digest
+    strategy: Name
+    rounds: Count
+    sites: tuple[Count, ...]
+    plan: PlanFacts
+    delta: Decimal
+    selected_with: tuple[Digest | Commitment, ...] = ()
+
+
+class RunAccepted(Frozen):
+    """``run.accepted``: a site takes part, with which data and labels, running which code, by which of its rules.
+
+    ``dataset`` is None where the site has not registered one.
+    """
+
+    code: Digest | None
+    policy: Commitment
+    population: Commitment
+    dataset: Commitment | None
+    label_set: Commitment | None
+
+
+class Charged(Frozen):
+    """``dp.spent``: a site charged a release to a population's budget, before it computed anything for it."""
+
+    release: ReleaseName
+    sequence: Count
+    attempt: Count
+    population: Commitment
+    plan: PlanFacts
+    delta: Decimal
+    alpha: Decimal
+
+
+class Anchor(Frozen):
+    """A checkpoint of a site's own log."""
+
+    size: Count
+    root: Digest
+
+
+class Contributed(Frozen):
+    """``round.contributed``: a site sent its masked vector for this round, and its own log stood there.
+
+    ``header`` is the digest of the signed header, ``update`` that of the masked vector.
+    """
+
+    release: ReleaseName
+    round: Count
+    sequence: Count
+    attempt: Count
+    header: Digest
+    update: Digest
+    model_in: Digest | None
+    dataset: Commitment | None
+    label_set: Commitment | None
+    code: Digest | None
+    anchor: Anchor
+
+
+class Dropped(Frozen):
+    """``round.dropped``: a site did not take part to the end."""
+
+    release: ReleaseName
+    round: Count
+    sequence: Count
+    attempt: Count
+    site: Count
+    stage: DropStage
+    reason: DropReason
+
+
+class Aggregated(Frozen):
+    """``round.aggregated``: a sum over these sites was unmasked, and what it made of the model.
+
+    ``aggregate`` is the digest of the sum's integers. ``model_out`` is None where the release makes no model.
+    """
+
+    release: ReleaseName
+    round: Count
+    sequence: Count
+    attempt: Count
+    header: Digest
+    sites: tuple[Count, ...]
+    threshold: Count
+    colluders: Count
+    aggregate: Digest
+    model_in: Digest | None
+    model_out: Digest | None
+
+
+class RunFinished(Frozen):
+    """``run.finished``: the last round is over."""
+
+    rounds: Count
+    model: Digest
+
+
+class RunAborted(Frozen):
+    """``run.aborted``: the run ended early."""
+
+    rounds: Count
+    reason: AbortReason
+
+
+class BudgetSet(Frozen):
+    """``dp.budget_set``: the promise to a population: epsilon and delta over everything that will ever be charged."""
+
+    population: Commitment
+    epsilon: Decimal
+    delta: Decimal
+    alpha: Decimal
+    until: Day | None = None
+
+
+class Access(Frozen):
+    """``data.accessed``, in a site's own log: data was read for a run."""
+
+    run_id: RunId
+    release: ReleaseName
+    sequence: Count
+    dataset: Commitment | None

@@ -1,0 +1,293 @@
+"""What a fact can be made of: digests, keyed commitments, ids, decimals, enumerations. No free text anywhere.
+
+Every string has a closed form. A value that a person could type (a name, a path, a diagnosis) fits none of them, except
+the public names of a federation's parties, studies and aliases, which are `Name`.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+# SHA-256 of something that nobody can guess or that is public: code, a model, a signed document.
+Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+# HMAC-SHA256 under a key that stays at the site: of anything that could be guessed, such as a table.
+Commitment = Annotated[str, StringConstraints(pattern=r"^hmac:[0-9a-f]{64}$")]
+RunId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+# A pseudonym; who it is stands in a directory of the organisation, not in a log.
+Actor = Annotated[str, StringConstraints(pattern=r"^act_[0-9a-f]{32}$")]
+KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
+PublicKey = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+# A real number: a string, since a log has no floats.
+Decimal = Annotated[str, StringConstraints(pattern=r"^-?(0|[1-9][0-9]{0,23})(\.[0-9]{1,24})?$")]
+# UTC with six decimals.
+Time = Annotated[
+    str, StringConstraints(pattern=r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]\.[0-9]{6}Z$")
+]
+Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[01][0-9]-[0-3][0-9]$")]
+# A public name that the federation gave: a party, a study, an alias, a metric.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+!-]{0,31}$")]
+Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,512}$")]
+Count = Annotated[int, Field(ge=0, le=(1 << 53) - 1, strict=True)]
+
+
+class ReleaseName(StrEnum):
+    """The registry of releases, as a log names it."""
+
+    UPDATE = "update"
+    EVALUATION = "evaluation"
+    MOMENTS = "moments"
+    COUNTS = "counts"
+
+
+class LegalBasis(StrEnum):
+    """GDPR, articles 6(1) and 9(2), by letter."""
+
+    ART6_A = "6-1-a"
+    ART6_B = "6-1-b"
+    ART6_C = "6-1-c"
+    ART6_D = "6-1-d"
+    ART6_E = "6-1-e"
+    ART6_F = "6-1-f"
+    ART9_A = "9-2-a"
+    ART9_B = "9-2-b"
+    ART9_C = "9-2-c"
+    ART9_D = "9-2-d"
+    ART9_E = "9-2-e"
+    ART9_F = "9-2-f"
+    ART9_G = "9-2-g"
+    ART9_H = "9-2-h"
+    ART9_I = "9-2-i"
+    ART9_J = "9-2-j"
+    NOT_PERSONAL = "not-personal"
+
+
+class SpecialCategory(StrEnum):
+    """GDPR, article 9(1)."""
+
+    ETHNIC_ORIGIN = "ethnic-origin"
+    POLITICAL = "political-opinions"
+    BELIEFS = "beliefs"
+    UNION = "union-membership"
+    GENETIC = "genetic"
+    BIOMETRIC = "biometric"
+    HEALTH = "health"
+    SEX_LIFE = "sex-life"
+
+
+class Purpose(StrEnum):
+    """What a dataset may be used for."""
+
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+    TRAINING_AND_EVALUATION = "training-and-evaluation"
+    MONITORING = "monitoring"
+    RESEARCH = "research"
+
+
+class PrivacyUnit(StrEnum):
+    """Whom a promise is made to."""
+
+    PERSON = "person"
+    RECORD = "record"
+    SITE = "site"
+
+
+class Adjudication(StrEnum):
+    """How several labels of an item became one."""
+
+    SINGLE = "single"
+    MAJORITY = "majority"
+    REVIEWER = "reviewer"
+    DAWID_SKENE = "dawid-skene"
+
+
+class LabelTool(StrEnum):
+    """Where labels came from."""
+
+    CSV = "csv"
+    LABEL_STUDIO = "label-studio"
+    DOCCANO = "doccano"
+    REGISTER = "register"
+    MODEL_ASSISTED = "model-assisted"
+
+
+class CorrectionReason(StrEnum):
+    """Why labels or an entry were corrected."""
+
+    ANNOTATION_ERROR = "annotation-error"
+    GUIDELINE_CHANGE = "guideline-change"
+    REVIEW = "review"
+    DUPLICATE = "duplicate"
+    ENTRY_ERROR = "entry-error"
+
+
+class WithdrawalReason(StrEnum):
+    """Why data is no longer used."""
+
+    CONSENT_WITHDRAWN = "consent-withdrawn"
+    ERASURE = "erasure"
+    RETENTION = "retention-over"
+    QUALITY = "quality"
+    SUPERSEDED = "superseded"
+    OTHER = "other"
+
+
+class CodeKind(StrEnum):
+    """What code is for."""
+
+    STUDY = "study"
+    PREPROCESSING = "preprocessing"
+    RECIPE = "recipe"
+
+
+class DropStage(StrEnum):
+    """Where a site fell out of a round."""
+
+    ADVERTISE = "advertise"
+    SHARE = "share"
+    MASK = "mask"
+    CONSISTENCY = "consistency"
+    UNMASK = "unmask"
+
+
+class DropReason(StrEnum):
+    """Why: silence, or the fixed code of a refusal."""
+
+    SILENT = "silent"
+    NOT_ENROLLED = "not_enrolled"
+    POLICY = "policy"
+    BUDGET = "budget"
+    PROTOCOL = "protocol"
+    TASK = "task"
+    BAD_PEER = "bad_peer"
+    INTERNAL = "internal"
+    LOG = "log"
+
+
+class AbortReason(StrEnum):
+    """Why a run ended before its last round."""
+
+    TOO_FEW_SITES = "too-few-sites"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class ModelKind(StrEnum):
+    """What a model is to the federation."""
+
+    INITIAL = "initial"
+    GLOBAL = "global"
+    PERSONALISED = "personalised"
+    DISTILLED = "distilled"
+
+
+class Meaning(StrEnum):
+    """What a signature means (21 CFR 11.50)."""
+
+    AUTHORED = "authored"
+    REVIEWED = "reviewed"
+    APPROVED = "approved"
+    RESPONSIBLE = "responsible"
+
+
+class Role(StrEnum):
+    """What a person may do."""
+
+    SITE_ADMIN = "site-admin"
+    SITE_DPO = "site-dpo"
+    DATA_STEWARD = "data-steward"
+    ML_ENGINEER = "ml-engineer"
+    APPROVER = "approver"
+    COORDINATOR = "coordinator-ops"
+    AUDITOR = "auditor"
+
+
+class Alias(StrEnum):
+    """Where a model stands on its way into use."""
+
+    CANDIDATE = "candidate"
+    VALIDATED = "validated"
+    CANARY = "canary"
+    PRODUCTION = "production"
+
+
+class GateKind(StrEnum):
+    """What a model has to pass before it gets an alias."""
+
+    METRIC = "metric"
+    WORST_SUBGROUP = "worst-subgroup"
+    GOLD_SET = "gold-set"
+    EPSILON = "epsilon"
+    LOG_FINAL = "log-final"
+
+
+class RollbackReason(StrEnum):
+    """Why a model was taken back."""
+
+    DRIFT = "drift"
+    INCIDENT = "incident"
+    QUALITY = "quality"
+    DATA_WITHDRAWN = "data-withdrawn"
+    OTHER = "other"
+
+
+class RequestKind(StrEnum):
+    """What a data subject asked for (GDPR, articles 15 to 21)."""
+
+    ACCESS = "access"
+    RECTIFICATION = "rectification"
+    ERASURE = "erasure"
+    RESTRICTION = "restriction"
+    OBJECTION = "objection"
+    CONSENT_WITHDRAWAL = "consent-withdrawal"
+
+
+class RequestOutcome(StrEnum):
+    """How a request was answered."""
+
+    RETRAIN = "retrain"
+    UNLEARN = "unlearn"
+    KEEP_WITH_ARGUMENT = "keep-with-argument"
+    RETIRE = "retire"
+    NO_INFLUENCE = "no-influence"
+    REFUSED = "refused"
+
+
+class IncidentKind(StrEnum):
+    """What went wrong."""
+
+    LOG_INCONSISTENT = "log-inconsistent"
+    LOG_ROLLED_BACK = "log-rolled-back"
+    DATA_CHANGED = "data-changed"
+    LEDGER_BEHIND = "ledger-behind"
+    REFUSAL = "refusal"
+    BREACH = "breach"
+    DRIFT = "drift"
+    MODEL = "model"
+
+
+class Severity(StrEnum):
+    """How bad."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    SERIOUS = "serious"
+
+
+class ReviewOutcome(StrEnum):
+    """What a review of the log found."""
+
+    NOTHING = "nothing"
+    FINDINGS = "findings"
+
+
+class Authority(StrEnum):
+    """On whose word something was redacted."""
+
+    SUBJECT = "subject"
+    SUPERVISOR = "supervisory-authority"
+    COURT = "court"
+    CONTROLLER = "controller"

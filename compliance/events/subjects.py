@@ -1,0 +1,286 @@
+"""The bodies of events about data, labels, models, persons and what went wrong."""
+
+from fedseal.compliance.events.fields import (
+    Adjudication,
+    Alias,
+    Authority,
+    Commitment,
+    CorrectionReason,
+    Count,
+    Day,
+    Decimal,
+    Digest,
+    GateKind,
+    IncidentKind,
+    LabelTool,
+    LegalBasis,
+    Meaning,
+    ModelKind,
+    Name,
+    PrivacyUnit,
+    Purpose,
+    RequestKind,
+    RequestOutcome,
+    ReviewOutcome,
+    RollbackReason,
+    Role,
+    Severity,
+    SpecialCategory,
+    WithdrawalReason,
+)
+from fedseal.config import Frozen
+
+# Data
+
+
+class DatasetRegistered(Frozen):
+    """``dataset.registered``: a version of a site's data, under a commitment only the site can open.
+
+    No count and no size: how many persons a site holds is protected too.
+    """
+
+    dataset: Commitment
+    data_schema: Digest
+    population: Commitment
+    unit: PrivacyUnit
+    purpose: Purpose
+    legal_basis: tuple[LegalBasis, ...]
+    special_categories: tuple[SpecialCategory, ...]
+    consent_scope: Digest | None
+    retention_until: Day | None
+    preprocessing: Digest | None
+    parents: tuple[Commitment, ...]
+
+
+class DatasetSuperseded(Frozen):
+    """``dataset.superseded``: another version takes a version's place."""
+
+    dataset: Commitment
+    by: Commitment
+    reason: WithdrawalReason
+
+
+class DatasetWithdrawn(Frozen):
+    """``dataset.withdrawn``: a version is used no more."""
+
+    dataset: Commitment
+    reason: WithdrawalReason
+
+
+class DatasetDetails(Frozen):
+    """``dataset.details``, in a site's own log only: what the registered version holds, in counts and digests."""
+
+    dataset: Commitment
+    content_root: Digest
+    rows: Count
+    subjects: Count
+    split: Commitment | None
+    source: Digest | None
+    extracted_on: Day | None
+    quality_report: Digest | None
+
+
+# Labels
+
+
+class Guideline(Frozen):
+    """``label.guideline``: a version of the guideline that annotators follow. ``replaces`` is the version before."""
+
+    guideline: Digest
+    replaces: Digest | None
+
+
+class LabelSetRegistered(Frozen):
+    """``label.set``: a version of the labels of a dataset.
+
+    How many labels, by how many persons and how well they agree stays at the site.
+    """
+
+    label_set: Commitment
+    dataset: Commitment | None
+    guideline: Digest
+    label_schema: Digest
+    adjudication: Adjudication
+    tool: LabelTool
+    parents: tuple[Commitment, ...]
+
+
+class LabelSetCorrected(Frozen):
+    """``label.corrected``: a version takes another one's place; the old one stays."""
+
+    label_set: Commitment
+    by: Commitment
+    reason: CorrectionReason
+
+
+class LabelSetDetails(Frozen):
+    """``label.details``, in a site's own log only: counts, agreement, gold set and noise of a label set."""
+
+    label_set: Commitment
+    items: Count
+    items_with_several: Count
+    annotators: Count
+    coefficient: Name | None
+    agreement: Decimal | None
+    agreement_low: Decimal | None
+    agreement_high: Decimal | None
+    gold_items: Count | None
+    gold_accuracy: Decimal | None
+    noise: Decimal | None
+    corrections: Count
+
+
+# Models
+
+
+class ModelRegistered(Frozen):
+    """``model.registered``: a model and what it came from. ``bundle`` is the digest of model, recipe and schema."""
+
+    model: Digest
+    parent: Digest | None
+    kind: ModelKind
+    round: Count
+    bundle: Digest | None
+
+
+class Measure(Frozen):
+    """One figure of an evaluation: its value, and how far noise may have moved it (0: exact)."""
+
+    name: Name
+    value: Decimal
+    margin: Decimal = "0"
+
+
+class Evaluated(Frozen):
+    """``eval.recorded``: figures of a model. ``simulated``: an oracle that no deployment has gave them.
+
+    ``report`` is the digest of the document they stand in.
+    """
+
+    model: Digest
+    measures: tuple[Measure, ...]
+    simulated: bool
+    report: Digest | None
+
+
+class Signature(Frozen):
+    """``model.approved``: a person signs a model, and what that means. The event carries that person's signature."""
+
+    model: Digest
+    alias: Alias
+    meaning: Meaning
+    role: Role
+
+
+class GateChecked(Frozen):
+    """``gate.checked``: a gate on the way to an alias, its limit, what was found."""
+
+    model: Digest
+    alias: Alias
+    gate: GateKind
+    name: Name | None
+    limit: Decimal | None
+    found: Decimal | None
+    passed: bool
+
+
+class Promoted(Frozen):
+    """``model.promoted``: an alias points to a model from here on.
+
+    ``approvals`` and ``gates`` are indices of the entries that allow it, ``final_size`` the size of the checkpoint that
+    a quorum had cosigned.
+    """
+
+    model: Digest
+    alias: Alias
+    replaces: Digest | None
+    approvals: tuple[Count, ...]
+    gates: tuple[Count, ...]
+    final_size: Count
+
+
+class RolledBack(Frozen):
+    """``model.rolled_back``: an alias points to an earlier bundle again."""
+
+    model: Digest
+    alias: Alias
+    replaces: Digest
+    reason: RollbackReason
+
+
+class ModelStatus(Frozen):
+    """``model.suspended`` and ``model.retired``."""
+
+    model: Digest
+    reason: RollbackReason
+
+
+# Persons and what went wrong
+
+
+class RequestReceived(Frozen):
+    """``subject_request.received``: a person asked; who is known to the site alone."""
+
+    request: Commitment
+    kind: RequestKind
+
+
+class RequestAssessed(Frozen):
+    """``subject_request.assessed``: what it touches: datasets of the site, models of the federation."""
+
+    request: Commitment
+    datasets: tuple[Commitment, ...]
+    models: tuple[Digest, ...]
+
+
+class RequestClosed(Frozen):
+    """``subject_request.closed``: how it was answered."""
+
+    request: Commitment
+    outcome: RequestOutcome
+
+
+class Incident(Frozen):
+    """``incident.recorded``: something went wrong. ``evidence`` is the digest of what its author keeps."""
+
+    kind: IncidentKind
+    severity: Severity
+    evidence: Digest | None
+    model: Digest | None = None
+
+
+class Reviewed(Frozen):
+    """``audit.reviewed``: a person read the entries from ``first`` to before ``end``."""
+
+    first: Count
+    end: Count
+    outcome: ReviewOutcome
+
+
+class Exported(Frozen):
+    """``audit.exported``: a copy of the log up to a size was handed out."""
+
+    size: Count
+    root: Digest
+
+
+class Correction(Frozen):
+    """``correction``: the entry at ``index`` is wrong; ``by`` is the index of the one that stands in its place."""
+
+    index: Count
+    by: Count | None
+    reason: CorrectionReason
+
+
+class Redaction(Frozen):
+    """``redaction``: the key of a sealed field was destroyed. Root and proofs stay as they are."""
+
+    index: Count
+    authority: Authority
+
+
+class Shared(Frozen):
+    """``log.shared``, in a site's own log: the site signed this entry for the federation's log."""
+
+    leaf: Digest
+    event_type: Name
