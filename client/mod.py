@@ -22,6 +22,7 @@ from fedseal.errors import (
     BudgetExceeded,
     ConfigError,
     FedsealError,
+    LogContradicted,
     OperatorError,
     PeerError,
     PolicyRefused,
@@ -36,19 +37,21 @@ STORE_KEY = "fedseal-store"
 def sealed_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
     """Answer a message so that nothing of this site is visible outside it but its part of a sealed sum."""
     store: SiteStore | None = None
+    session: Session | None = None
 
     def call_app(task: Message, configured: bool) -> Message:
         return call_next(task, context if configured else without_run_config(context))
 
     try:
         store = open_store(context)
-        answer = Session(store, context.node_id, context.run_config).answer(control_bytes(message), message, call_app)
+        session = Session(store, context.node_id, context.run_config)
+        answer = session.answer(control_bytes(message), message, call_app)
+        return sealed_reply(message, answer.control, answer.vector, session.logbook.speak())
     # The one blanket except of this package: whatever the study's code raises may quote data, and must not travel.
     except (Exception, SystemExit) as error:  # noqa: BLE001
         refusal = refusal_for(error) if store is not None else Refusal(int(RefusalCode.NOT_ENROLLED), None)
         _write_down(store, refusal, error)
-        return sealed_reply(message, encode(refusal))
-    return sealed_reply(message, answer.control, answer.vector)
+        return sealed_reply(message, encode(refusal), log=_last_word(session))
 
 
 def open_store(context: Context) -> SiteStore:
@@ -70,6 +73,8 @@ def refusal_for(error: BaseException) -> Refusal:
             code = RefusalCode.POLICY
         case BudgetExceeded():
             code = RefusalCode.BUDGET
+        case LogContradicted():
+            code = RefusalCode.LOG
         case PeerError(blamed=int(site)):
             return Refusal(int(RefusalCode.BAD_PEER), site)
         case PeerError():
@@ -79,6 +84,13 @@ def refusal_for(error: BaseException) -> Refusal:
         case _:
             code = RefusalCode.TASK
     return Refusal(int(code), None)
+
+
+def _last_word(session: Session | None) -> bytes | None:
+    """What a refusal says about the log; nothing where the store cannot even be read."""
+    with contextlib.suppress(SQLAlchemyError, OSError, FedsealError):
+        return None if session is None else session.logbook.speak()
+    return None
 
 
 def _write_down(store: SiteStore | None, refusal: Refusal, error: BaseException) -> None:

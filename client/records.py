@@ -24,6 +24,7 @@ CONTROL = "fedseal"
 LIFETIME = 3600.0
 BYTES = "message"
 VECTOR = "vector"
+LOG = "log"
 
 
 def control_bytes(message: Message) -> bytes:
@@ -35,9 +36,19 @@ def control_bytes(message: Message) -> bytes:
     return raw
 
 
-def sealed_reply(message: Message, control: bytes, vector: RingVector | None = None) -> Message:
+def log_bytes(message: Message) -> bytes | None:
+    """What a request shows of the federation's log, if it does."""
+    record = message.content.get(CONTROL)
+    raw = record.get(LOG) if isinstance(record, ConfigRecord) else None
+    return raw if isinstance(raw, bytes) else None
+
+
+def sealed_reply(
+    message: Message, control: bytes, vector: RingVector | None = None, log: bytes | None = None
+) -> Message:
     """The one form of everything that leaves a site."""
-    content = RecordDict({CONTROL: ConfigRecord({BYTES: control})})
+    record = ConfigRecord({BYTES: control} if log is None else {BYTES: control, LOG: log})
+    content = RecordDict({CONTROL: record})
     if vector is not None:
         content[VECTOR] = ArrayRecord({VECTOR: vector_array(vector)})
     return Message(content, reply_to=message)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
-from fedseal.client.records import arrays_of, for_the_app, received_digest, task_records
+from fedseal.client.logbook import Lineage, Logbook
+from fedseal.client.records import arrays_of, for_the_app, log_bytes, received_digest, task_records
 from fedseal.client.release import bounded_release, memories
 from fedseal.client.requests import (
     STAGES,
@@ -48,6 +49,7 @@ from fedseal.privacy.secagg import client
 from fedseal.privacy.secagg.checks import open_header
 from fedseal.privacy.secagg.client_states import (
     Idle,
+    MaskedUpdate,
     Ready,
     StoredState,
     Vector,
@@ -92,10 +94,15 @@ class Session:
         store: the site's store.
         node: the Flower node id this site runs under.
         run_config: the run's configuration as this site was given it.
+        lineage: what the site computes from.
     """
 
-    def __init__(self, store: SiteStore, node: int, run_config: Mapping[str, Setting]) -> None:
+    def __init__(
+        self, store: SiteStore, node: int, run_config: Mapping[str, Setting], lineage: Lineage | None = None
+    ) -> None:
         self._store = store
+        self._policy = read_policy(store.identity.policy)
+        self.logbook = Logbook(store, self._policy, lineage or Lineage())
         self._identity = store.identity
         self._node = node
         self._run_config = run_config
@@ -109,11 +116,13 @@ class Session:
             call_app: runs the app's own function on a message.
 
         Raises:
-            PeerError, PolicyRefused, BudgetExceeded: the request is refused; nothing has changed.
+            PeerError, PolicyRefused, BudgetExceeded: the request is refused; nothing has changed but what the site
+                has seen of the log.
             Exception: whatever the app's function raises. Under a private plan the release stays charged, and this
                 site leaves the run.
         """
         request = decode_request(raw)
+        self.logbook.hear(log_bytes(message))
         match request:
             case ControlMessage():
                 return Answer(self._control(request))
@@ -140,6 +149,8 @@ class Session:
         if hello.roster_hash != self._identity.roster.digest() or hello.node != self._node:
             raise PeerError("a HELLO for another federation, roster or node", peer="server")
         self._store.verify_ledgers()
+        with self._store.transaction() as transaction:
+            self.logbook.joined(transaction)
         answer = Introduction(hello.run, hello.roster_hash, hello.node, hello.nonce, self._identity.number)
         return encode(sign_control(answer, self._identity.key))
 
@@ -157,7 +168,8 @@ class Session:
             if (stored := self._answered(transaction, header.digest(), Stage.ADVERTISE, raw)) is not None:
                 return stored
             check_layout(kind, plan.kind, header.layout, len(header.cohort), room=room_of(header, plan))
-            check_header(read_policy(self._identity.policy), header, kind, plan)
+            check_header(self._policy, header, kind, plan)
+            self.logbook.check_witnessed()
             before = transaction.run(header.run)
             record = admit(before, header)
             if not transaction.pin_terms(header.run, header.release_name, terms_digest(header.layout, header.plan)):
@@ -172,6 +184,7 @@ class Session:
             ledger.charge(_release(header), plan)
             step = client.step(self._site(transaction), Idle(transaction.charges()), request)
             transaction.put_run(record)
+            self.logbook.accepted(transaction, header, kind.population.value)
             return self._keep(transaction, header, Stage.ADVERTISE, raw, step)
 
     def _exchange(self, raw: bytes, request: LaterRequest) -> Answer:
@@ -225,6 +238,8 @@ class Session:
             for name, value in computed.memories.items():
                 transaction.remember(header.run, name, value, header.fl_round)
             step = client.step(site, ready, Vector(computed.update, receipt))
+            if isinstance(step.reply, MaskedUpdate):
+                self.logbook.contributed(transaction, header, step.reply.message)
             return self._keep(transaction, header, Stage.MASK, raw, step)
 
     def _charge(self, raw: bytes, header: Header, before: StoredState | None) -> Answer | None:
@@ -257,6 +272,7 @@ class Session:
         ledger = transaction.ledger(population, header.run, header.plan)
         _, entry, receipt = ledger.charge(_release(header), decode_plan(header.plan))
         transaction.append(population, entry)
+        self.logbook.charged(transaction, header, transaction.terms(population))
         return receipt
 
     def _give_up(self, header: Header) -> None:

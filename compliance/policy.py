@@ -47,6 +47,12 @@ class PlanLimits(Frozen):
     ring_bits: int = Field(default=12, ge=12, le=64)
 
 
+class LogRules(Frozen):
+    """Whether a round has to show this site the federation's log before it takes part."""
+
+    required: bool = True
+
+
 class SitePolicy(Frozen):
     """The whole policy file. Without a line in it, only private training and private statistics are answered."""
 
@@ -54,6 +60,7 @@ class SitePolicy(Frozen):
     cohort: CohortRules = CohortRules()
     releases: ReleaseRules = ReleaseRules()
     limits: PlanLimits = PlanLimits()
+    log: LogRules = LogRules()
 
 
 def read_policy(text: str, source: str = "site policy") -> SitePolicy:

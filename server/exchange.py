@@ -14,6 +14,7 @@ from fedseal.privacy.secagg.masks import RingVector, ring_dtype
 CONTROL = "fedseal"
 BYTES = "message"
 VECTOR = "vector"
+LOG = "log"
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +36,11 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """What one node is sent: control bytes, and at MASK the strategy's own records."""
+    """What one node is sent: control bytes, at MASK the strategy's own records, and what it is shown of the log."""
 
     control: bytes
     task: Mapping[str, ArrayRecord | ConfigRecord] = field(default_factory=dict)
+    log: bytes | None = None
 
 
 def exchange(
@@ -91,28 +93,34 @@ def exchange(
 
 def _message(node: int, parcel: Parcel, message_type: str, group: str, traffic: Traffic) -> Message:
     content = RecordDict(dict(parcel.task))
-    content[CONTROL] = ConfigRecord({BYTES: parcel.control})
+    content[CONTROL] = ConfigRecord(
+        {BYTES: parcel.control} if parcel.log is None else {BYTES: parcel.control, LOG: parcel.log}
+    )
     traffic.down += _size(content)
     return Message(content, dst_node_id=node, message_type=message_type, group_id=group)
 
 
 def _size(content: RecordDict) -> int:
-    raw = _control(content)
     arrays = sum(len(a.data) for record in content.values() if isinstance(record, ArrayRecord) for a in record.values())
-    return arrays + (len(raw) if raw is not None else 0)
+    return arrays + sum(len(_bytes(content, name) or b"") for name in (BYTES, LOG))
 
 
-def _control(content: RecordDict) -> bytes | None:
+def _bytes(content: RecordDict, name: str) -> bytes | None:
     # Not by `config_records`: Flower's views of a RecordDict refer to it and it to them, and a server would hold the
     # vectors of a whole round until Python looks for such circles.
     record = content.get(CONTROL)
-    raw = record.get(BYTES) if isinstance(record, ConfigRecord) else None
+    raw = record.get(name) if isinstance(record, ConfigRecord) else None
     return raw if isinstance(raw, bytes) else None
 
 
 def control_of(reply: Message) -> bytes | None:
     """The control bytes of a reply; None if it has none."""
-    return _control(reply.content)
+    return _bytes(reply.content, BYTES)
+
+
+def log_of(reply: Message) -> bytes | None:
+    """What a reply says about the log; None if it says nothing."""
+    return _bytes(reply.content, LOG)
 
 
 def vector_of(reply: Message) -> RingVector | None:

@@ -10,6 +10,7 @@ refused.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
+from fedseal.compliance.journal.federation import FederationJournal
+from fedseal.compliance.log.database import open_database
 from fedseal.errors import ConfigError
 from fedseal.inputs import Setting, input_digest
 from fedseal.privacy.plan import NoPrivacy, PlanKind, PrivacyPlan, encode_plan
@@ -53,6 +56,7 @@ from fedseal.server.contents import (
     round_of,
 )
 from fedseal.server.exchange import CONTROL
+from fedseal.server.logbook import RunFacts, ServerLogbook
 from fedseal.server.scaffold import SURVIVORS
 from fedseal.server.sealing import Account, CohortRules, Order, Sealing
 from fedseal.server.store import ServerStore
@@ -84,6 +88,8 @@ class SealedGrid(Grid):
         run_config: the run's configuration, as Flower gave it to this ServerApp. It becomes part of what sites compute
             on; without it, sites' apps see an empty one.
         run: the id of a run to go on with; a new one otherwise.
+        log: the database of the federation's log: a path, or a PostgreSQL URL. The server's own store otherwise.
+        facts: what the log says of the run; what this grid knows otherwise.
         workers: how many threads take the masks off a sum.
 
     Raises:
@@ -105,6 +111,8 @@ class SealedGrid(Grid):
         rounding: Rounding = Rounding.STOCHASTIC,
         run_config: Mapping[str, Setting] | None = None,
         run: bytes | None = None,
+        log: str | Path | None = None,
+        facts: RunFacts | None = None,
         workers: int = 1,
     ) -> None:
         self._grid = grid
@@ -126,7 +134,16 @@ class SealedGrid(Grid):
         self.run_id = run or os.urandom(16)
         self.store.open_run(self.run_id)
         self._rules = cohort or CohortRules()
-        self._sealing = Sealing(grid, self.store, self.run_id, self._rules, workers=workers)
+        self.journal = FederationJournal(
+            self.store.engine if log is None else open_database(log),
+            self.store.identity.key,
+            self.store.identity.roster,
+            faulty=self._rules.colluders,
+            now=lambda: datetime.now(UTC),
+        )
+        facts = facts or _facts_of(strategy, self._run_config)
+        self._logbook = ServerLogbook(self.journal, self.run_id, facts, self._plan)
+        self._sealing = Sealing(grid, self.store, self.run_id, self._rules, self._logbook, workers=workers)
         self.last_account: Account | None = None
         self.last_sum: IntegerSum | None = None
 
@@ -213,6 +230,7 @@ class SealedGrid(Grid):
             plan=encode_plan(plan),
             input_digest=input_digest(records_digest(task), self._run_config),
             task=task,
+            model=shapes if kind.difference else {},
             fl_round=fl_round,
             timeout=timeout or DEFAULT_TIMEOUT,
         )
@@ -255,8 +273,14 @@ class SealedGrid(Grid):
             record[name] = float(mean[0]) if segment.length == 1 else [float(v) for v in mean]
         return record
 
-    def close(self) -> None:
-        """End the run at the sites and in the store. A closed run never reopens."""
+    def close(self, *, rounds: int = 0, model: Arrays | None = None) -> None:
+        """End the run at the sites, in the log and in the store. A closed run never reopens.
+
+        Args:
+            rounds: how many there were, for the log.
+            model: what came of them, for the log.
+        """
+        self._logbook.finished(rounds, model)
         self._sealing.close(list(self._grid.get_node_ids()))
 
     # The rest of a Grid
@@ -302,6 +326,12 @@ class SealedGrid(Grid):
             "SealedGrid sends rounds, not single messages",
             next_step="Use send_and_receive with all messages of a round.",
         )
+
+
+def _facts_of(strategy: Strategy, run_config: Mapping[str, Setting]) -> RunFacts:
+    """What is known of a run that nobody has described: its strategy, and the digest of its configuration."""
+    contract = "sha256:" + input_digest(b"", run_config).hex()
+    return RunFacts(study="app", contract=contract, strategy=type(strategy).__name__)
 
 
 def weighted_mean(total: IntegerSum, name: str) -> NDArray[np.float64]:

@@ -95,7 +95,7 @@ def run_rounds(
         memory = memory_of(strategy)
         grid.store.save(grid.run_id, Checkpoint(number, model, type(strategy).__name__, memory, dict(plan.settings)))
         observe(_describe(grid, number, time.monotonic() - start, metrics, model))
-    grid.close()
+    grid.close(rounds=plan.rounds, model=model)
     return model
 
 

@@ -10,9 +10,11 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 
 from fedseal.errors import LocalError, PeerError, RoundAborted
 from fedseal.privacy.plan import decode_plan
@@ -35,6 +37,7 @@ from fedseal.privacy.secagg.parameters import threshold
 from fedseal.privacy.secagg.server_states import Aborted, Confirming, Finished, MaskedReply, Refused, SiteReply, State
 from fedseal.privacy.shares import noise_minimum
 from fedseal.server.exchange import Parcel, Traffic, control_of, exchange, vector_of
+from fedseal.server.logbook import Losses, ServerLogbook
 from fedseal.server.store import ServerStore
 from fedseal.wire import DecodeError, decode, encode
 
@@ -61,7 +64,8 @@ class CohortRules:
 class Order:
     """What is to be released: which release, of which layout and plan, computed from what. All public.
 
-    ``layout_for`` gives the layout for a number of sites: the more there are, the coarser the scale.
+    ``layout_for`` gives the layout for a number of sites: the more there are, the coarser the scale. ``model`` is what
+    the log names as the model that the sites get; empty where they get none.
     """
 
     kind: ReleaseKind
@@ -70,6 +74,7 @@ class Order:
     plan: bytes
     input_digest: bytes
     task: Mapping[str, ArrayRecord | ConfigRecord]
+    model: Mapping[str, NDArray[Any]]
     fl_round: int
     timeout: float
 
@@ -94,15 +99,26 @@ class Sealing:
         store: the server's store.
         run: the run's 16-byte id, open in the store.
         rules: what is asked of every cohort.
+        logbook: this run's view of the federation's log.
         workers: how many threads take the masks off a sum.
     """
 
-    def __init__(self, grid: Grid, store: ServerStore, run: bytes, rules: CohortRules, *, workers: int = 1) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        store: ServerStore,
+        run: bytes,
+        rules: CohortRules,
+        logbook: ServerLogbook,
+        *,
+        workers: int = 1,
+    ) -> None:
         self._grid = grid
         self._store = store
         self._identity = store.identity
         self.run = run
         self._rules = rules
+        self._logbook = logbook
         self._workers = workers
         self._nodes: dict[int, int] = {}
 
@@ -133,13 +149,15 @@ class Sealing:
         """End the run: at the sites, which take back what they had reserved, and in the store."""
         request = encode(sign_control(CloseRun(self.run), self._identity.key))
         sites = {node: site for site, node in self._nodes.items()}
-        parcels = {node: Parcel(request) for node in nodes if node in sites}
+        parcels = {node: Parcel(request, log=self._logbook.shown(sites[node])) for node in nodes if node in sites}
         traffic = Traffic()
-        for _, reply in exchange(
+        for node, reply in exchange(
             self._grid, parcels, "train", group="close", timeout=self._rules.stage_timeout, traffic=traffic
         ):
+            self._logbook.take(sites[node], reply)
             if self._control(reply, RunClosed) is None:
                 log.warning("a site did not confirm that the run is closed")
+        self._logbook.journal.commit()
         self._store.close_run(self.run)
 
     # HELLO
@@ -152,7 +170,11 @@ class Sealing:
         nonces = {node: os.urandom(32) for node in fresh}
         roster_hash = self._identity.roster.digest()
         hellos = {node: Hello(self.run, roster_hash, node, nonces[node]) for node in fresh}
-        parcels = {node: Parcel(encode(sign_control(hello, self._identity.key))) for node, hello in hellos.items()}
+        greeting = self._logbook.greeting() if fresh else None
+        parcels = {
+            node: Parcel(encode(sign_control(hello, self._identity.key)), log=greeting)
+            for node, hello in hellos.items()
+        }
         replies = exchange(
             self._grid,
             parcels,
@@ -169,8 +191,12 @@ class Sealing:
             expected = Introduction(hello.run, hello.roster_hash, hello.node, hello.nonce, introduction.site)
             if introduction == expected and introduction.site not in self._nodes:
                 self._nodes[introduction.site] = node
+                self._logbook.take(introduction.site, reply)
         known = {node: site for site, node in self._nodes.items()}
-        return sorted(known[node] for node in wanted if node in known)
+        sites = sorted(known[node] for node in wanted if node in known)
+        if fresh:
+            self._logbook.introduced(sites, order.model)
+        return sites
 
     def _control(self, reply: Message, kind: type[Introduction] | type[RunClosed]) -> Introduction | RunClosed | None:
         """A site's signed run message; None if it is not one of ``kind`` signed by the site it names."""
@@ -216,8 +242,9 @@ class Sealing:
     def _attempt(self, header: Header, order: Order, account: Account) -> Finished | Aborted:
         step = server.open_round(header, self._identity.roster, self._identity.key, workers=self._workers)
         self._write(header, "open", ())
+        losses = Losses({}, {})
         while not isinstance(step.state, Finished | Aborted):
-            step = server.close(self._collect(step, order, account))
+            step = server.close(self._collect(step, order, account, losses))
             if isinstance(step.state, Confirming):
                 # On disk before anyone is asked to sign it, and so before anyone is asked to unmask it.
                 self._write(header, "confirming", step.state.masking.survivors)
@@ -225,10 +252,11 @@ class Sealing:
             self._write(header, "finished", step.state.survivors)
         else:
             self._write(header, "aborted", ())
+        self._logbook.attempted(header, losses, step.state if isinstance(step.state, Finished) else None, order.model)
         account.refused.extend(step.state.refused)
         return step.state
 
-    def _collect(self, step: server.Step, order: Order, account: Account) -> State:
+    def _collect(self, step: server.Step, order: Order, account: Account, losses: Losses) -> State:
         """Send one stage's requests and take the replies as they come, until all have answered or the deadline
         passes.
         """
@@ -237,7 +265,12 @@ class Sealing:
             raise LocalError("a round that is over has no replies to collect")
         stage = server.stage_of(state)
         task = order.task if stage is Stage.MASK else {}
-        parcels = {self._nodes[site]: Parcel(encode(request), task) for site, request in step.requests.items()}
+        opening = stage is Stage.ADVERTISE
+        parcels = {
+            self._nodes[site]: Parcel(encode(request), task, self._logbook.shown(site) if opening else None)
+            for site, request in step.requests.items()
+        }
+        losses.silent |= dict.fromkeys(step.requests, stage)
         sites = {self._nodes[site]: site for site in step.requests}
         following: State = state
         replies = exchange(
@@ -250,9 +283,12 @@ class Sealing:
         )
         for node, reply in replies:
             site, answer = sites.get(node), _read_reply(reply, stage)
+            if site is not None:
+                self._logbook.take(site, reply)
             if site is None or answer is None:
                 log.warning("%s: an answer of node %d cannot be read", stage.label, node)
                 continue
+            losses.answered(site, stage, answer)
             try:
                 following = server.receive(following, site, answer)
             except PeerError as error:

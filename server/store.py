@@ -98,6 +98,11 @@ class ServerStore:
         self._engine = engine
         self.identity = identity
 
+    @property
+    def engine(self) -> Engine:
+        """Its database, for tables of other parts of the server."""
+        return self._engine
+
     @classmethod
     def create(cls, path: Path, *, key: SigningKey, roster: SignedRoster, pinned: bytes) -> "ServerStore":
         """Make a store for a new server; ConfigError if the file exists or the roster names another server."""

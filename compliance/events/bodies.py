@@ -19,6 +19,7 @@ from fedseal.compliance.events.fields import (
     DropStage,
     Hex,
     Name,
+    Origin,
     PublicKey,
     ReleaseName,
     Role,
@@ -55,7 +56,7 @@ class PolicyChanged(Frozen):
 class Successor(Frozen):
     """``log.successor``: this log goes on where another ended."""
 
-    old_origin: Name
+    old_origin: Origin
     old_size: Count
     old_root: Digest
 
@@ -92,7 +93,7 @@ class PersonRemoved(Frozen):
 class ForeignAnchor(Frozen):
     """``anchor.foreign``: this log has seen that one at this size with this root."""
 
-    origin: Name
+    origin: Origin
     size: Count
     root: Digest
 
@@ -140,20 +141,20 @@ class PlanFacts(Frozen):
 class RunCreated(Frozen):
     """``run.created``: what will run, on which code, from which model, under which plan.
 
+    ``rounds`` is 0, ``code`` and ``model_in`` None where the server was not told: a sealed app of another making.
     ``selected_with``: datasets and models that only guided a choice (early stopping, hyper-parameters): they influence
     the run too.
     """
 
     study: Name
     contract: Digest
-    code: Digest
+    code: Digest | None
     environment: Digest
-    model_in: Digest
+    model_in: Digest | None
     strategy: Name
     rounds: Count
     sites: tuple[Count, ...]
     plan: PlanFacts
-    delta: Decimal
     selected_with: tuple[Digest | Commitment, ...] = ()
 
 
@@ -201,7 +202,6 @@ class Contributed(Frozen):
     attempt: Count
     header: Digest
     update: Digest
-    model_in: Digest | None
     dataset: Commitment | None
     label_set: Commitment | None
     code: Digest | None
@@ -221,9 +221,10 @@ class Dropped(Frozen):
 
 
 class Aggregated(Frozen):
-    """``round.aggregated``: a sum over these sites was unmasked, and what it made of the model.
+    """``round.aggregated``: a sum over these sites was unmasked.
 
-    ``aggregate`` is the digest of the sum's integers. ``model_out`` is None where the release makes no model.
+    ``aggregate`` is the digest of the sum's integers, ``model_in`` the model that the sites were sent. The model that
+    the sum leads to is the ``model_in`` of the run's next update, or the one that the run finished with.
     """
 
     release: ReleaseName
@@ -236,14 +237,13 @@ class Aggregated(Frozen):
     colluders: Count
     aggregate: Digest
     model_in: Digest | None
-    model_out: Digest | None
 
 
 class RunFinished(Frozen):
-    """``run.finished``: the last round is over."""
+    """``run.finished``: the last round is over. ``model`` is None where the app did not say what came of it."""
 
     rounds: Count
-    model: Digest
+    model: Digest | None
 
 
 class RunAborted(Frozen):

@@ -4,8 +4,12 @@ Every string has a closed form. A value that a person could type (a name, a path
 the public names of a federation's parties, studies and aliases, which are `Name`.
 """
 
+import hashlib
+import math
+from decimal import Decimal as DecimalNumber
 from enum import StrEnum
 from typing import Annotated
+from urllib.parse import quote
 
 from pydantic import Field, StringConstraints
 
@@ -25,11 +29,40 @@ Time = Annotated[
     str, StringConstraints(pattern=r"^[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]\.[0-9]{6}Z$")
 ]
 Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[01][0-9]-[0-3][0-9]$")]
-# A public name that the federation gave: a party, a study, an alias, a metric.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}$")]
+# A public name that the federation gave: a party, a study, a metric. See `public_name`.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9%][A-Za-z0-9 %._~-]{0,127}$")]
+# The name of a log: c2sp.org/tlog-checkpoint's origin, as compliance.log.checkpoint makes it.
+Origin = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9%._~/-]{1,512}$")]
+# A type of the registry of events.
+EventName = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,32}(\.[a-z_]{1,32})?/v[1-9][0-9]{0,2}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+!-]{0,31}$")]
 Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,512}$")]
 Count = Annotated[int, Field(ge=0, le=(1 << 53) - 1, strict=True)]
+
+
+def public_name(text: str) -> str:
+    """A name of a roster or a study as a log writes it: percent-encoded where it has other characters."""
+    return quote(text, safe=" ")[:128].strip() or "%00"
+
+
+def decimal(value: float) -> str:
+    """A finite number as a decimal string with at most 24 places, exact for what a double prints as.
+
+    Raises:
+        ValueError: it is not finite, or too large for a log.
+    """
+    text = format(DecimalNumber(repr(value)), "f")
+    whole, _, fraction = text.partition(".")
+    fraction = fraction[:24].rstrip("0")
+    text = f"{whole}.{fraction}" if fraction else whole
+    if not math.isfinite(value) or len(whole) > 24:
+        raise ValueError("no number that a log can hold")
+    return "0" if text in ("-0", "") else text
+
+
+def sha256(data: bytes) -> str:
+    """The digest of some bytes as a log writes it."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 class ReleaseName(StrEnum):

@@ -13,11 +13,11 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field, ValidationError
 
-from fedseal.compliance.events.fields import Actor, Commitment, Digest, KeyId, Name, RunId, Time
+from fedseal.compliance.events.fields import Actor, Commitment, Digest, KeyId, Name, RunId, Time, sha256
 from fedseal.compliance.events.registry import EVENTS, EventType, type_of
 from fedseal.compliance.log.canonical import CanonicalError, decode, encode
 from fedseal.config import Frozen
@@ -34,7 +34,6 @@ ENTITIES = MappingProxyType(
         "model": "model",
         "models": "model",
         "model_in": "model",
-        "model_out": "model",
         "parent": "model",
         "dataset": "dataset",
         "datasets": "dataset",
@@ -104,7 +103,7 @@ class Place:
 
     def after(self, leaf: bytes) -> "Place":
         """The place after one more leaf."""
-        return Place(self.seq + 1, digest_of(leaf))
+        return Place(self.seq + 1, sha256(leaf))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ class Event:
         """Whether the owner of ``public_key`` signed exactly this leaf."""
         if self.keyid != keyid_of(public_key):
             return False
-        value = decode(self.leaf)
+        value = cast(dict[str, Any], decode(self.leaf))
         signature = base64.b64decode(value.pop("sig")["s"])
         return verify(public_key, signature, pae(encode(value)))
 
@@ -135,11 +134,6 @@ class Event:
     def place_after(self) -> Place:
         """Where its author's chain stands after it."""
         return Place(self.seq, self.prev).after(self.leaf)
-
-
-def digest_of(leaf: bytes) -> str:
-    """How a leaf is named in a chain."""
-    return "sha256:" + hashlib.sha256(leaf).hexdigest()
 
 
 def keyid_of(public_key: bytes) -> str:
@@ -221,6 +215,8 @@ def read_event(leaf: bytes, peer: str = "server") -> Event:
         value = decode(leaf)
     except CanonicalError:
         raise PeerError("an entry that is not canonical JSON", peer=peer) from None
+    if not isinstance(value, dict):
+        raise PeerError("an entry that is no JSON object", peer=peer)
     try:
         envelope = Envelope.model_validate(value)
     except ValidationError as error:
@@ -237,7 +233,9 @@ def read_event(leaf: bytes, peer: str = "server") -> Event:
         raise PeerError("an entry with a wrong signature", peer=peer) from None
     if envelope.subject != subjects_of(body):
         raise PeerError(f"an entry {kind.name} whose subjects are not those of its body", peer=peer)
-    if encode(body.model_dump(mode="json")) != encode(envelope.body) or ("sealed" in value) != (envelope.sealed is not None):
+    if encode(body.model_dump(mode="json")) != encode(envelope.body) or ("sealed" in value) != (
+        envelope.sealed is not None
+    ):
         # Left out defaults or a null in their place: one fact has one form.
         raise PeerError(f"an entry {kind.name} that is not written out", peer=peer)
     if ("run" in value) != (envelope.run is not None):

@@ -95,4 +95,9 @@ _BY_BODY = {kind.body: kind for kind in reversed(_TYPES)}
 
 def type_of(body: Frozen) -> EventType:
     """The first entry of the registry whose bodies have this form; KeyError if there is none."""
-    return _BY_BODY[type(body)]
+    return type_of_form(type(body))
+
+
+def type_of_form(form: type[Frozen]) -> EventType:
+    """The first entry of the registry with this form; KeyError if there is none."""
+    return _BY_BODY[form]

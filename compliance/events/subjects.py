@@ -10,6 +10,7 @@ from fedseal.compliance.events.fields import (
     Day,
     Decimal,
     Digest,
+    EventName,
     GateKind,
     IncidentKind,
     LabelTool,
@@ -22,8 +23,8 @@ from fedseal.compliance.events.fields import (
     RequestKind,
     RequestOutcome,
     ReviewOutcome,
-    RollbackReason,
     Role,
+    RollbackReason,
     Severity,
     SpecialCategory,
     WithdrawalReason,
@@ -283,4 +284,4 @@ class Shared(Frozen):
     """``log.shared``, in a site's own log: the site signed this entry for the federation's log."""
 
     leaf: Digest
-    event_type: Name
+    event_type: EventName

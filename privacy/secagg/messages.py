@@ -304,6 +304,7 @@ class RefusalCode(IntEnum):
     BUDGET = 5
     TASK = 6
     INTERNAL = 7
+    LOG = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ FedsealError
 ├── PolicyRefused          the site's own rules forbid what was asked
 ├── BudgetExceeded         the site's privacy ledger cannot afford what was asked
 ├── PeerError              the other side (a site or the server) broke the protocol
+│   └── LogContradicted    the server rewrote its log, or showed two
 ├── RoundAborted           too few sites finished; nothing was released
 └── LocalError             our own caller broke a rule of ours: a bug
 
@@ -106,6 +107,10 @@ class PeerError(FedsealError):
         super().__init__(message, next_step=next_step)
         self.peer = peer
         self.blamed = blamed
+
+
+class LogContradicted(PeerError):  # noqa: N818 - what was seen, not what went wrong
+    """The server showed a log that contradicts what this site had cosigned; the site has stopped."""
 
 
 class RoundAborted(FedsealError):  # noqa: N818

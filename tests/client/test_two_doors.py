@@ -1,8 +1,8 @@
 """Two doors out of a site, no third: every record of every message that leaves a site is walked.
 
-Allowed is one ConfigRecord with one byte string that decodes to a message of the protocol, and at MASK one
-ArrayRecord with one flat integer array. The walker's twin shows that it notices an app without the mod, and any extra
-record.
+Allowed is one ConfigRecord with one byte string that decodes to a message of the protocol, and beside it one with a
+cosignature and signed events of a closed schema; at MASK one ArrayRecord with one flat integer array. The walker's
+twin shows that it notices an app without the mod, and any extra record.
 """
 
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from support.flower import Script, flower_task, local_grid, make_federation, mod
 from support.studies import material, tiny
 
 from fedseal.client import app as client_app_module
+from fedseal.compliance.journal.attachment import LogReply
 from fedseal.privacy.secagg.messages import Refusal
 from fedseal.server.grid import SealedGrid
 from fedseal.server.sealing import CohortRules
@@ -43,6 +44,7 @@ def test_every_message_of_a_whole_training_has_its_door(
     trained = training.train(material(study, tmp_path / "data"), study.contract, tmp_path / "federation")
     assert len(trained.rounds) == 2
     assert walker.kinds == {"Signed", "ShareReply", "ControlMessage"}
+    assert set(walker.events) == {"party.joined/v1", "run.accepted/v1", "dp.spent/v1", "round.contributed/v1"}
     # Four sites; HELLO, five exchanges a release, CLOSE.
     releases = 2 + (normalisation == "federated")
     assert sum(1 for raw in walker.bytes if raw[:2] == b"FS") == 4 * (2 + 5 * releases)
@@ -119,6 +121,9 @@ def test_the_walker_lets_a_refusal_through() -> None:
         lambda c: c.update({"metrics": MetricRecord({"num-examples": 12})}),
         lambda c: c.update({"notes": ConfigRecord({"host": "x"})}),
         lambda c: c["fedseal"].update({"note": "x"}),
+        lambda c: c["fedseal"].update({"log": b"anything"}),
+        lambda c: c["fedseal"].update({"log": encode(LogReply(0, 0, b"", (b"{}",)))}),
+        lambda c: c["fedseal"].update({"log": encode(LogReply(200, 0, b"any text", ()))}),
         lambda c: c["fedseal"].update({"message": encode(Refusal(2, None)) + b"x"}),
         lambda c: c["fedseal"].update({"message": b"anything"}),
         lambda c: c.update({"vector": ArrayRecord({"vector": Array(np.zeros(3, dtype=np.uint32))})}),
@@ -128,6 +133,9 @@ def test_the_walker_lets_a_refusal_through() -> None:
         "metric record",
         "extra config",
         "extra key",
+        "no log reply",
+        "an event of no schema",
+        "a text in the cosignature's place",
         "trailing byte",
         "no message",
         "array in the wrong place",

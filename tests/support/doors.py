@@ -1,7 +1,7 @@
 """The walker of everything that leaves a site: two doors, no third.
 
-Allowed is one ConfigRecord with one byte string that decodes to a message of the protocol, and at MASK one ArrayRecord
-with one flat integer array.
+Allowed is one ConfigRecord with one byte string that decodes to a message of the protocol, and perhaps one more with a
+cosignature and signed events of the closed schema; and at MASK one ArrayRecord with one flat integer array.
 """
 
 from typing import Any
@@ -9,6 +9,11 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
+from fedseal.compliance.events.leaf import read_event
+from fedseal.compliance.events.registry import Author, Book
+from fedseal.compliance.journal.attachment import LogReply
+from fedseal.compliance.log.note import parse_signature
+from fedseal.errors import FedsealError
 from fedseal.privacy.runs import ControlMessage, Introduction, RunClosed
 from fedseal.privacy.secagg.messages import (
     Advertisement,
@@ -48,9 +53,11 @@ def walk(reply: Message) -> Any:
     content = reply.content
     if set(content.config_records) != {"fedseal"} or content.metric_records:
         raise Leak(f"records {sorted(content)}")
-    if set(content["fedseal"]) != {"message"}:
+    if not {"message"} <= set(content["fedseal"]) <= {"message", "log"}:
         raise Leak("another key beside the control bytes")
     raw: Any = content["fedseal"]["message"]
+    if "log" in content["fedseal"]:
+        _check_log(content["fedseal"]["log"])
     try:
         message: Any = decode(raw, *OUTER)
         inner: Any = _inner(message)
@@ -64,6 +71,21 @@ def walk(reply: Message) -> Any:
     if encode(message) != raw:
         raise Leak("bytes that are not canonical")
     return message
+
+
+def _check_log(raw: Any) -> None:
+    """A cosignature line and events that a site may sign for the federation's log; nothing else, in the one form."""
+    try:
+        reply = decode(raw, LogReply)
+        events = [read_event(leaf) for leaf in reply.events]
+        line = None if not reply.cosignature else parse_signature(reply.cosignature.decode("utf-8"))
+    except (FedsealError, UnicodeDecodeError) as error:
+        raise Leak(f"a log reply that is none: {error}") from None
+    if encode(reply) != raw or (line is not None and f"{line.line}\n".encode() != reply.cosignature):
+        raise Leak("a log reply that is not canonical")
+    for event in events:
+        if Author.SITE not in event.kind.authors or Book.FEDERATION not in event.kind.books:
+            raise Leak(f"an event {event.kind.name}")
 
 
 def _inner(message: Any) -> Any:
@@ -93,12 +115,16 @@ class Walker:
     def __init__(self) -> None:
         self.kinds: set[str] = set()
         self.bytes: list[bytes] = []
+        self.events: list[str] = []
 
     def __call__(self, app: ClientApp, message: Message, context: Context) -> Message:
         reply = app(message, context)
         walked = walk(reply)
         self.kinds.add(type(walked).__name__)
         self.bytes.append(encode(walked))
+        if isinstance(said := reply.content["fedseal"].get("log"), bytes):
+            self.bytes.append(b"log" + said)
+            self.events += [read_event(leaf).kind.name for leaf in decode(said, LogReply).events]
         self.bytes += [a.data for r in reply.content.array_records.values() for a in r.values()]
         return reply
 

@@ -1,0 +1,168 @@
+"""A site's part in the logs while it answers messages: what it is shown, what it signs, what it says back.
+
+The log's part of a message is heard before anything else and answered whatever becomes of the rest: also a refusal
+carries the cosignature, and a site that has stopped still says that it has.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from fedseal.compliance.events.bodies import Anchor, Charged, Contributed, Joined, RunAccepted
+from fedseal.compliance.events.fields import ReleaseName, decimal, public_name
+from fedseal.compliance.events.plans import plan_facts
+from fedseal.compliance.journal.attachment import OK, LogReply, read_request
+from fedseal.compliance.journal.site import SiteJournal, stopped
+from fedseal.compliance.policy import SitePolicy
+from fedseal.errors import PeerError
+from fedseal.privacy.ledger import Terms
+from fedseal.privacy.plan import decode_plan
+from fedseal.privacy.secagg.header import Header
+from fedseal.privacy.secagg.messages import Masked, Signed
+from fedseal.privacy.store import SiteStore
+from fedseal.privacy.transaction import Transaction
+from fedseal.wire import decode, encode
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The machine's time."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What a site computes from: its registered data and labels, by commitment, and the code it runs, by digest."""
+
+    dataset: str | None = None
+    label_set: str | None = None
+    code: str | None = None
+
+
+class Logbook:
+    """One site's journal while it answers one message.
+
+    Args:
+        store: the site's store.
+        policy: the site's rules.
+        lineage: what it computes from.
+        clock: the time.
+    """
+
+    def __init__(self, store: SiteStore, policy: SitePolicy, lineage: Lineage, clock: Clock = utc_now) -> None:
+        self._store = store
+        self._policy = policy
+        self._lineage = lineage
+        self._clock = clock
+        self._heard: LogReply | None = None
+        self._said = False
+
+    def hear(self, raw: bytes | None) -> None:
+        """Look at what a message shows of the federation's log.
+
+        Raises:
+            PeerError: it cannot be read, or this site has stopped because of what it was shown, now or before.
+        """
+        request = None if raw is None else read_request(raw)
+        with self._store.transaction() as transaction:
+            journal = self._journal(transaction)
+            if request is not None:
+                self._heard = journal.hear(request)
+            evidence = journal.halted
+        if evidence is not None:
+            raise stopped(evidence)
+
+    def check_witnessed(self) -> None:
+        """That the message that opens a round brought a checkpoint this site could cosign.
+
+        Raises:
+            PeerError: it did not, and the site's policy asks for it.
+        """
+        if self._policy.log.required and (self._heard is None or self._heard.status != OK):
+            raise PeerError(
+                "a round without a checkpoint that this site can cosign",
+                peer="server",
+                next_step="Let the server keep a log, or set log.required = false in the site's policy.",
+            )
+
+    def speak(self) -> bytes | None:
+        """What the answer says about the log; None if nothing was asked and nothing new was signed."""
+        if self._heard is None and not self._said:
+            return None
+        with self._store.transaction() as transaction:
+            return encode(self._journal(transaction).reply(self._heard))
+
+    # What a site signs
+
+    def joined(self, transaction: Transaction) -> None:
+        """Say once for each roster that this site takes part."""
+        identity = self._store.identity
+        body = Joined(
+            site=identity.number,
+            name=public_name(identity.name),
+            key=identity.key.public.hex(),
+            roster="sha256:" + identity.roster.digest().hex(),
+        )
+        journal = self._journal(transaction)
+        if not journal.has_said(body):
+            self._said = True
+            journal.share(body)
+
+    def accepted(self, transaction: Transaction, header: Header, population: str) -> None:
+        """Say once for each run that this site takes part in it, with what and by which rules."""
+        journal = self._journal(transaction)
+        if journal.has_shared(RunAccepted, header.run):
+            return
+        self._said = True
+        journal.share(
+            RunAccepted(
+                code=self._lineage.code,
+                policy=journal.commitment("policy", self._store.identity.policy.encode("utf-8")),
+                population=journal.commitment("population", population.encode("utf-8")),
+                dataset=self._lineage.dataset,
+                label_set=self._lineage.label_set,
+            ),
+            run=header.run,
+        )
+
+    def charged(self, transaction: Transaction, header: Header, terms: Terms) -> None:
+        """Say what was charged to whose budget, in the transaction of the charge."""
+        journal = self._journal(transaction)
+        self._said = True
+        journal.share(
+            Charged(
+                release=ReleaseName(header.release_name),
+                sequence=header.release_seq,
+                attempt=header.attempt,
+                population=journal.commitment("population", terms.population.encode("utf-8")),
+                plan=plan_facts(decode_plan(header.plan)),
+                delta=decimal(terms.delta),
+                alpha=decimal(terms.order),
+            ),
+            run=header.run,
+        )
+
+    def contributed(self, transaction: Transaction, header: Header, masked: Signed) -> None:
+        """Say that the masked vector is on its way, and where this site's own log stands."""
+        journal = self._journal(transaction)
+        self._said = True
+        own = journal.own
+        journal.share(
+            Contributed(
+                release=ReleaseName(header.release_name),
+                round=header.fl_round,
+                sequence=header.release_seq,
+                attempt=header.attempt,
+                header="sha256:" + header.digest().hex(),
+                update="sha256:" + decode(masked.payload, Masked).vector_digest.hex(),
+                dataset=self._lineage.dataset,
+                label_set=self._lineage.label_set,
+                code=self._lineage.code,
+                anchor=Anchor(size=own.size, root="sha256:" + own.root().hex()),
+            ),
+            run=header.run,
+        )
+
+    def _journal(self, transaction: Transaction) -> SiteJournal:
+        return SiteJournal(transaction.connection, self._store.identity, self._clock())

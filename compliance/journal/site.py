@@ -1,0 +1,235 @@
+"""What a site writes down: its own log, its events for the federation's log, and its mirror of that log.
+
+All of it in the site's store, in the transaction of whatever it is about: the charge and the event that says so are on
+disk together. An event for the federation waits in the outbox, rides on every answer, and leaves the outbox when the
+site has seen it in a checkpoint that it cosigned.
+"""
+
+import hmac
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from fedseal.compliance.events.bodies import ForeignAnchor, Genesis
+from fedseal.compliance.events.fields import public_name, sha256
+from fedseal.compliance.events.leaf import Place, read_event, sign_event
+from fedseal.compliance.events.registry import EventType, type_of, type_of_form
+from fedseal.compliance.events.subjects import Shared
+from fedseal.compliance.journal.attachment import MOST_EVENTS, OK, UNPROCESSABLE, LogReply, LogRequest
+from fedseal.compliance.journal.tables import EVIDENCE, OUTBOX, create_tables
+from fedseal.compliance.log import checkpoint, witness
+from fedseal.compliance.log.store import Log
+from fedseal.config import Frozen
+from fedseal.errors import LogContradicted
+from fedseal.merkle import leaf_hash
+from fedseal.privacy.secagg.keys import derive
+from fedseal.privacy.store import Identity
+
+INCONSISTENT = "inconsistent"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a site keeps when a server's log contradicts itself: the note it cosigned, and the request it refused."""
+
+    kind: str
+    known: str
+    offered: bytes
+    time: str
+
+
+class SiteJournal:
+    """A site's journal, inside one transaction of its store.
+
+    Args:
+        connection: the transaction's.
+        identity: the site's.
+        now: in UTC.
+    """
+
+    def __init__(self, connection: Connection, identity: Identity, now: datetime) -> None:
+        self._connection = connection
+        self._identity = identity
+        self._now = now
+        self._org = public_name(identity.name)
+        self.origin = checkpoint.site_origin(identity.roster.federation, identity.name)
+        self.server_origin = checkpoint.server_origin(identity.roster.federation)
+        create_tables(connection)
+        Log.create_tables(connection)
+
+    @cached_property
+    def own(self) -> Log:
+        """The site's own log; its first entry says whose it is."""
+        log = Log(self._connection, self.origin)
+        if not log.size:
+            log.append([self._leaf(genesis(self._identity), Place())])
+        return log
+
+    @cached_property
+    def mirror(self) -> Log:
+        """What the site has seen of the federation's log."""
+        return Log(self._connection, self.server_origin)
+
+    # What the site writes
+
+    def record(self, body: Frozen, *, run: bytes | None = None, kind: EventType | None = None) -> int:
+        """Append an event to the site's own log; its index."""
+        leaf = self._leaf(body, self._own_place(), run=run, kind=kind)
+        return self.own.append([leaf])[0]
+
+    def share(self, body: Frozen, *, run: bytes | None = None, kind: EventType | None = None) -> bytes:
+        """Sign an event for the federation's log, and note in the site's own that it did. The leaf."""
+        leaf = self._leaf(body, self._shared_place(), run=run, kind=kind)
+        event = read_event(leaf, "this site")
+        self._connection.execute(
+            insert(OUTBOX).values(
+                seq=event.seq, leaf=leaf, leaf_hash=leaf_hash(leaf), type=event.kind.name, run=event.run, logged=None
+            )
+        )
+        self.record(Shared(leaf=sha256(leaf), event_type=event.kind.name), run=run)
+        return leaf
+
+    def has_said(self, body: Frozen) -> bool:
+        """Whether the newest event of this form, outside any run, says the same."""
+        query = select(OUTBOX.c.leaf).where(OUTBOX.c.run.is_(None), OUTBOX.c.type == type_of(body).name)
+        leaf = self._connection.execute(query.order_by(OUTBOX.c.seq.desc()).limit(1)).scalar()
+        return leaf is not None and read_event(leaf, "this site").body == body
+
+    def has_shared(self, body: type[Frozen], run: bytes) -> bool:
+        """Whether the site has signed an event of this form about a run."""
+        query = select(OUTBOX.c.seq).where(OUTBOX.c.run == run.hex(), OUTBOX.c.type == type_of_form(body).name).limit(1)
+        return self._connection.execute(query).first() is not None
+
+    def commitment(self, label: str, value: bytes) -> str:
+        """What stands in a log for something guessable: HMAC-SHA-256 under a key that only this site has."""
+        key = derive(self._identity.key.seed.reveal(), b"", f"log/{label}")
+        return "hmac:" + hmac.digest(key, value, "sha256").hex()
+
+    def _leaf(self, body: Frozen, place: Place, *, run: bytes | None = None, kind: EventType | None = None) -> bytes:
+        return sign_event(
+            body,
+            self._identity.key,
+            place,
+            org=self._org,
+            time=self._now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            run=None if run is None else run.hex(),
+            kind=kind,
+        )
+
+    def _own_place(self) -> Place:
+        # Everything in a site's own log is the site's: its size is the next number.
+        size = self.own.size
+        return Place(size, sha256(self.own.leaf(size - 1)))
+
+    def _shared_place(self) -> Place:
+        row = self._connection.execute(select(OUTBOX).order_by(OUTBOX.c.seq.desc()).limit(1)).one_or_none()
+        return Place() if row is None else Place(row.seq + 1, sha256(row.leaf))
+
+    # What the server shows, and what the site answers
+
+    @property
+    def halted(self) -> Evidence | None:
+        """What made this site stop, if anything has and nobody has settled it."""
+        query = select(EVIDENCE).where(EVIDENCE.c.settled.is_(None)).order_by(EVIDENCE.c.number).limit(1)
+        row = self._connection.execute(query).one_or_none()
+        return None if row is None else Evidence(row.kind, row.known, row.offered, row.time)
+
+    def hear(self, request: LogRequest) -> LogReply:
+        """Check a checkpoint against all that was seen before, cosign it, and take its entries into the mirror.
+
+        A server that shows another history than before makes this site stop: it keeps both notes. One that shows less
+        than it has shown is told so, and changes nothing.
+        """
+        state = self.mirror.witness_state()
+        following, response = witness.answer(
+            state,
+            request.body,
+            checkpoint.log_key(self.server_origin, self._identity.roster.server_key),
+            checkpoint.Cosigner(self.origin, self._identity.key),
+            int(self._now.timestamp()),
+        )
+        match response.outcome:
+            case witness.Outcome.COSIGNED if self._takes(request, following):
+                self.mirror.put_witness_state(state, following)
+                return self._reply(OK, following.size, response.body)
+            case witness.Outcome.COSIGNED | witness.Outcome.FORKED | witness.Outcome.INCONSISTENT:
+                self._keep(INCONSISTENT, request)
+                return self._reply(UNPROCESSABLE, state.size)
+            case witness.Outcome.STALE if self._contradicts(request):
+                self._keep(INCONSISTENT, request)
+                return self._reply(UNPROCESSABLE, state.size)
+        return self._reply(response.status, state.size)
+
+    def _contradicts(self, request: LogRequest) -> bool:
+        """Whether a checkpoint of a size that this site has seen has another root than it had then."""
+        shown = witness.decode_request(request.body).checkpoint
+        return shown.size <= self.mirror.size and self.mirror.root(shown.size) != shown.root
+
+    def pending(self) -> tuple[bytes, ...]:
+        """The site's events that it has not seen in the federation's log, first to last."""
+        query = select(OUTBOX.c.leaf).where(OUTBOX.c.logged.is_(None)).order_by(OUTBOX.c.seq).limit(MOST_EVENTS)
+        return tuple(self._connection.execute(query).scalars())
+
+    def reply(self, heard: LogReply | None) -> LogReply:
+        """What the site says: its answer to a request if there was one, and its pending events."""
+        if heard is None:
+            return self._reply(0, self.mirror.witness_state().size)
+        return LogReply(heard.status, heard.size, heard.cosignature, self.pending())
+
+    def _reply(self, status: int, size: int, cosignature: bytes = b"") -> LogReply:
+        return LogReply(status, size, cosignature, self.pending())
+
+    def _takes(self, request: LogRequest, following: witness.WitnessState) -> bool:
+        """Mirror the entries of a checkpoint; False, and nothing mirrored, if they are not those of its root."""
+        if following.size == self.mirror.size:
+            return not request.entries
+        with self._connection.begin_nested() as attempt:
+            mirror = Log(self._connection, self.server_origin)
+            indices = mirror.append(request.entries)
+            if mirror.size != following.size or mirror.root() != following.root:
+                attempt.rollback()
+                return False
+        self.__dict__.pop("mirror", None)
+        self.mirror.put_checkpoint(str(witness.decode_request(request.body).note))
+        for index, leaf in zip(indices, request.entries, strict=True):
+            query = update(OUTBOX).where(OUTBOX.c.leaf_hash == leaf_hash(leaf), OUTBOX.c.logged.is_(None))
+            self._connection.execute(query.values(logged=index))
+        root = "sha256:" + following.root.hex()
+        self.record(ForeignAnchor(origin=self.server_origin, size=following.size, root=root))
+        return True
+
+    def _keep(self, kind: str, request: LogRequest) -> None:
+        known = self.mirror.checkpoint()
+        time = self._now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        self._connection.execute(
+            insert(EVIDENCE).values(kind=kind, known=known or "", offered=request.body, time=time, settled=None)
+        )
+
+    def unlogged(self) -> int:
+        """How many of the site's events it has not seen in the federation's log."""
+        query = select(func.count()).select_from(OUTBOX).where(OUTBOX.c.logged.is_(None))
+        return int(self._connection.execute(query).scalar_one())
+
+
+def genesis(identity: Identity) -> Genesis:
+    """The first entry of a site's own log."""
+    roster = identity.roster
+    return Genesis(
+        federation=public_name(roster.federation),
+        roster="sha256:" + roster.digest().hex(),
+        simulated=roster.simulated,
+        faulty=0,
+        quorum=0,
+    )
+
+
+def stopped(evidence: Evidence) -> LogContradicted:
+    """What a site that has stopped says."""
+    return LogContradicted(
+        f"the server showed a log that contradicts what this site had cosigned ({evidence.kind})",
+        peer="server",
+        next_step="Both checkpoints are kept: `fedseal audit evidence` writes them out. Training goes on only after "
+        "`fedseal audit settle`, when the federation knows what happened.",
+    )

@@ -1,0 +1,60 @@
+"""What a party keeps beside its logs: a site's events on their way, where authors stand, what proves a forked log."""
+
+from sqlalchemy import Column, Connection, Index, Integer, LargeBinary, MetaData, String, Table, inspect
+
+METADATA = MetaData()
+# A site's events for the federation's log. ``logged`` is the index at which the site has seen it there.
+OUTBOX = Table(
+    "log_outbox",
+    METADATA,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("leaf", LargeBinary),
+    Column("leaf_hash", LargeBinary, index=True),
+    Column("type", String),
+    Column("run", String),
+    Column("logged", Integer, index=True),
+    Index("log_outbox_of_a_run", "run", "type"),
+)
+# Two signed checkpoints that cannot both be true, or one that is behind: what a site shows when it stops.
+EVIDENCE = Table(
+    "log_evidence",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String),
+    Column("known", String),
+    Column("offered", LargeBinary),
+    Column("time", String),
+    Column("settled", String),
+)
+# Where each author's chain stands in a log that this party writes.
+AUTHORS = Table(
+    "log_authors",
+    METADATA,
+    Column("origin", String, primary_key=True),
+    Column("keyid", String, primary_key=True),
+    Column("seq", Integer),
+    Column("prev", String),
+)
+# Which entry of a written log is of which type and run.
+TYPES = Table(
+    "log_types",
+    METADATA,
+    Column("origin", String, primary_key=True),
+    Column("idx", Integer, primary_key=True, autoincrement=False),
+    Column("type", String),
+    Column("run", String),
+    Index("log_types_of_a_run", "origin", "type", "run"),
+)
+# What each witness of the federation's log has cosigned at most, as far as its server knows.
+WITNESSES = Table(
+    "log_witnesses",
+    METADATA,
+    Column("site", Integer, primary_key=True, autoincrement=False),
+    Column("size", Integer),
+)
+
+
+def create_tables(connection: Connection) -> None:
+    """Make the tables where they are missing: a store of an earlier version has none."""
+    if not inspect(connection).has_table(OUTBOX.name):
+        METADATA.create_all(connection)
