@@ -1,12 +1,11 @@
 """The one row of a log that whoever appends to it holds."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Row
 
-from fedseal.compliance.log.tables import HEADS
+from fedseal.compliance.log.queries import ADD_HEAD, HEAD, HEAD_LOCKED
 from fedseal.compliance.log.tree import EMPTY, EMPTY_ROOT, Frontier
 from fedseal.errors import LocalError
 from fedseal.merkle import HASH_LENGTH
@@ -21,14 +20,6 @@ class Head:
     witnessed_size: int
     witnessed_root: bytes
 
-    def with_frontier(self, frontier: Frontier) -> "Head":
-        """After an append."""
-        return replace(self, frontier=frontier)
-
-    def with_witnessed(self, size: int, root: bytes) -> "Head":
-        """After a cosignature."""
-        return replace(self, witnessed_size=size, witnessed_root=root)
-
 
 # A log that nothing was appended to yet has no row, and numbers start at 1.
 ABSENT = Head(0, EMPTY, 0, EMPTY_ROOT)
@@ -36,20 +27,17 @@ ABSENT = Head(0, EMPTY, 0, EMPTY_ROOT)
 
 def read_head(connection: Connection, origin: str) -> Head:
     """The head as it stands; ABSENT where the log has none."""
-    row = connection.execute(select(HEADS).where(HEADS.c.origin == origin)).one_or_none()
+    row = connection.execute(HEAD, {"of_origin": origin}).one_or_none()
     return ABSENT if row is None else _open(row)
 
 
 def lock_head(connection: Connection, origin: str) -> Head:
     """The head, made if it is missing, and locked to the end of the transaction."""
-    # SQLite has no such lock and needs none: its transactions here are exclusive (fedseal.database).
-    query = select(HEADS).where(HEADS.c.origin == origin).with_for_update()
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(HEAD_LOCKED, {"of_origin": origin}).one_or_none()
     if row is None:
-        values = {"origin": origin, "size": 0, "frontier": b"", "witnessed_size": 0, "witnessed_root": EMPTY_ROOT}
-        make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-        connection.execute(make(HEADS).values(values).on_conflict_do_nothing())
-        row = connection.execute(query).one()
+        start = {"size": 0, "frontier": b"", "witnessed_size": 0, "witnessed_root": EMPTY_ROOT}
+        connection.execute(ADD_HEAD[connection.dialect.name], {"origin": origin, **start})
+        row = connection.execute(HEAD_LOCKED, {"of_origin": origin}).one()
     return _open(row)
 
 

@@ -6,15 +6,30 @@ own store. What is signed or cosigned may leave only after that transaction is o
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection
 
 from fedseal.compliance.log import tree
 from fedseal.compliance.log.canonical import MAX_BYTES
 from fedseal.compliance.log.checkpoint import Checkpoint, is_origin, read_checkpoint, sign_checkpoint
 from fedseal.compliance.log.head import Head, lock_head, read_head
 from fedseal.compliance.log.note import Note, Signature, parse_note, parse_signature
+from fedseal.compliance.log.queries import (
+    ADD_CHECKPOINT,
+    ADD_COSIGNATURE,
+    ADD_LEAVES,
+    ADD_TILE,
+    CHECKPOINT,
+    CHECKPOINT_SIZES,
+    COSIGNATURE_LINES,
+    LEAVES_BETWEEN,
+    MOVE_HEAD,
+    MOVE_WITNESS,
+    NEWEST_CHECKPOINT,
+    REPLACE_TILE,
+    TILES_BETWEEN,
+)
 from fedseal.compliance.log.quorum import Policy, evaluate
-from fedseal.compliance.log.tables import CHECKPOINTS, COSIGNATURES, HEADS, LEAVES, METADATA, SPAN, TILES
+from fedseal.compliance.log.tables import METADATA, SPAN
 from fedseal.compliance.log.tiles import WIDTH, encode_hashes
 from fedseal.compliance.log.witness import WitnessState
 from fedseal.errors import LocalError, PeerError
@@ -22,13 +37,6 @@ from fedseal.merkle import HASH_LENGTH, leaf_hash
 from fedseal.privacy.secagg.keys import SigningKey
 
 DAMAGED = "The database of the log was damaged or changed from outside. Restore it from a mirror."
-_INSERT_LEAVES = insert(LEAVES)
-_INSERT_TILE = insert(TILES)
-_UPDATE_TILE = (
-    update(TILES)
-    .where(TILES.c.log == bindparam("of"), TILES.c.level == bindparam("at"), TILES.c.tile == bindparam("number"))
-    .values(hashes=bindparam("hashes"))
-)
 
 
 class Log:
@@ -39,7 +47,6 @@ class Log:
             raise LocalError("no name of a log")
         self.origin = origin
         self._connection = connection
-        self._head: Head | None = None
 
     @staticmethod
     def create_tables(connection: Connection) -> None:
@@ -64,8 +71,7 @@ class Log:
         head = self._seen()
         if size is None or size == head.frontier.size:
             return head.frontier.root
-        self._within(size)
-        return tree.root(size, self.hashes)
+        return tree.root(_within(head, size), self._reader(head))
 
     def append(self, leaves: Sequence[bytes]) -> range:
         """Append leaves of at most 16 KiB each, and return their indices."""
@@ -78,19 +84,11 @@ class Log:
         hashes = [leaf_hash(leaf) for leaf in leaves]
         frontier, levels = head.frontier.extend(hashes)
         place = head.log * SPAN + start
-        self._connection.execute(
-            _INSERT_LEAVES,
-            [
-                {"position": place + i, "prefix": _prefix(digest), "leaf": leaf}
-                for i, (digest, leaf) in enumerate(zip(hashes, leaves, strict=True))
-            ],
-        )
+        self._connection.execute(ADD_LEAVES, [{"position": place + i, "leaf": leaf} for i, leaf in enumerate(leaves)])
         for level, found in enumerate(levels):
             self._extend_tiles(head.log, level, start // WIDTH**level, found)
-        self._connection.execute(
-            update(HEADS).where(HEADS.c.log == head.log).values(size=frontier.size, frontier=b"".join(frontier.hashes))
-        )
-        self._head = head.with_frontier(frontier)
+        after = {"in_log": head.log, "size": frontier.size, "frontier": b"".join(frontier.hashes)}
+        self._connection.execute(MOVE_HEAD, after)
         return range(start, frontier.size)
 
     def leaf(self, index: int) -> bytes:
@@ -110,63 +108,59 @@ class Log:
         start, stop = max(start, 0), min(stop, head.frontier.size)
         if stop <= start:
             return []
-        first, last = head.log * SPAN + start, head.log * SPAN + stop
-        place = LEAVES.c.position
-        query = select(LEAVES.c.leaf).where(place >= first, place < last).order_by(place)
-        found = list(self._connection.execute(query).scalars())
+        place = head.log * SPAN
+        within = {"first": place + start, "last": place + stop}
+        found = list(self._connection.execute(LEAVES_BETWEEN, within).scalars())
         if len(found) != stop - start:
             raise LocalError("the log lacks leaves", next_step=DAMAGED)
         return found
 
     def find(self, digest: bytes) -> int | None:
-        """The first index of a leaf with this leaf hash, or None."""
+        """The first index of a leaf with this leaf hash, or None.
+
+        Reads the hashes of all leaves before it, 32 bytes each; there is no index of them, whose pages would make an
+        append half as dear again.
+        """
         head = self._seen()
-        first = head.log * SPAN
-        place = LEAVES.c.position
-        query = (
-            select(place, LEAVES.c.leaf)
-            .where(LEAVES.c.prefix == _prefix(digest), place >= first, place < first + head.frontier.size)
-            .order_by(place)
-        )
-        # Eight bytes of a hash can be made to collide; the whole hash decides.
-        return next(
-            (row.position - first for row in self._connection.execute(query) if leaf_hash(row.leaf) == digest), None
-        )
+        step = WIDTH * WIDTH
+        for start in range(0, head.frontier.size, step):
+            raw = self._raw(head, 0, start, min(start + step, head.frontier.size))
+            place = raw.find(digest)
+            while place > 0 and place % HASH_LENGTH:
+                place = raw.find(digest, place + 1)
+            if place >= 0:
+                return start + place // HASH_LENGTH
+        return None
 
     def hashes(self, level: int, start: int, stop: int) -> list[bytes]:
-        """Stored hashes of a tile level, as proofs read them."""
-        head = self._seen()
-        number = TILES.c.tile
-        query = (
-            select(TILES.c.hashes)
-            .where(TILES.c.log == head.log, TILES.c.level == level)
-            .where(number >= start // WIDTH, number <= (stop - 1) // WIDTH)
-            .order_by(number)
-        )
-        raw = b"".join(self._connection.execute(query).scalars())
-        skipped = start % WIDTH
-        part = raw[skipped * HASH_LENGTH : (skipped + stop - start) * HASH_LENGTH]
-        return [part[i : i + HASH_LENGTH] for i in range(0, len(part), HASH_LENGTH)]
+        """Stored hashes of a tile level: the roots of complete subtrees of 256^level leaves. Fewer where there are."""
+        return list(self._reader(self._seen())(level, start, stop))
 
     def inclusion(self, index: int, size: int) -> tuple[bytes, ...]:
         """The path from leaf ``index`` to the root of the first ``size`` leaves; IndexError where there is none."""
-        self._within(size)
-        return tree.inclusion_path(index, size, self.hashes)
+        head = self._seen()
+        return tree.inclusion_path(index, _within(head, size), self._reader(head))
 
     def consistency(self, old: int, new: int) -> tuple[bytes, ...]:
         """The proof that the tree of ``new`` leaves begins with that of ``old``; IndexError where there is none."""
-        self._within(new)
-        return tree.consistency_proof(old, new, self.hashes)
+        head = self._seen()
+        return tree.consistency_proof(old, _within(head, new), self._reader(head))
 
     def sign_checkpoint(self, key: SigningKey) -> str:
         """The log's signed checkpoint of its current size, without cosignatures; the same again while the size stays.
 
         Raises:
-            LocalError: another root, or by another key, was signed for this size before.
+            LocalError: another root was signed for this size before, or with another key.
         """
         head = self._locked()
-        note = str(sign_checkpoint(Checkpoint(self.origin, head.frontier.size, head.frontier.root), key))
-        return self._keep(head, head.frontier.size, note)
+        checkpoint = Checkpoint(self.origin, head.frontier.size, head.frontier.root)
+        note = str(sign_checkpoint(checkpoint, key))
+        before = self._stored(head, checkpoint.size)
+        if before is not None and before != note:
+            raise LocalError("another checkpoint of this size was signed before", next_step=DAMAGED)
+        if before is None:
+            self._keep(head, checkpoint.size, note)
+        return note
 
     def put_checkpoint(self, note: str) -> None:
         """Store another party's signed checkpoint beside the mirror of its log, with the cosignatures it carries.
@@ -181,12 +175,13 @@ class Log:
         head = self._locked()
         if checkpoint.origin != self.origin or checkpoint.size > head.frontier.size:
             raise PeerError("a checkpoint of another log, or of leaves not mirrored here", peer=self.origin)
-        if self.root(checkpoint.size) != checkpoint.root:
+        if tree.root(checkpoint.size, self._reader(head)) != checkpoint.root:
             raise PeerError("a checkpoint that contradicts the mirrored leaves", peer=self.origin)
         own = tuple(s for s in parsed.signatures if s.name == self.origin)
         if not own:
             raise PeerError("a checkpoint that its log has not signed", peer=self.origin)
-        self._keep(head, checkpoint.size, str(Note(parsed.text, own)))
+        if self._stored(head, checkpoint.size) is None:
+            self._keep(head, checkpoint.size, str(Note(parsed.text, own)))
         for signature in parsed.signatures:
             if signature not in own:
                 self._cosign(head, checkpoint.size, signature)
@@ -194,8 +189,8 @@ class Log:
     def checkpoint(self, size: int | None = None) -> str | None:
         """The signed checkpoint of ``size``, or the newest, with all its cosignatures; None where there is none."""
         head = self._seen()
-        query = select(CHECKPOINTS).where(CHECKPOINTS.c.log == head.log).order_by(CHECKPOINTS.c.size.desc()).limit(1)
-        row = self._connection.execute(query if size is None else query.where(CHECKPOINTS.c.size == size)).one_or_none()
+        query = NEWEST_CHECKPOINT if size is None else CHECKPOINT
+        row = self._connection.execute(query, {"in_log": head.log, "at_size": size}).one_or_none()
         if row is None:
             return None
         note = parse_note(row.note)
@@ -218,8 +213,7 @@ class Log:
 
     def cosigned(self, size: int) -> tuple[Signature, ...]:
         """The cosignatures kept for the checkpoint of ``size``, by name."""
-        query = select(COSIGNATURES.c.line).where(COSIGNATURES.c.log == self._seen().log, COSIGNATURES.c.size == size)
-        lines = self._connection.execute(query.order_by(COSIGNATURES.c.name, COSIGNATURES.c.identifier)).scalars()
+        lines = self._connection.execute(COSIGNATURE_LINES, {"in_log": self._seen().log, "at_size": size}).scalars()
         return tuple(parse_signature(line) for line in lines)
 
     def latest_final(self, policy: Policy) -> int | None:
@@ -228,8 +222,8 @@ class Log:
         Raises:
             SignatureError: a kept checkpoint's signature, by a key of the policy, does not hold.
         """
-        query = select(CHECKPOINTS.c.size).where(CHECKPOINTS.c.log == self._seen().log)
-        for size in self._connection.execute(query.order_by(CHECKPOINTS.c.size.desc())).scalars().all():
+        sizes = self._connection.execute(CHECKPOINT_SIZES, {"in_log": self._seen().log}).scalars().all()
+        for size in sizes:
             note = self.checkpoint(size)
             if note is not None and evaluate(policy, note).final:
                 return int(size)
@@ -249,24 +243,30 @@ class Log:
         head = self._locked()
         if old != self.witness_state() or new.origin != self.origin or new.size < old.size:
             raise LocalError("the witness' state has moved meanwhile, or would move back")
-        self._connection.execute(
-            update(HEADS).where(HEADS.c.log == head.log).values(witnessed_size=new.size, witnessed_root=new.root)
-        )
-        self._head = head.with_witnessed(new.size, new.root)
+        after = {"in_log": head.log, "witnessed_size": new.size, "witnessed_root": new.root}
+        self._connection.execute(MOVE_WITNESS, after)
 
     def _seen(self) -> Head:
-        """The head: the one locked in this transaction, or as it stands in the database."""
-        return self._head or read_head(self._connection, self.origin)
+        """The head as it stands."""
+        return read_head(self._connection, self.origin)
 
     def _locked(self) -> Head:
         """The head, nobody else's until the end of the transaction."""
-        if self._head is None:
-            self._head = lock_head(self._connection, self.origin)
-        return self._head
+        return lock_head(self._connection, self.origin)
 
-    def _within(self, size: int) -> None:
-        if not 0 <= size <= self.size:
-            raise IndexError("the log is not that long")
+    def _reader(self, head: Head) -> tree.Reader:
+        def read(level: int, start: int, stop: int) -> list[bytes]:
+            raw = self._raw(head, level, start, stop)
+            return [raw[i : i + HASH_LENGTH] for i in range(0, len(raw), HASH_LENGTH)]
+
+        return read
+
+    def _raw(self, head: Head, level: int, start: int, stop: int) -> bytes:
+        """Stored hashes of a tile level, one after the other."""
+        within = {"in_level": level, "first": start // WIDTH, "last": (stop - 1) // WIDTH}
+        raw = b"".join(self._connection.execute(TILES_BETWEEN, {"in_log": head.log, **within}).scalars())
+        skipped = start % WIDTH
+        return raw[skipped * HASH_LENGTH : (skipped + stop - start) * HASH_LENGTH]
 
     def _extend_tiles(self, log: int, level: int, start: int, hashes: list[bytes]) -> None:
         """Write what a level gained. ``start``: how many hashes it had."""
@@ -274,41 +274,36 @@ class Log:
         while taken < len(hashes):
             number, width = divmod(start + taken, WIDTH)
             gained = hashes[taken : taken + WIDTH - width]
+            place = {"in_log": log, "in_level": level, "first": number}
             if width:
-                before = self._tile(log, level, number, width)
-                values = {"of": log, "at": level, "number": number, "hashes": before + encode_hashes(gained)}
-                self._connection.execute(_UPDATE_TILE, values)
+                whole = self._tile(place, width) + encode_hashes(gained)
+                self._connection.execute(REPLACE_TILE, {**place, "hashes": whole})
             else:
                 row = {"log": log, "level": level, "tile": number, "hashes": encode_hashes(gained)}
-                self._connection.execute(_INSERT_TILE, row)
+                self._connection.execute(ADD_TILE, row)
             taken += len(gained)
 
-    def _tile(self, log: int, level: int, number: int, width: int) -> bytes:
-        query = select(TILES.c.hashes).where(TILES.c.log == log, TILES.c.level == level, TILES.c.tile == number)
-        raw = self._connection.execute(query).scalar()
+    def _tile(self, place: dict[str, int], width: int) -> bytes:
+        raw = self._connection.execute(TILES_BETWEEN, {**place, "last": place["first"]}).scalar()
         if raw is None or len(raw) != width * HASH_LENGTH:
             raise LocalError("the log's stored hashes are incomplete", next_step=DAMAGED)
         return bytes(raw)
 
     def _stored(self, head: Head, size: int) -> str | None:
-        query = select(CHECKPOINTS.c.note).where(CHECKPOINTS.c.log == head.log, CHECKPOINTS.c.size == size)
-        return self._connection.execute(query).scalar()
+        row = self._connection.execute(CHECKPOINT, {"in_log": head.log, "at_size": size}).one_or_none()
+        return None if row is None else row.note
 
-    def _keep(self, head: Head, size: int, note: str) -> str:
-        """Store a checkpoint, unless the very same is there."""
-        before = self._stored(head, size)
-        if before is not None and before != note:
-            raise LocalError("two different checkpoints of one size", next_step=DAMAGED)
-        if before is None:
-            self._connection.execute(insert(CHECKPOINTS).values(log=head.log, size=size, note=note))
-        return note
+    def _keep(self, head: Head, size: int, note: str) -> None:
+        self._connection.execute(ADD_CHECKPOINT, {"log": head.log, "size": size, "note": note})
 
     def _cosign(self, head: Head, size: int, signature: Signature) -> None:
         held = {(s.name, s.identifier) for s in self.cosigned(size)}
         if (signature.name, signature.identifier) not in held:
             row = {"log": head.log, "size": size, "name": signature.name, "identifier": signature.identifier}
-            self._connection.execute(insert(COSIGNATURES).values(**row, line=signature.line))
+            self._connection.execute(ADD_COSIGNATURE, {**row, "line": signature.line})
 
 
-def _prefix(digest: bytes) -> int:
-    return int.from_bytes(digest[:8], "big", signed=True)
+def _within(head: Head, size: int) -> int:
+    if not 0 <= size <= head.frontier.size:
+        raise IndexError("the log is not that long")
+    return size

@@ -1,6 +1,6 @@
 """The tables of logs, in a site's store or a server's database. Any number of logs stand beside each other."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, String, Table, Text
 
 # SQLite keeps a table in the order of a key of this very type, and in no other.
 _KEY = BigInteger().with_variant(Integer, "sqlite")
@@ -20,14 +20,11 @@ HEADS = Table(
     Column("witnessed_size", BigInteger, nullable=False),
     Column("witnessed_root", LargeBinary, nullable=False),
 )
-# ``prefix``: the first eight bytes of the leaf's hash as a signed integer.
 LEAVES = Table(
     "log_leaves",
     METADATA,
     Column("position", _KEY, primary_key=True, autoincrement=False),
-    Column("prefix", BigInteger, nullable=False),
     Column("leaf", LargeBinary, nullable=False),
-    Index("log_leaves_by_hash", "prefix"),
 )
 TILES = Table(
     "log_tiles",
