@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from fedseal.errors import ConfigError
 
@@ -25,13 +25,15 @@ def engine_for(path: Path) -> Engine:
     return connect(path)
 
 
-def connect(path: Path, *, reading: bool = False) -> Engine:
+def connect(path: Path, *, reading: bool = False, keep: bool = False) -> Engine:
     """An engine of its own for the file at ``path``, which is made if it is missing.
 
     With ``reading`` a transaction sees the file as it stood when it began, can write nothing, and is in nobody's way.
+    With ``keep`` its connections stay open between transactions, until it is disposed of.
     """
     # SQLAlchemy quotes the parameters of a failed statement in its exception: here they are secrets.
-    engine = create_engine(f"sqlite+pysqlite:///{path}", poolclass=NullPool, hide_parameters=True)
+    pool = QueuePool if keep else NullPool
+    engine = create_engine(f"sqlite+pysqlite:///{path}", poolclass=pool, hide_parameters=True)
 
     def prepare(connection: sqlite3.Connection, _: Any) -> None:
         # SQLAlchemy, not the driver, begins transactions: only so can they be IMMEDIATE.

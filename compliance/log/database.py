@@ -1,0 +1,82 @@
+"""Databases for logs: an SQLite file, or PostgreSQL by URL. A transaction is on disk when it ends, and exclusive."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from fedseal.compliance.log.store import Log
+from fedseal.database import connect
+from fedseal.errors import ConfigError
+
+_FORMS = "Give the path of an SQLite file, or a URL such as postgresql+psycopg://user@host/database."
+
+
+def open_database(url: str | Path, *, reading: bool = False) -> Engine:
+    """An engine for a file or URL, with the tables of logs made. Keeps its connections: dispose of it at the end.
+
+    With ``reading`` nothing is made, and an SQLite file is opened so that nothing can be written.
+
+    Raises:
+        ConfigError: the URL is none that is known, the database cannot be reached, or it does not wait for its disk.
+    """
+    engine = _engine(url, reading=reading)
+    try:
+        with engine.begin() as connection:
+            if not reading:
+                Log.create_tables(connection)
+    except OperationalError:
+        engine.dispose()
+        # What the driver says may quote the URL, and with it a password.
+        raise ConfigError("the log's database cannot be opened", next_step=_FORMS) from None
+    return engine
+
+
+@contextmanager
+def transaction(engine: Engine, origin: str) -> Iterator[Log]:
+    """A log whose head is locked: all or nothing, exclusive, on disk at the end of the block."""
+    with engine.begin() as connection:
+        log = Log(connection, origin)
+        log.lock()
+        yield log
+
+
+def _engine(url: str | Path, *, reading: bool) -> Engine:
+    if isinstance(url, Path) or "://" not in url:
+        return connect(Path(url), reading=reading, keep=True)
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigError("the URL of the log's database cannot be read", next_step=_FORMS) from None
+    if parsed.get_backend_name() == "sqlite" and parsed.database:
+        return connect(Path(parsed.database), reading=reading, keep=True)
+    if parsed.get_backend_name() != "postgresql":
+        raise ConfigError("logs are kept in SQLite or PostgreSQL", next_step=_FORMS)
+    try:
+        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), hide_parameters=True)
+    except ImportError:
+        raise ConfigError(
+            "PostgreSQL needs the driver psycopg", next_step="Install it: pip install 'fedseal[postgres]'."
+        ) from None
+    event.listen(engine, "connect", _insist_on_disk)
+    return engine
+
+
+def _insist_on_disk(connection: Any, _: Any) -> None:
+    """A commit that PostgreSQL has not written may be lost, with a checkpoint that was published: a fork of our own."""
+    cursor = connection.cursor()
+    try:
+        cursor.execute("SELECT current_setting('fsync'), current_setting('synchronous_commit')")
+        fsync, commit = cursor.fetchone()
+        if fsync != "on":
+            raise ConfigError(
+                "this PostgreSQL server does not wait for its disk", next_step="Set fsync = on in postgresql.conf."
+            )
+        if commit in ("off", "local"):
+            cursor.execute("SET SESSION synchronous_commit = on")
+        connection.commit()
+    finally:
+        cursor.close()
