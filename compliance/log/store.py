@@ -229,6 +229,20 @@ class Log:
                 return int(size)
         return None
 
+    def next_checkpoint(self, old: int, stride: int) -> int | None:
+        """Up to which size somebody who has seen ``old`` leaves is shown the log: the largest size with a checkpoint
+        that is at most ``stride`` beyond, or else the next one there is; None where there is no checkpoint beyond.
+        """
+        sizes = self._connection.execute(CHECKPOINT_SIZES, {"in_log": self._seen().log}).scalars()
+        found: int | None = None
+        for size in sizes:
+            if size <= old:
+                break
+            found = int(size)
+            if size <= old + stride:
+                break
+        return found
+
     def witness_state(self) -> WitnessState:
         """Where this party last cosigned the log."""
         head = self._seen()
