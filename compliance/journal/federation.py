@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from fedseal.compliance.events.bodies import Genesis, PolicyChanged
 from fedseal.compliance.events.fields import public_name
-from fedseal.compliance.events.leaf import SERVER_ORG, Event, Place, keyid_of, read_event, sign_event
+from fedseal.compliance.events.leaf import SERVER_ORG, TIME_FORMAT, Event, Place, keyid_of, read_event, sign_event
 from fedseal.compliance.events.registry import Author, Book, EventType, type_of_form
 from fedseal.compliance.journal.attachment import CONFLICT, OK, UNPROCESSABLE, LogReply, LogRequest
 from fedseal.compliance.journal.tables import AUTHORS, TYPES, WITNESSES, create_tables
@@ -139,7 +139,7 @@ class FederationJournal:
                 self._key,
                 place,
                 org=SERVER_ORG,
-                time=self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+                time=self._now().strftime(TIME_FORMAT),
                 run=None if fact.run is None else fact.run.hex(),
                 kind=fact.kind,
             )

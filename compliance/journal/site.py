@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from fedseal.compliance.events.bodies import ForeignAnchor, Genesis
 from fedseal.compliance.events.fields import public_name, sha256
-from fedseal.compliance.events.leaf import Place, read_event, sign_event
+from fedseal.compliance.events.leaf import TIME_FORMAT, Place, read_event, sign_event
 from fedseal.compliance.events.registry import EventType, type_of, type_of_form
 from fedseal.compliance.events.subjects import Shared
 from fedseal.compliance.journal.attachment import MOST_EVENTS, OK, UNPROCESSABLE, LogReply, LogRequest
@@ -113,7 +113,7 @@ class SiteJournal:
             self._identity.key,
             place,
             org=self._org,
-            time=self._now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            time=self._now.strftime(TIME_FORMAT),
             run=None if run is None else run.hex(),
             kind=kind,
         )
@@ -202,7 +202,7 @@ class SiteJournal:
 
     def _keep(self, kind: str, request: LogRequest) -> None:
         known = self.mirror.checkpoint()
-        time = self._now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        time = self._now.strftime(TIME_FORMAT)
         self._connection.execute(
             insert(EVIDENCE).values(kind=kind, known=known or "", offered=request.body, time=time, settled=None)
         )
