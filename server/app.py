@@ -13,6 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi
 from pydantic import ValidationError
 
+from fedseal.compliance.events.fields import public_name, sha256
 from fedseal.errors import ConfigError
 from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.quantize import Rounding
@@ -20,6 +21,7 @@ from fedseal.privacy.releases import MetricRange
 from fedseal.privacy.shared_planning import Extent
 from fedseal.server.fedadam import UncorrectedFedAdam
 from fedseal.server.grid import SealedGrid
+from fedseal.server.logbook import RunFacts, model_digest
 from fedseal.server.rounds import Arrays, Plan, RoundRecord, run_rounds
 from fedseal.server.scaffold import Scaffold
 from fedseal.server.sealing import CohortRules
@@ -34,6 +36,8 @@ METRICS_KEY = "fedseal-metrics"
 SITES_KEY = "fedseal-sites"
 ROUNDING_KEY = "fedseal-rounding"
 RESUME_KEY = "fedseal-resume"
+LOG_KEY = "fedseal-log"
+CODE_KEY = "fedseal-code"
 
 
 @runtime_checkable
@@ -76,6 +80,15 @@ def main(grid: Grid, context: Context) -> None:
         rounding=config.rounding(),
         run_config=context.run_config,
         run=config.resumed(),
+        log=config.optional(LOG_KEY),
+        facts=RunFacts(
+            study=public_name(contract.name),
+            contract=sha256(config.text(CONTRACT_KEY).encode("utf-8")),
+            strategy=contract.training.strategy,
+            code=config.optional(CODE_KEY),
+            model=model_digest(model),
+            rounds=contract.training.rounds,
+        ),
     )
     moments = _normalise(sealed, contract, plans)
     observer = grid if isinstance(grid, RoundObserver) else None
@@ -104,6 +117,11 @@ class RunConfig:
         if not isinstance(value, str):
             raise ConfigError(f"the run's configuration has no {key!r}", next_step="Start runs with `fedseal`.")
         return value
+
+    def optional(self, key: str) -> str | None:
+        """A string that may be missing or empty."""
+        value = self._values.get(key)
+        return value if isinstance(value, str) and value else None
 
     def contract(self) -> Contract:
         """The study's contract."""

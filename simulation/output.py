@@ -23,6 +23,7 @@ from fedseal.simulation import result as schema
 from fedseal.simulation.federation import public_persons
 from fedseal.simulation.oracle import Judged, Scores
 from fedseal.simulation.population import Population
+from fedseal.simulation.proof import Proof, log_facts
 from fedseal.simulation.report import write_report
 from fedseal.simulation.training import RoundView, Trained
 from fedseal.study import Contract
@@ -48,6 +49,7 @@ class Findings:
     other_epsilons: dict[float, Trained] = field(default_factory=dict)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    proof: Proof | None = None
 
 
 def write_run(folder: Path, findings: Findings) -> schema.Result:
@@ -109,6 +111,7 @@ def as_result(findings: Findings, model_digest: str) -> schema.Result:
         model_sha256=model_digest,
         digest=digest(model_digest, final, rounds),
         notes=list(findings.notes),
+        log=None if findings.proof is None else log_facts(findings.proof),
     )
 
 

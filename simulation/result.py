@@ -150,6 +150,20 @@ class Site(Frozen):
     classes: dict[str, int]
 
 
+class LogFacts(Frozen):
+    """The federation's log at the end of the run: its newest checkpoint, how many of the sites have cosigned it,
+    whether these are a quorum, and how many entries of each type it has. Its files are in the run's folder ``log``.
+    """
+
+    origin: str
+    entries: int
+    root: str
+    cosigned: int
+    witnesses: int
+    final: bool
+    types: dict[str, int]
+
+
 class Result(Frozen):
     """The whole file. ``notes`` say what the reader should know of this run, a sentence each."""
 
@@ -174,3 +188,4 @@ class Result(Frozen):
     model_sha256: str
     digest: str
     notes: list[str] = Field(default_factory=list)
+    log: LogFacts | None = None

@@ -26,6 +26,8 @@ from fedseal.simulation.folders import run_folder
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.output import Findings, write_run
 from fedseal.simulation.population import Population, gather
+from fedseal.simulation.proof import FOLDER as LOG_FOLDER
+from fedseal.simulation.proof import prove
 from fedseal.simulation.training import Material, RoundView, Trained, train
 from fedseal.study import Contract, Privacy, SimulationDefaults, Study, Training, load_task, private_by
 
@@ -136,6 +138,9 @@ def simulate(study: Study, options: Options, out: Path, progress: Progress) -> F
             progress.phase(f"the same with epsilon {epsilon:g}")
             other = resolve(contract, Options(epsilon=epsilon))
             findings.other_epsilons[epsilon] = train(material, other, folder / f"epsilon-{epsilon:g}")
+        progress.phase("checking the log")
+        if main.federation is not None:
+            findings.proof = prove(main.federation, folder / LOG_FOLDER)
         progress.phase("writing the report")
         findings.seconds = time.monotonic() - started
         # The sites' tables were copies for this run only; the stores with their ledgers stay.

@@ -79,6 +79,7 @@ class Trained:
     moments: Moments | None = None
     rounds: list[RoundView] = field(default_factory=list)
     privacy: dict[str, SitePrivacy] = field(default_factory=dict)
+    federation: Federation | None = None
 
     @property
     def normalisation(self) -> Normalisation | None:
@@ -157,6 +158,7 @@ def train(
         grid.serve(server_app, seed=material.seed)
     except RoundAborted as error:
         raise books.explain(error) from None
+    trained.federation = federation
     trained.privacy = {name: site_privacy(path) for name, path in federation.site_stores.items()}
     return trained
 

@@ -149,6 +149,15 @@ def _with_spread(mean: float, deviation: float) -> str:
     return f"{mean:.3f} ({deviation:.3f})".replace("0.", ".")
 
 
+def log_line(result: Result) -> str:
+    """What the run's log came to; empty where there is none."""
+    found = result.log
+    if found is None:
+        return ""
+    quorum = "a quorum" if found.final else "no quorum"
+    return f"Log: {found.entries} entries, checked; {found.cosigned} of {found.witnesses} sites cosigned it, {quorum}."
+
+
 def summary(result: Result) -> str:
     """The honest sentence."""
     return verdict(result)
