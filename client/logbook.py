@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from fedseal.compliance.events.bodies import Anchor, Charged, Contributed, Joined, RunAccepted
+from fedseal.compliance.events.bodies import Access, Anchor, Charged, Contributed, Joined, RunAccepted
 from fedseal.compliance.events.fields import ReleaseName, decimal, public_name
 from fedseal.compliance.events.plans import plan_facts
 from fedseal.compliance.journal.attachment import OK, LogReply, read_request
@@ -130,6 +130,17 @@ class Logbook:
         """Say what was charged to whose budget, in the transaction of the charge."""
         journal = self._journal(transaction)
         self._said = True
+        journal.record(
+            Access(
+                release=ReleaseName(header.release_name),
+                sequence=header.release_seq,
+                attempt=header.attempt,
+                dataset=self._lineage.dataset,
+                label_set=self._lineage.label_set,
+                code=self._lineage.code,
+            ),
+            run=header.run,
+        )
         journal.share(
             Charged(
                 release=ReleaseName(header.release_name),

@@ -5,11 +5,16 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from fedseal.compliance.events.leaf import Envelope
+from fedseal.compliance.events.registry import EVENTS
 from fedseal.compliance.policy import SitePolicy
 from fedseal.simulation.result import Result
 from fedseal.study import Contract
 
 SCHEMAS: dict[str, type[BaseModel]] = {"result-1": Result, "study-1": Contract, "site-policy-1": SitePolicy}
+# The leaf of an event, and the body of every type: events/log.genesis-1.json is that of log.genesis/v1.
+SCHEMAS |= {"events/leaf-1": Envelope}
+SCHEMAS |= {f"events/{name.replace('/v', '-')}": kind.body for name, kind in EVENTS.items()}
 
 
 def schema_text(model: type[BaseModel]) -> str:

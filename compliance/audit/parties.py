@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from fedseal.compliance.events.bodies import PersonAdded, PersonRemoved
+from fedseal.compliance.events.bodies import Joined, PersonAdded, PersonRemoved
 from fedseal.compliance.events.fields import public_name
 from fedseal.compliance.events.leaf import SERVER_ORG, Event, Place, actor_of, keyid_of
 from fedseal.compliance.events.registry import Author, Book
@@ -61,6 +61,8 @@ class Parties:
             raise PeerError("not the next entry of its author: one is missing, moved or doubled", peer=party.org)
         if not event.signed_by(party.public):
             raise PeerError("a signature that does not hold", peer=party.org)
+        if isinstance(event.body, Joined) and (event.body.name, event.body.key) != (party.org, party.public.hex()):
+            raise PeerError("a site that joins under another name or key than its own", peer=party.org)
         self._places[event.keyid] = event.place_after
         match event.body:
             case PersonAdded(person=person, key=key):

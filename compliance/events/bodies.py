@@ -23,7 +23,6 @@ from fedseal.compliance.events.fields import (
     PublicKey,
     ReleaseName,
     Role,
-    RunId,
     Version,
 )
 from fedseal.config import Frozen
@@ -264,9 +263,11 @@ class BudgetSet(Frozen):
 
 
 class Access(Frozen):
-    """``data.accessed``, in a site's own log: data was read for a run."""
+    """``data.accessed``, in a site's own log: for this release data was read, by this code."""
 
-    run_id: RunId
     release: ReleaseName
     sequence: Count
+    attempt: Count
     dataset: Commitment | None
+    label_set: Commitment | None
+    code: Digest | None

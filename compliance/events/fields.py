@@ -30,7 +30,7 @@ Time = Annotated[
 ]
 Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[01][0-9]-[0-3][0-9]$")]
 # A public name that the federation gave: a party, a study, a metric. See `public_name`.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9%][A-Za-z0-9 %._~-]{0,127}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9%][A-Za-z0-9%._~-]{0,127}$")]
 # The name of a log: c2sp.org/tlog-checkpoint's origin, as compliance.log.checkpoint makes it.
 Origin = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9%._~/-]{1,512}$")]
 # A type of the registry of events.
@@ -42,7 +42,7 @@ Count = Annotated[int, Field(ge=0, le=(1 << 53) - 1, strict=True)]
 
 def public_name(text: str) -> str:
     """A name of a roster or a study as a log writes it: percent-encoded where it has other characters."""
-    return quote(text, safe=" ")[:128].strip() or "%00"
+    return quote(text, safe="").lstrip("._~-")[:128] or "%00"
 
 
 def decimal(value: float) -> str:
@@ -144,6 +144,15 @@ class LabelTool(StrEnum):
     DOCCANO = "doccano"
     REGISTER = "register"
     MODEL_ASSISTED = "model-assisted"
+
+
+class Coefficient(StrEnum):
+    """How agreement was measured."""
+
+    COHEN = "cohen-kappa"
+    WEIGHTED_COHEN = "weighted-cohen-kappa"
+    FLEISS = "fleiss-kappa"
+    KRIPPENDORFF = "krippendorff-alpha"
 
 
 class CorrectionReason(StrEnum):

@@ -72,7 +72,7 @@ _TYPES = (
     EventType("dp.budget_set/v1", bodies.BudgetSet, _SITE, _SHARED),
     EventType("dp.spent/v1", bodies.Charged, _SITE, _SHARED),
     EventType("model.registered/v1", subjects.ModelRegistered, _SERVER, _SHARED),
-    EventType("eval.recorded/v1", subjects.Evaluated, _PARTY, _SHARED),
+    EventType("eval.recorded/v1", subjects.Evaluated, _SERVER, _SHARED),
     EventType("gate.checked/v1", subjects.GateChecked, _SERVER, _SHARED),
     EventType("model.approved/v1", subjects.Signature, _PERSON, _SHARED),
     EventType("model.promoted/v1", subjects.Promoted, _SERVER, _SHARED),

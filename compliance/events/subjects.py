@@ -4,6 +4,7 @@ from fedseal.compliance.events.fields import (
     Adjudication,
     Alias,
     Authority,
+    Coefficient,
     Commitment,
     CorrectionReason,
     Count,
@@ -121,7 +122,7 @@ class LabelSetDetails(Frozen):
     items: Count
     items_with_several: Count
     annotators: Count
-    coefficient: Name | None
+    coefficient: Coefficient | None
     agreement: Decimal | None
     agreement_low: Decimal | None
     agreement_high: Decimal | None

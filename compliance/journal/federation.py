@@ -13,7 +13,7 @@ from datetime import datetime
 from sqlalchemy import Connection, Engine, Table, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fedseal.compliance.events.bodies import Genesis, PolicyChanged
+from fedseal.compliance.events.bodies import Genesis, Joined, PolicyChanged
 from fedseal.compliance.events.fields import public_name
 from fedseal.compliance.events.leaf import SERVER_ORG, TIME_FORMAT, Event, Place, keyid_of, read_event, sign_event
 from fedseal.compliance.events.registry import Author, Book, EventType, type_of_form
@@ -248,6 +248,8 @@ class FederationJournal:
             raise PeerError("an event that the site has not signed", peer=f"site {site}")
         if Author.SITE not in event.kind.authors or Book.FEDERATION not in event.kind.books:
             raise PeerError(f"an event {event.kind.name}, which no site may add", peer=f"site {site}")
+        if isinstance(event.body, Joined) and (event.body.name, event.body.key) != (org, public_key.hex()):
+            raise PeerError("joins under another name or key than its own", peer=f"site {site}")
         self._heard.append(event)
         places[event.keyid] = event.place_after
 
