@@ -15,7 +15,6 @@ from fedseal.compliance.events.bodies import (
     Charged,
     Contributed,
     ForeignAnchor,
-    RunAccepted,
     RunCreated,
 )
 from fedseal.compliance.events.fields import ReleaseName
@@ -71,7 +70,6 @@ class _Federation:
     """The federation's log, sorted for comparing."""
 
     created: dict[str, RunCreated] = field(default_factory=dict)
-    accepted: list[tuple[int, Event]] = field(default_factory=list)
     contributed: dict[Key, tuple[int, Contributed]] = field(default_factory=dict)
     aggregated: list[tuple[int, Event, Aggregated]] = field(default_factory=list)
     charged: list[tuple[int, str | None, Charged]] = field(default_factory=list)
@@ -111,8 +109,6 @@ def _sorted(entries: Iterable[bytes], site: SiteSide, found: list[Disagreement])
                 federation.created[event.run] = body
             case Aggregated() as body:
                 federation.aggregated.append((index, event, body))
-            case RunAccepted() if own:
-                federation.accepted.append((index, event))
             case Charged() as body if own:
                 federation.charged.append((index, event.run, body))
             case Contributed() as body if own:
