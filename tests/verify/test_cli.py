@@ -9,6 +9,7 @@ import pytest
 from support import exported
 from support.exported import SITES, STRANGER
 
+from fedseal_verify import audit
 from fedseal_verify.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +75,26 @@ def test_log_against_checkpoints(export: Path, files: Path, capsys: pytest.Captu
         capsys, "log", export, "--against", files / "other100.note", "--against", files / "newer.note", "--json"
     )
     assert (code, [each["exit"] for each in json.loads(text)["findings"]]) == (1, [1, 4])
+
+
+def test_log_since(export: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(capsys, "log", export, "--since", "2026-09-21T14:13:20Z")[0] == 0
+    stale = ("log", export, "--since", "2026-09-21T16:13:21+02:00")
+    code, text = run(capsys, *stale)
+    assert code == 4
+    assert "stale: no quorum since 2026-09-21T14:13:21Z; cosigned since then: none" in text
+    for wrong in ("2026-09-21T14:13:20", "yesterday"):
+        with pytest.raises(SystemExit):
+            run(capsys, "log", export, "--since", wrong)
+    monkeypatch.setattr(audit, "check_fresh", lambda *_: None)
+    assert run(capsys, *stale)[0] == 0
+
+
+def test_an_empty_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported.write_export(tmp_path, [])
+    assert run(capsys, "log", tmp_path)[0] == 0
+    exported.write_file(tmp_path, "tile/entries/000.p/1", b"\x00\x00")
+    assert run(capsys, "log", tmp_path)[0] == 4
 
 
 def test_quorum_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

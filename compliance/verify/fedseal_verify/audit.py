@@ -12,16 +12,19 @@ from fedseal_verify.note import Checkpoint
 from fedseal_verify.policy import Author, Policy
 from fedseal_verify.report import Check, Exit, Report
 
-MAX_ORGS = 5
 _YEAR_9999 = 253402300799
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How far to look. Without ``events`` only the tree is checked; without ``signatures`` all but the authors'."""
+    """How far to look. Without ``events`` only the tree is checked; without ``signatures`` all but the authors'.
+
+    ``since``: Unix seconds; a quorum must have cosigned then or later.
+    """
 
     events: bool = True
     signatures: bool = True
+    since: int | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,9 @@ def verify_log(directory: Path, policy: Policy, earlier: Sequence[Earlier], dept
         report.skipped.append((Check.ENTRIES, "there is no checkpoint that says how many there are"))
         return report
     describe(report, checkpoint)
-    check_signatures(report, checkpoint, policy)
+    times = check_signatures(report, checkpoint, policy)
+    if depth.since is not None:
+        check_fresh(report, policy, times, depth.since)
     check_beyond(report, directory, checkpoint.size)
     walk = _Walk(report, directory, checkpoint, policy.authors(), earlier, depth)
     if walk.run():
@@ -62,8 +67,11 @@ def describe(report: Report, checkpoint: Checkpoint) -> None:
     report.facts.append(("checkpoint", f"{checkpoint.size} entries, root {checkpoint.root.hex()}"))
 
 
-def check_signatures(report: Report, checkpoint: Checkpoint, policy: Policy) -> None:
-    """The log's signature, every known witness's cosignature, and the quorum."""
+def check_signatures(report: Report, checkpoint: Checkpoint, policy: Policy) -> dict[str, int]:
+    """The log's signature, every known witness's cosignature, and the quorum.
+
+    Returns when each witness says it cosigned (Unix seconds).
+    """
     report.checked += [Check.LOG_SIGNATURE, Check.COSIGNATURE, Check.QUORUM]
     keys = policy.keys_of(checkpoint.origin)
     if not keys:
@@ -73,15 +81,30 @@ def check_signatures(report: Report, checkpoint: Checkpoint, policy: Policy) -> 
         report.add(Check.LOG_SIGNATURE, "checkpoint", f"no valid signature of the log {checkpoint.origin} (key {ids})")
     times = check_cosignatures(report, checkpoint, policy)
     if times:
-        first, last = (datetime.fromtimestamp(min(each, _YEAR_9999), UTC) for each in (min(times), max(times)))
-        report.facts.append(("cosigned", f"between {first:%Y-%m-%dT%H:%M:%SZ} and {last:%Y-%m-%dT%H:%M:%SZ}"))
+        span = f"between {utc(min(times.values()))} and {utc(max(times.values()))}"
+        report.facts.append(("cosigned", f"{span}, say the witnesses"))
     unknown = note.strangers(checkpoint, [*keys, *policy.witnesses.values()])
     if unknown:
         report.remarks.append(f"{unknown} signature line(s) of keys the policy does not know were left aside")
     report.remarks += policy.remarks()
+    return times
 
 
-def check_cosignatures(report: Report, checkpoint: Checkpoint, policy: Policy) -> list[int]:
+def utc(time: int) -> str:
+    """Unix seconds as a date."""
+    return f"{datetime.fromtimestamp(min(time, _YEAR_9999), UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def check_fresh(report: Report, policy: Policy, times: dict[str, int], since: int) -> None:
+    """A quorum cosigned at ``since`` or later; otherwise this may be an old state of the log, however honest."""
+    report.checked.append(Check.FRESH)
+    late = [name for name, time in times.items() if time >= since]
+    if not policy.satisfied(set(late)):
+        message = f"stale: no quorum since {utc(since)}; cosigned since then: {', '.join(late) or 'none'}"
+        report.add(Check.FRESH, "checkpoint", message, Exit.STALE)
+
+
+def check_cosignatures(report: Report, checkpoint: Checkpoint, policy: Policy) -> dict[str, int]:
     """Verify the witnesses' lines, ask for the quorum, and return the times they claim (Unix seconds)."""
     times: dict[str, int] = {}
     for name, key in policy.witnesses.items():
@@ -97,7 +120,7 @@ def check_cosignatures(report: Report, checkpoint: Checkpoint, policy: Policy) -
     if not quorum_holds(policy, set(times)):
         without = f"{len(times)} of {len(policy.witnesses)} witnesses cosigned; without: {', '.join(missing) or 'none'}"
         report.add(Check.QUORUM, "checkpoint", f"quorum {policy.quorum} is not reached: {without}", Exit.NO_QUORUM)
-    return list(times.values())
+    return times
 
 
 def quorum_holds(policy: Policy, cosigned: set[str]) -> bool:
@@ -214,7 +237,7 @@ class _Walk:
         else:
             self._report.skipped.append((Check.AUTHOR, "not asked for"))
         for key_id, chain in self._chains.by_key.items():
-            orgs = ", ".join([*sorted(chain.orgs)[:MAX_ORGS], *(["..."] if len(chain.orgs) > MAX_ORGS else [])])
+            orgs = ", ".join(sorted(chain.orgs))
             if len(chain.orgs) > 1:
                 self._report.remarks.append(f"{self._authors[key_id].name} signs for several organisations: {orgs}")
             text = f"{self._authors[key_id].name} (key {key_id}), {chain.count} events, signs for {orgs}"

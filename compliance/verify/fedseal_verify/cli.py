@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def _log(options: argparse.Namespace) -> Report:
     earlier = [Earlier(path.name, _checkpoint(path)) for path in options.against]
     for each in earlier:
         evidence.require_log_signature(each.name, each.checkpoint, policy)
-    depth = Depth(events=not options.no_events, signatures=not options.no_signatures)
+    depth = Depth(not options.no_events, not options.no_signatures, options.since)
     return _remarked(audit.verify_log(directory, policy, earlier, depth), remarks)
 
 
@@ -108,6 +109,14 @@ def _policy(path: Path | None, export: Path | None) -> tuple[Policy, list[str]]:
     return policy, remarks if own else []
 
 
+def _time(text: str) -> int:
+    """Unix seconds of an ISO 8601 time with its offset from UTC."""
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise argparse.ArgumentTypeError("a time needs its offset from UTC, such as Z")
+    return int(time.timestamp())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fedseal-verify", description="Check a fedseal audit log offline, without fedseal.", epilog=_EPILOG
@@ -120,6 +129,9 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("--policy", type=Path, metavar="FILE", help="whom to trust (default: DIR/policy.txt)")
     log.add_argument(
         "--against", type=Path, metavar="NOTE", action="append", default=[], help="a checkpoint kept from before"
+    )
+    log.add_argument(
+        "--since", type=_time, metavar="TIME", help="a quorum cosigned then or later, such as 2026-11-20T00:00:00Z"
     )
     log.add_argument("--no-signatures", action="store_true", help="leave out the authors' signatures (the slow part)")
     log.add_argument("--no-events", action="store_true", help="leave out all that is in the entries: tree only")

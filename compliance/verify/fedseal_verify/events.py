@@ -10,6 +10,7 @@ from fedseal_verify.canonical import Json
 from fedseal_verify.errors import MalformedError
 from fedseal_verify.note import SIGNATURE_LENGTH, Key, strict_base64
 
+MAX_ORGS = 5
 PAYLOAD_TYPE = b"application/vnd.fedseal.event+json"
 NO_EVENT = "sha256:" + "0" * 64
 _REQUIRED = frozenset({"v", "seq", "type", "time", "actor", "org", "subject", "prev", "body", "sig"})
@@ -127,7 +128,10 @@ def signature_holds(event: Event, key: Key) -> bool:
 
 @dataclass
 class Chain:
-    """Where one author's chain stands: the next ``seq`` and the digest its ``prev`` has to be."""
+    """Where one author's chain stands: the next ``seq`` and the digest its ``prev`` has to be.
+
+    ``orgs``: the organisations the author signed for, the first five.
+    """
 
     seq: int = 0
     digest: str = NO_EVENT
@@ -151,7 +155,8 @@ class Chains:
         problem = _gap(chain, event)
         chain.seq, chain.digest, chain.last_index = event.seq + 1, event.digest, index
         chain.count += 1
-        chain.orgs.add(event.org)
+        if len(chain.orgs) < MAX_ORGS:
+            chain.orgs.add(event.org)
         return problem
 
 

@@ -25,6 +25,7 @@ class Check(StrEnum):
     LOG_SIGNATURE = "log signature"
     COSIGNATURE = "cosignature"
     QUORUM = "quorum"
+    FRESH = "freshness"
     ENTRIES = "entries"
     TILES = "tiles"
     ROOT = "root"
