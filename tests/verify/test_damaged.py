@@ -49,6 +49,13 @@ def test_a_damaged_export(tmp_path: Path, capsys: pytest.CaptureFixture[str], da
         assert code == 1
 
 
+@pytest.mark.parametrize("name", ["checkpoint", "tile/0/000.p/9", "tile/entries/000.p/9"])
+def test_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (exported.write_export(tmp_path, LEAVES, NOTE) / name).unlink()
+    assert main(["log", str(tmp_path)]) == 1
+    assert "is missing" in capsys.readouterr().out
+
+
 PARSERS: list[tuple[Callable[[bytes], object], bytes]] = [
     (parse_checkpoint, NOTE.encode()),
     (parse_policy, exported.policy().encode()),

@@ -59,7 +59,7 @@ def verify(directory: Path) -> Report:
     return audit.verify_log(directory, policy, [kept()], Depth())
 
 
-def rewritten(change: Callable[[Book], None], first: int = SIZE) -> Callable[[Path], Path]:
+def rewritten(change: Callable[[Book], object], first: int = SIZE) -> Callable[[Path], Path]:
     """A log that went on after ``first`` honest events with whatever ``change`` adds, signed by all who sign."""
 
     def write(directory: Path) -> Path:
@@ -142,20 +142,9 @@ def doubled(book: Book) -> None:
     book.leaves[-1] = leaf.replace(b'"org":', b'"org":"another","org":', 1)
 
 
-def real(book: Book) -> None:
-    book.add(SITES[0], body={"share": 0.5})
-
-
-def large(book: Book) -> None:
-    book.add(SITES[0], body={"count": 1 << 53})
-
-
-def decomposed(book: Book) -> None:
-    book.add(SITES[0], body={"text": "Gro\u0308ße"})
-
-
-def capital_key(book: Book) -> None:
-    book.add(SITES[0], body={"Round": 1})
+def adding(body: dict[str, object]) -> Callable[[Path], Path]:
+    """A site adds an event with this body, well signed."""
+    return rewritten(lambda book: book.add(SITES[0], body=body))
 
 
 def history(directory: Path) -> Path:
@@ -298,10 +287,10 @@ CASES = [
     ),
     Tampering("spaces in a leaf", rewritten(spaced), Check.FORM, 1, CANONICAL),
     Tampering("a key twice", rewritten(doubled), Check.FORM, 1, CANONICAL),
-    Tampering("a float", rewritten(real), Check.FORM, 1, ((canonical, "_no_float", float), *CANONICAL)),
-    Tampering("a large integer", rewritten(large), Check.FORM, 1, ((canonical, "check_values", nothing),)),
-    Tampering("not NFC", rewritten(decomposed), Check.FORM, 1, ((canonical, "check_values", nothing),)),
-    Tampering("a capital key", rewritten(capital_key), Check.FORM, 1, ((canonical, "check_values", nothing),)),
+    Tampering("a float", adding({"share": 0.5}), Check.FORM, 1, ((canonical, "_no_float", float), *CANONICAL)),
+    Tampering("a large integer", adding({"count": 1 << 53}), Check.FORM, 1, ((canonical, "check_values", nothing),)),
+    Tampering("not NFC", adding({"text": "Gro\u0308ße"}), Check.FORM, 1, ((canonical, "check_values", nothing),)),
+    Tampering("a capital key", adding({"Round": 1}), Check.FORM, 1, ((canonical, "check_values", nothing),)),
 ]
 
 
@@ -345,15 +334,6 @@ def test_a_clumsy_attacker_is_found_by_several(
     report = verify(write(tmp_path))
     assert report.exit == 1
     assert checks <= {each.check for each in report.findings}
-
-
-def test_a_missing_file_is_found(tmp_path: Path) -> None:
-    for name in ("checkpoint", "tile/0/000", "tile/1/000.p/1", "tile/entries/000", "tile/entries/001.p/14"):
-        directory = exported.write_export(tmp_path / name.replace("/", "-"), exported.book(SIZE).leaves)
-        (directory / name).unlink()
-        report = verify(directory)
-        assert report.exit == 1
-        assert any("is missing" in each.message for each in report.findings)
 
 
 def test_messages_say_which_entry_and_whose_signature(tmp_path: Path) -> None:
