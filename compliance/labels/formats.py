@@ -16,7 +16,8 @@ from fedseal.errors import ConfigError, DataError
 MOST_BYTES = 1 << 30
 # A JSON document is in memory as a whole, some ten times as large as in its file.
 MOST_JSON_BYTES = 1 << 28
-MOST_ANNOTATIONS = 5_000_000
+# What is stored in one transaction, for which everything else that uses the store waits.
+MOST_ANNOTATIONS = 1_000_000
 LONGEST_NAME = 256
 
 

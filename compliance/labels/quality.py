@@ -89,7 +89,7 @@ def noise_from_gold(consensus: Consensus, gold: Codes) -> Noise:
 
 
 def noise_from_model(
-    ratings: Ratings, consensus: Consensus, fit: DawidSkene, rng: np.random.Generator, resamples: int = RESAMPLES
+    ratings: Ratings, consensus: Consensus, rng: np.random.Generator, resamples: int = RESAMPLES
 ) -> Noise:
     """The mean posterior probability, under Dawid and Skene's model, that a decided item's label is not the true one.
 
@@ -100,25 +100,27 @@ def noise_from_model(
     Args:
         ratings: who gave which label.
         consensus: the labels that are judged, however they were decided.
-        fit: the model, fitted to ``ratings``.
         rng: a seeded generator for the interval.
         resamples: how many resamples.
 
     Raises:
         DataError: nothing is decided, or no item has two annotations: then the model knows nothing of errors.
     """
-    decided = np.flatnonzero(consensus.labels != MISSING)
-    if not len(decided) or not ratings.multiple():
+    if not consensus.decided or not ratings.multiple():
         raise DataError("without items that several annotators labelled, noise needs a gold set")
+    # The model sees no difference between items that were labelled alike, so each kind is computed once.
+    grouped, sizes, labels = ratings.groups(consensus.labels)
+    decided = np.flatnonzero(labels != MISSING)
 
-    def doubts(posterior: Floats) -> Floats:
-        return np.asarray(1 - posterior[decided, consensus.labels[decided]])
+    def doubts(found: DawidSkene) -> Floats:
+        return np.asarray(1 - found.posterior[decided, labels[decided]]).clip(0.0, 1.0)
 
-    ones = np.ones(ratings.n_items)
+    counts, total = sizes.astype(np.float64), int(sizes[decided].sum())
+    stood = fit_dawid_skene(grouped, weights=counts)
     estimates = []
     for _ in range(resamples):
-        weights = rng.multinomial(ratings.n_items, ones / ratings.n_items).astype(np.float64)
-        again = fit_dawid_skene(ratings, weights=weights, start=fit.posterior, tolerance=1e-6, most_iterations=100)
-        estimates.append(float(np.mean(rng.random(len(decided)) < doubts(again.posterior))))
+        weights = rng.multinomial(ratings.n_items, counts / counts.sum()).astype(np.float64)
+        again = fit_dawid_skene(grouped, weights=weights, start=stood.posterior, tolerance=1e-6, most_iterations=100)
+        estimates.append(rng.binomial(sizes[decided], doubts(again)).sum() / total)
     low, high = np.quantile(estimates, [TAIL, 1 - TAIL])
-    return Noise(NoiseMethod.DAWID_SKENE, float(np.mean(doubts(fit.posterior))), float(low), float(high))
+    return Noise(NoiseMethod.DAWID_SKENE, float(doubts(stood) @ sizes[decided]) / total, float(low), float(high))

@@ -135,3 +135,32 @@ class Ratings:
     def multiple(self) -> int:
         """How many items have at least two annotations."""
         return int(np.sum(np.bincount(self.items, minlength=self.n_items) >= 2))
+
+    def groups(self, kinds: Codes) -> tuple["Ratings", Codes, Codes]:
+        """Items that were labelled alike, together: statistics of items need each kind once, and how many there are.
+
+        Args:
+            kinds: shape (items,): items of different kinds do not go together.
+
+        Returns:
+            Ratings in which each group is one item; how many items each group has; and the kind of each group.
+        """
+        order = np.lexsort((self.codes, self.raters, self.items))
+        cells = (self.raters * len(self.scale) + self.codes)[order]
+        ends = np.cumsum(np.bincount(self.items, minlength=self.n_items))
+        number: dict[tuple[int, bytes], int] = {}
+        firsts: list[int] = []
+        counts: list[int] = []
+        for item, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
+            group = number.setdefault((int(kinds[item]), cells[start:end].tobytes()), len(number))
+            if group == len(counts):
+                firsts.append(item)
+                counts.append(0)
+            counts[group] += 1
+        place = np.full(self.n_items, MISSING, dtype=np.int64)
+        place[firsts] = np.arange(len(firsts))
+        kept = place[self.items] != MISSING
+        grouped = Ratings(
+            place[self.items[kept]], self.raters[kept], self.codes[kept], len(firsts), self.n_raters, self.scale
+        )
+        return grouped, np.array(counts, dtype=np.int64), kinds[firsts]

@@ -23,10 +23,11 @@ from fedseal.compliance.labels.facts import (
     noise_fact,
     tool_of,
 )
+from fedseal.compliance.labels.holdings import Snapshot
 from fedseal.compliance.labels.quality import Noise, noise_from_gold, noise_from_model, set_on_gold
 from fedseal.compliance.labels.records import facts_from_record, record
 from fedseal.compliance.labels.scale import MISSING, canonical
-from fedseal.compliance.labels.store import LabelStore, Snapshot, stamp
+from fedseal.compliance.labels.store import LabelStore, stamp
 from fedseal.compliance.labels.tables import ANNOTATIONS, DECISIONS, SETS
 from fedseal.errors import ConfigError
 from fedseal.privacy.transaction import Transaction
@@ -205,8 +206,7 @@ def noise_estimate(store: LabelStore, snapshot: Snapshot, consensus: Consensus, 
         return noise_from_gold(consensus, gold)
     if not snapshot.ratings.multiple() or not consensus.decided:
         return None
-    fit = fit_dawid_skene(snapshot.ratings)
-    return noise_from_model(snapshot.ratings, consensus, fit, generator(root, "noise"))
+    return noise_from_model(snapshot.ratings, consensus, generator(root, "noise"))
 
 
 def generator(root: bytes, purpose: str) -> np.random.Generator:

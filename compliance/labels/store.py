@@ -5,7 +5,6 @@ Works on the connection of a transaction that the caller has begun, so that a re
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -14,8 +13,9 @@ from sqlalchemy import Connection, Row, Table, and_, exists, func, insert, inspe
 from fedseal.compliance.labels.content import LabelKeys
 from fedseal.compliance.labels.facts import Corrections, Reason
 from fedseal.compliance.labels.formats import LONGEST_NAME, Annotation, Format, Source
+from fedseal.compliance.labels.holdings import Batch, Guideline, Imported, Snapshot
 from fedseal.compliance.labels.merging import Live, merged
-from fedseal.compliance.labels.scale import MISSING, Codes, LabelSchema, Ratings
+from fedseal.compliance.labels.scale import LabelSchema, Ratings
 from fedseal.compliance.labels.tables import (
     ANNOTATIONS,
     BATCHES,
@@ -29,58 +29,6 @@ from fedseal.compliance.labels.tables import (
 from fedseal.errors import ConfigError, DataError
 from fedseal.privacy.randomness import Randomness
 from fedseal.privacy.secret import Secret
-
-
-@dataclass(frozen=True, slots=True)
-class Guideline:
-    """A version of the instructions that annotators follow. ``digest`` is of the document, ``number`` its order."""
-
-    number: int
-    version: str
-    digest: str
-    schema: LabelSchema
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """One imported file. ``file`` is keyed: equal for equal files."""
-
-    number: int
-    dataset: str
-    format: Format
-    guideline: str
-    file: str
-    imported: str
-    annotations: int
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What an import did: annotations added, corrected by a later one of the same annotator, and known before."""
-
-    batch: int
-    added: int
-    corrected: int
-    known: int
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What holds for a dataset under a guideline version.
-
-    Items and annotators (pseudonyms) in the order of the numbers that ``ratings`` uses, which is that of their names.
-    """
-
-    dataset: str
-    guideline: Guideline
-    items: tuple[str, ...]
-    annotators: tuple[str, ...]
-    ratings: Ratings
-
-    def codes(self, labels: Mapping[str, str]) -> Codes:
-        """Labels by item as places in the schema, shape (items,), -1 where there is none."""
-        places = {label: i for i, label in enumerate(self.guideline.schema.labels)}
-        return np.array([places.get(labels.get(item, ""), MISSING) for item in self.items], dtype=np.int64)
 
 
 class LabelStore:

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sqlalchemy import Connection
 from support.keys import key, make_roster, signed
 
 from fedseal.compliance.labels.content import LabelKeys
-from fedseal.compliance.labels.formats import Annotation
+from fedseal.compliance.labels.formats import Annotation, Format, Source
+from fedseal.compliance.labels.holdings import Imported
 from fedseal.compliance.labels.scale import MISSING, Codes, Floats, LabelSchema, Level, Ratings, Scale
+from fedseal.compliance.labels.store import LabelStore
 from fedseal.privacy.ledger import open_terms
+from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.privacy.secret import Secret
 from fedseal.privacy.store import Enrolment, SiteStore
 
@@ -84,3 +88,28 @@ def given(
     """An annotation, at a minute of some hour."""
     time = None if minute is None else datetime(2026, 3, 1, 12, minute, tzinfo=UTC)
     return Annotation(item, annotator, label, time, guideline, place)
+
+
+SOURCE = Source(Path("labels.csv"), Format.CSV_LONG)
+NOW = datetime(2026, 4, 1, tzinfo=UTC)
+
+
+def open_store(connection: Connection) -> LabelStore:
+    """A store of labels with one guideline version."""
+    opened = LabelStore.open(connection, KeyedRandomness(1, "site"))
+    opened.add_guideline("1", b"how to label", SCHEMA)
+    return opened
+
+
+def add(store: LabelStore, *annotations: Annotation, guideline: str = "1", dataset: str = "d") -> Imported:
+    """Store annotations as if a file had brought them."""
+    return store.add_batch(dataset, guideline, SOURCE, b"file", list(annotations), NOW)
+
+
+def holds(store: LabelStore, guideline: str | None = None) -> dict[tuple[str, str], str]:
+    """The labels that hold, by item and annotator's name."""
+    found, names = store.snapshot("d", guideline), store.names()
+    return {
+        (found.items[i], names[found.annotators[r]]): SCHEMA.labels[c]
+        for i, r, c in zip(found.ratings.items, found.ratings.raters, found.ratings.codes, strict=True)
+    }

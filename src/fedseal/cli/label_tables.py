@@ -8,10 +8,10 @@ from rich.table import Table
 
 from fedseal.compliance.labels.agreement import Agreement, Verdict
 from fedseal.compliance.labels.facts import SharedLabelSet
+from fedseal.compliance.labels.holdings import Batch, Guideline
 from fedseal.compliance.labels.quality import Share
 from fedseal.compliance.labels.scale import Ratings
 from fedseal.compliance.labels.sets import LabelSet
-from fedseal.compliance.labels.store import Batch, Guideline
 
 SHOWN = 12
 MEANS = {

@@ -26,6 +26,7 @@ from fedseal.compliance.labels.coefficients import Coefficient
 from fedseal.compliance.labels.consensus import Adjudication, Consensus
 from fedseal.compliance.labels.facts import Reason, decimal, shared_facts
 from fedseal.compliance.labels.formats import LONGEST_NAME, MOST_BYTES, Source, check_size, read_labels
+from fedseal.compliance.labels.holdings import Snapshot
 from fedseal.compliance.labels.platforms import read_annotations
 from fedseal.compliance.labels.quality import Share, annotators_on_gold
 from fedseal.compliance.labels.records import record
@@ -39,7 +40,7 @@ from fedseal.compliance.labels.sets import (
     make_label_set,
     register_label_set,
 )
-from fedseal.compliance.labels.store import LabelStore, Snapshot
+from fedseal.compliance.labels.store import LabelStore
 from fedseal.compliance.labels.tables import ANNOTATIONS, DECISIONS
 from fedseal.errors import ConfigError
 

@@ -141,6 +141,20 @@ def test_the_likelihood_never_falls_and_names_do_not_matter(seed: int) -> None:
     assert one.posterior.sum(axis=1) == pytest.approx(1.0)
 
 
+def test_items_labelled_alike_are_one_with_a_weight() -> None:
+    rng = np.random.default_rng(9)
+    ratings = annotated(rng.integers(0, 2, 300), confusions(3, 2, rng), rng, share=0.8)
+    kinds = rng.integers(0, 2, 300)
+    grouped, sizes, kind = ratings.groups(kinds)
+    assert sizes.sum() == 300
+    assert grouped.n_items == len(sizes) == len(kind) <= 2 * 3**3
+    one, all_of_them = fit_dawid_skene(grouped, weights=sizes.astype(float)), fit_dawid_skene(ratings)
+    assert one.log_likelihood == pytest.approx(all_of_them.log_likelihood)
+    assert one.confusion == pytest.approx(all_of_them.confusion)
+    for kind_of in (0, 1):
+        assert sizes[kind == kind_of].sum() == np.sum(kinds == kind_of)
+
+
 def test_many_annotators_do_not_underflow() -> None:
     rng = np.random.default_rng(7)
     truth = rng.integers(0, 2, 20)
@@ -187,12 +201,12 @@ def test_the_model_knows_how_wrong_a_majority_is() -> None:
     consensus = majority(ratings)
     decided = consensus.labels != MISSING
     wrong = np.mean(consensus.labels[decided] != truth[decided])
-    found = noise_from_model(ratings, consensus, fit_dawid_skene(ratings), np.random.default_rng(1), resamples=60)
+    found = noise_from_model(ratings, consensus, np.random.default_rng(1), resamples=60)
     assert found.low <= found.estimate <= found.high
     assert found.estimate == pytest.approx(wrong, abs=0.025)
     single_votes = Ratings.from_matrix(np.array([[0], [1]]), scale(3))
     with pytest.raises(DataError, match="gold set"):
-        noise_from_model(single_votes, majority(single_votes), fit_dawid_skene(single_votes), rng)
+        noise_from_model(single_votes, majority(single_votes), rng)
 
 
 @pytest.mark.slow
@@ -207,7 +221,7 @@ def test_the_noise_estimates_interval_holds_the_truth() -> None:
         truth = rng.choice(3, 600, p=[0.5, 0.3, 0.2])
         ratings = annotated(truth, confusion, rng)
         consensus = by_model(fit_dawid_skene(ratings), ratings)
-        found = noise_from_model(ratings, consensus, fit_dawid_skene(ratings), rng, resamples=60)
+        found = noise_from_model(ratings, consensus, rng, resamples=60)
         held += found.low <= np.mean(consensus.labels != truth) <= found.high
     print(f"{held} %")
     assert 88 <= held <= 99
