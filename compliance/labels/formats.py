@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import TextIO
 
 from fedseal.errors import ConfigError, DataError
 
@@ -19,6 +20,7 @@ MOST_JSON_BYTES = 1 << 28
 # What is stored in one transaction, for which everything else that uses the store waits.
 MOST_ANNOTATIONS = 1_000_000
 LONGEST_NAME = 256
+LONGEST_LINE = 1 << 24
 
 
 class Format(StrEnum):
@@ -143,7 +145,7 @@ def read_csv(source: Source) -> list[Annotation]:
     read = _long if source.format is Format.CSV_LONG else _wide
     try:
         with source.path.open(encoding="utf-8-sig", newline="") as file:
-            return counted(source, read(source, _rows(source, csv.reader(file, strict=True))))
+            return counted(source, read(source, _rows(source, csv.reader(_lines(source, file), strict=True))))
     except UnicodeDecodeError:
         raise DataError(f"{source.path.name} is not in UTF-8", next_step="Save it as CSV in UTF-8.") from None
 
@@ -159,7 +161,7 @@ def read_labels(path: Path) -> dict[str, str]:
     labels: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = _rows(source, csv.reader(file, strict=True))
+            rows = _rows(source, csv.reader(_lines(source, file), strict=True))
             header = _header(source, rows)
             if sorted(header) != ["item", "label"]:
                 raise source.wrong(1, "the columns are not item and label")
@@ -177,6 +179,16 @@ def read_labels(path: Path) -> dict[str, str]:
     if not labels:
         raise DataError(f"{path.name} has no label")
     return labels
+
+
+def _lines(source: Source, file: TextIO) -> Iterator[str]:
+    """The lines of a file, each bounded before it is held."""
+    place = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        place += 1
+        if len(line) > LONGEST_LINE:
+            raise source.wrong(place, f"longer than {LONGEST_LINE >> 20} Mi characters")
+        yield line
 
 
 def _rows(source: Source, reader: Iterator[list[str]]) -> Iterator[tuple[int, list[str]]]:
@@ -197,9 +209,11 @@ def _rows(source: Source, reader: Iterator[list[str]]) -> Iterator[tuple[int, li
 def _header(source: Source, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
     _, header = next(rows, (1, []))
     header = [cell.strip() for cell in header]
-    repeated = next((i for i, name in enumerate(header, start=1) if name and header.index(name) != i - 1), None)
-    if repeated is not None:
-        raise source.wrong(1, f"column {repeated} has the name of an earlier one")
+    seen: set[str] = set()
+    for column, name in enumerate(header, start=1):
+        if name and name in seen:
+            raise source.wrong(1, f"column {column} has the name of an earlier one")
+        seen.add(name)
     if "item" not in header:
         raise source.wrong(1, "there is no column 'item'", next_step="The first row names the columns.")
     return header

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from fedseal.compliance.labels.formats import (
+    LONGEST_LINE,
     MOST_BYTES,
     MOST_JSON_BYTES,
     Annotation,
@@ -27,7 +28,6 @@ from fedseal.compliance.labels.formats import (
 )
 from fedseal.errors import DataError
 
-LONGEST_LINE = 1 << 24
 # Where each type of a control that gives one label an item keeps it.
 _VALUES = {"choices": "choices", "rating": "rating", "number": "number"}
 

@@ -152,6 +152,11 @@ def test_a_refused_file_changes_nothing_and_is_not_quoted(fedseal: Run, store: P
         (("consensus", "--dataset", "d1", "--method", "single"), ExitCode.DATA, "have several annotations"),
         (("consensus", "--dataset", "d1", "--method", "guess"), ExitCode.USAGE, ""),
         (("consensus", "--dataset", "d1", "--method", "majority", "--reviewer", "R"), ExitCode.CONFIG, "go together"),
+        (
+            ("consensus", "--dataset", "d1", "--method", "majority", "--out", "/no/such/folder/out.csv"),
+            ExitCode.CONFIG,
+            "cannot be written",
+        ),
         (("show", "sha256:"), ExitCode.CONFIG, "no label set begins"),
         (("show", "abc"), ExitCode.CONFIG, "no label set begins"),
         (

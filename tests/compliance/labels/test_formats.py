@@ -201,6 +201,10 @@ def test_huge_files_are_refused_before_they_are_held(tmp_path: Path, monkeypatch
         read(
             tmp_path, Format.DOCCANO, '{"id": 1, "label": ["a"]}\n{"id": 2, "text": "' + "x" * 50 + '"}', annotator="A"
         )
+    monkeypatch.setattr(formats, "LONGEST_LINE", 40)
+    for text in ("item,A\nx,a\ny," + "b" * 40, 'item,A\nx,a\n"' + "y" * 40 + '",b'):
+        with pytest.raises(DataError, match="line 3: longer than"):
+            read(tmp_path, Format.CSV_WIDE, text)
     monkeypatch.setattr(formats, "MOST_ANNOTATIONS", 3)
     with pytest.raises(DataError, match="more than 3 annotations"):
         read(tmp_path, Format.CSV_WIDE, "item,A,B\nx,a,b\ny,a,b\n")
