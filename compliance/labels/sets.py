@@ -75,7 +75,7 @@ def decide(store: LabelStore, snapshot: Snapshot, method: Adjudication) -> Conse
 
 
 def make_label_set(store: LabelStore, snapshot: Snapshot, consensus: Consensus, coefficient: Coefficient) -> LabelSet:
-    """A version of what holds now. Computes and stores nothing.
+    """A version of what holds now, or the one on record if the same is registered. Computes and stores nothing.
 
     The intervals' generator is seeded by the content, so that the same data give the same facts.
 
@@ -84,7 +84,12 @@ def make_label_set(store: LabelStore, snapshot: Snapshot, consensus: Consensus, 
     """
     schema, guideline = snapshot.guideline.schema, snapshot.guideline
     root = content_root(store.keys, _items(snapshot, consensus))
-    parent = latest(store, snapshot.dataset)
+    name = label_set_id(snapshot.dataset, guideline.digest, schema.digest(), consensus.method, root)
+    registered = label_sets(store.connection)
+    if known := [s for s in registered if s.id == name]:
+        return known[0]
+    earlier = [s for s in registered if s.facts.dataset_version == snapshot.dataset]
+    parent = earlier[-1] if earlier else None
     facts = LabelSetFacts(
         dataset_version=snapshot.dataset,
         guideline_version=guideline.digest,
@@ -100,7 +105,7 @@ def make_label_set(store: LabelStore, snapshot: Snapshot, consensus: Consensus, 
         parents=(parent.id,) if parent else (),
     )
     return LabelSet(
-        id=label_set_id(snapshot.dataset, guideline.digest, schema.digest(), consensus.method, root),
+        id=name,
         content_root=root,
         guideline=guideline.version,
         tool=tool_of(store.formats(snapshot.dataset)),
@@ -158,12 +163,6 @@ def find_label_set(connection: Connection, beginning: str) -> LabelSet:
         how_many = "no label set begins" if not found else f"{len(found)} label sets begin"
         raise ConfigError(f"{how_many} with these digits", next_step="See: fedseal labels list")
     return found[0]
-
-
-def latest(store: LabelStore, dataset: str) -> LabelSet | None:
-    """The newest registered set of a dataset version."""
-    own = [s for s in label_sets(store.connection) if s.facts.dataset_version == dataset]
-    return own[-1] if own else None
 
 
 def _items(snapshot: Snapshot, consensus: Consensus) -> list[ItemLabels]:

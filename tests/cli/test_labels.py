@@ -84,13 +84,16 @@ def test_from_a_file_to_a_registered_set(fedseal: Run, store: Path, tmp_path: Pa
     made = json.loads(fedseal(*asked, "--register").stdout)
     assert (made["registered"], made["undecided"], made["n_items"]) == (True, 6, 24)
     assert made["id"] == tried["id"]
-    assert json.loads(fedseal(*asked, "--register").stdout)["registered"] is False
+    late = ("--store", store, "--format", "csv-wide", "--guideline", "1", "--dataset", "d2")
+    assert fedseal("labels", "import", tmp_path / "wide.csv", *late).returncode == 0
+    # The same set once more is the one on record, not a child of itself.
+    assert json.loads(fedseal(*asked, "--register").stdout) == {**made, "registered": False}
     assert len((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()) == 25
     shown = json.loads(fedseal("labels", "show", made["id"][:14], "--store", store, "--json").stdout)
     assert shown["n_items"] == 24
     assert shown["shared"] == made["shared"]
     listed = json.loads(fedseal("labels", "list", "--store", store, "--json").stdout)
-    assert [len(listed[k]) for k in ("guidelines", "batches", "label_sets")] == [1, 1, 1]
+    assert [len(listed[k]) for k in ("guidelines", "batches", "label_sets")] == [1, 2, 1]
 
 
 def test_corrections_and_a_reviewer_make_a_new_version(fedseal: Run, store: Path, tmp_path: Path) -> None:

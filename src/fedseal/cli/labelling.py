@@ -222,6 +222,8 @@ def _store_decisions(path: Path, wanted: Wanted) -> None:
 def _register(path: Path, made: LabelSet) -> bool:
     with opened(path) as (_, transaction):
         store = LabelStore.look(transaction.connection)
+        if any(known.id == made.id for known in label_sets(transaction.connection)):
+            return False
         if (store.newest(ANNOTATIONS), store.newest(DECISIONS)) != (made.annotations, made.decisions):
             raise ConfigError("labels changed while the set was computed", next_step="Try again.")
         return register_label_set(transaction, made, datetime.now(UTC))
