@@ -122,6 +122,8 @@ class Log:
         append half as dear again.
         """
         head = self._seen()
+        if len(digest) != HASH_LENGTH:
+            return None
         step = WIDTH * WIDTH
         for start in range(0, head.frontier.size, step):
             raw = self._raw(head, 0, start, min(start + step, head.frontier.size))
