@@ -12,6 +12,7 @@ from support.logs import LOG, ORIGIN, TIME, hashes, leaves, reader, witness
 from fedseal import merkle
 from fedseal.compliance.log import tree
 from fedseal.compliance.log.canonical import MAX_BYTES
+from fedseal.compliance.log.check import check_log
 from fedseal.compliance.log.checkpoint import Checkpoint, cosign, read_checkpoint, sign_checkpoint
 from fedseal.compliance.log.database import open_database, transaction
 from fedseal.compliance.log.malformed import MalformedError
@@ -237,7 +238,9 @@ class LogContract:
             log.put_witness_state(start, one)
         with transaction(engine, ORIGIN) as log:
             assert log.witness_state() == one
-            for old, new in ((start, two), (two, two), (one, start), (one, WitnessState("another/log", 9))):
+            other = WitnessState(ORIGIN, 5, b"\1" * 32)
+            strange = WitnessState("another/log", 9)
+            for old, new in ((start, two), (two, two), (one, start), (one, other), (one, strange)):
                 with pytest.raises(LocalError):
                     log.put_witness_state(old, new)
             assert log.witness_state() == one
@@ -283,6 +286,40 @@ class LogContract:
         with pytest.raises(LocalError), transaction(engine, ORIGIN) as log:
             log._connection.execute(TILES.delete().where(TILES.c.level == 0, TILES.c.tile == 1))
             log.append(leaves(300, 301))
+
+    def test_everything_that_is_stored_is_checked_against_the_leaves(self, engine: Engine) -> None:
+        size = 700
+        with transaction(engine, ORIGIN) as log:
+            log.sign_checkpoint(SERVER)
+            log.append(leaves(0, 300))
+            log.sign_checkpoint(SERVER)
+            log.append(leaves(300, size))
+            assert check_log(log) == Checkpoint(ORIGIN, size, merkle.root(hashes(size)))
+            assert check_log(Log(log._connection, "another/log")).size == 0
+        frontier = tree.EMPTY.extend(hashes(size))[0]
+        tile = update(TILES).where(TILES.c.level == 0, TILES.c.tile == 1)
+        note = sign_checkpoint(Checkpoint(ORIGIN, 300, bytes(32)), SERVER)
+        empty = sign_checkpoint(Checkpoint(ORIGIN, 0, bytes(32)), SERVER)
+        for change in (
+            update(LEAVES).where(LEAVES.c.leaf == leaves(7, 8)[0]).values(leaf=b"leaf 7?"),
+            LEAVES.delete().where(LEAVES.c.leaf == leaves(size - 1, size)[0]),
+            tile.values(hashes=b"".join([*hashes(512)[256:511], bytes(32)])),
+            tile.values(hashes=b"".join(hashes(512)[256:511])),
+            update(TILES).where(TILES.c.level == 1).values(hashes=bytes(64)),
+            update(HEADS).values(frontier=b"".join([*frontier.hashes[:-1], bytes(32)])),
+            update(HEADS).values(size=size - 4),
+            update(HEADS).values(size=size - 1),
+            update(CHECKPOINTS).where(CHECKPOINTS.c.size == 300).values(note=str(note)),
+            update(CHECKPOINTS).where(CHECKPOINTS.c.size == 0).values(note=str(empty)),
+            update(CHECKPOINTS).where(CHECKPOINTS.c.size == 300).values(size=301),
+            update(CHECKPOINTS).where(CHECKPOINTS.c.size == 300).values(size=size + 1),
+            update(CHECKPOINTS).where(CHECKPOINTS.c.size == 300).values(note="no note"),
+        ):
+            with pytest.raises(LocalError), transaction(engine, ORIGIN) as log:
+                log._connection.execute(change)
+                check_log(log)
+        with transaction(engine, ORIGIN) as log:
+            check_log(log)
 
     def test_names_that_are_no_origin_are_refused(self, engine: Engine) -> None:
         for origin in ("", "a b", "a+b", "cosignature/v1", "fedseal/sa1/x"):
