@@ -41,7 +41,7 @@ from fedseal.merkle import leaf_hash
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secret import Secret
 
-FEDERATION = "heart-failure"
+FEDERATION = "heart"
 ORIGIN = server_origin(FEDERATION)
 LEAF = 412
 PLAIN = MetaData()

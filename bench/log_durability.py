@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +119,8 @@ def kill_trials(folder: Path, trials: int, rng: random.Random) -> Counter[str]:
         path = folder / f"killed{number}"
         before = acknowledged
         acknowledged = max(acknowledged, killed(path, rng))
+        if trial and trial % 1000 == 0:
+            print(f"  {trial} killed so far, {ends['FAILED']} failed", file=sys.stderr, flush=True)
         ends["acknowledged something" if acknowledged > before else "killed before it acknowledged"] += 1
         wrong = broken(path, acknowledged)
         if wrong:
@@ -224,16 +227,24 @@ def damage_trials(folder: Path, trials: int, rng: random.Random) -> Counter[str]
     return ends
 
 
+KINDS: dict[str, Callable[[Path, int, random.Random], Counter[str]]] = {
+    "damaged": damage_trials,
+    "killed": kill_trials,
+}
+
+
 def main() -> int:
     """Both kinds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=KINDS, help="one kind of trials alone")
     parser.add_argument("--folder", type=Path, help="on which disk; the system's temporary folder where not given")
     args = parser.parse_args()
     failed = False
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
-        for title, job in (("damaged", damage_trials), ("killed", kill_trials)):
+        for title in [args.only] if args.only else KINDS:
+            job = KINDS[title]
             start = time.perf_counter()
             ends = job(Path(name), args.trials, random.Random(args.seed))  # noqa: S311 - nothing secret
             failed = failed or any(end.startswith("FAILED") for end in ends)

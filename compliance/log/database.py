@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from fedseal.compliance.log.store import Log
@@ -13,6 +13,9 @@ from fedseal.database import connect
 from fedseal.errors import ConfigError
 
 _FORMS = "Give the path of an SQLite file, or a URL such as postgresql+psycopg://user@host/database."
+
+# Any number that nobody else locks in this database.
+_MAKING_TABLES = int.from_bytes(b"fedseal", "big")
 
 
 def open_database(url: str | Path, *, reading: bool = False) -> Engine:
@@ -27,6 +30,9 @@ def open_database(url: str | Path, *, reading: bool = False) -> Engine:
     try:
         with engine.begin() as connection:
             if not reading:
+                if engine.dialect.name == "postgresql":
+                    # Two programs that start at once would both find the tables missing.
+                    connection.execute(select(func.pg_advisory_xact_lock(_MAKING_TABLES)))
                 Log.create_tables(connection)
             _ = Log(connection, "fedseal/none").size
     except DatabaseError:

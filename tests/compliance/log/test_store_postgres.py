@@ -13,6 +13,7 @@ from support.postgres import server
 
 from fedseal.compliance.log import tree
 from fedseal.compliance.log.database import open_database, transaction
+from fedseal.compliance.log.store import Log
 from fedseal.errors import ConfigError
 
 NUMBERS = count()
@@ -51,8 +52,7 @@ class TestPostgres(LogContract):
 
 
 def test_threads_append_one_after_the_other(url: str) -> None:
-    """Six connections race to make the log and to append to it."""
-    engine = open_database(url)
+    """Six connections race to make the tables and the log, and to append to it."""
 
     def work(worker: int) -> None:
         own = open_database(url)
@@ -66,7 +66,9 @@ def test_threads_append_one_after_the_other(url: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    with transaction(engine, ORIGIN) as log:
+    engine = open_database(url, reading=True)
+    with engine.begin() as connection:
+        log = Log(connection, ORIGIN)
         found = log.leaves(0, 999)
         assert (log.size, len(set(found))) == (360, 360)
         assert log.root() == tree.root_of(found)
