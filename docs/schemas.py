@@ -5,29 +5,22 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-<<<<<<< HEAD
 from fedseal.compliance.events.leaf import Envelope
 from fedseal.compliance.events.registry import EVENTS
-=======
 from fedseal.compliance.labels.scale import LabelSchema
->>>>>>> labels
 from fedseal.compliance.policy import SitePolicy
 from fedseal.simulation.result import Result
 from fedseal.study import Contract
 
-<<<<<<< HEAD
-SCHEMAS: dict[str, type[BaseModel]] = {"result-1": Result, "study-1": Contract, "site-policy-1": SitePolicy}
-# The leaf of an event, and the body of every type: events/log.genesis-1.json is that of log.genesis/v1.
-SCHEMAS |= {"events/leaf-1": Envelope}
-SCHEMAS |= {f"events/{name.replace('/v', '-')}": kind.body for name, kind in EVENTS.items()}
-=======
 SCHEMAS: dict[str, type[BaseModel]] = {
     "result-1": Result,
     "study-1": Contract,
     "site-policy-1": SitePolicy,
     "label-schema-1": LabelSchema,
+    # The leaf of an event, and the body of every type: events/log.genesis-1.json is that of log.genesis/v1.
+    "events/leaf-1": Envelope,
+    **{f"events/{name.replace('/v', '-')}": kind.body for name, kind in EVENTS.items()},
 }
->>>>>>> labels
 
 
 def schema_text(model: type[BaseModel]) -> str:
