@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, Table, insert, select
+from sqlalchemy import Connection, Engine, Table, delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fedseal.compliance.events.bodies import Genesis, Joined, PolicyChanged
@@ -86,6 +86,7 @@ class FederationJournal:
             policy_of(self.roster, faulty)
             self._write(connection, entries, [Fact(_genesis(self.roster, faulty))])
             return faulty
+        self._indexed(connection, entries)
         names = [type_of_form(form).name for form in (Genesis, PolicyChanged)]
         query = select(TYPES.c.idx).where(TYPES.c.origin == self.origin, TYPES.c.type.in_(names))
         index = connection.execute(query.order_by(TYPES.c.idx.desc()).limit(1)).scalar_one()
@@ -99,6 +100,21 @@ class FederationJournal:
             changed = PolicyChanged(roster=asked.roster, faulty=asked.faulty, quorum=asked.quorum)
             self._write(connection, entries, [Fact(changed)])
         return faulty
+
+    def _indexed(self, connection: Connection, entries: Log) -> None:
+        """Types, runs and authors follow from the leaves: made anew where entries came in another way, as by recovery."""
+        rows = select(func.count()).select_from(TYPES).where(TYPES.c.origin == self.origin)
+        if connection.execute(rows).scalar_one() == entries.size:
+            return
+        for table in (TYPES, AUTHORS):
+            connection.execute(delete(table).where(table.c.origin == self.origin))
+        places: dict[str, Place] = {}
+        for start in range(0, entries.size, STRIDE):
+            leaves = entries.leaves(start, start + STRIDE)
+            self._index(connection, range(start, start + len(leaves)), leaves)
+            places |= {e.keyid: e.place_after for e in map(read_event, leaves)}
+        for keyid, place in places.items():
+            self._move(connection, keyid, place)
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Connection, Log]]:
