@@ -14,7 +14,7 @@ from support.keys import SERVER, key
 
 from fedseal.compliance.events.bodies import Aggregated, Anchor, Contributed, Joined, RunFinished
 from fedseal.compliance.events.fields import ReleaseName
-from fedseal.compliance.journal.attachment import LogReply, LogRequest
+from fedseal.compliance.journal.attachment import CONFLICT, LogReply, LogRequest
 from fedseal.compliance.journal.federation import Fact, FederationJournal
 from fedseal.compliance.journal.site import SiteJournal
 from fedseal.compliance.journal.tables import AUTHORS, TYPES
@@ -71,9 +71,12 @@ class Town:
         return self.at_site(number, answer)
 
     def exchange(self, server: FederationJournal, sites: Iterable[int]) -> None:
-        """Show these sites the log, and take what they answer."""
+        """Show these sites the log, and take what they answer; as much as there is, of whom the server had forgotten."""
         for number in sites:
-            server.take(number, self.show(number, server.request_for(number)))
+            reply = self.show(number, server.request_for(number))
+            server.take(number, reply)
+            if reply.status == CONFLICT:
+                server.take(number, self.show(number, server.request_for(number)))
 
     def join(self, server: FederationJournal, sites: Iterable[int]) -> None:
         """Sites sign that they take part; the log gets it."""
