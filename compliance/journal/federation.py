@@ -102,7 +102,7 @@ class FederationJournal:
         return faulty
 
     def _indexed(self, connection: Connection, entries: Log) -> None:
-        """Types, runs and authors follow from the leaves: made anew where entries came in another way, as by recovery."""
+        """Types, runs and authors follow from the leaves: made anew where entries came in by recovery."""
         rows = select(func.count()).select_from(TYPES).where(TYPES.c.origin == self.origin)
         if connection.execute(rows).scalar_one() == entries.size:
             return

@@ -71,7 +71,7 @@ class Town:
         return self.at_site(number, answer)
 
     def exchange(self, server: FederationJournal, sites: Iterable[int]) -> None:
-        """Show these sites the log, and take what they answer; as much as there is, of whom the server had forgotten."""
+        """Show these sites the log and take what they answer; a site that the server had forgotten, twice."""
         for number in sites:
             reply = self.show(number, server.request_for(number))
             server.take(number, reply)
