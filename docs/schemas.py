@@ -5,11 +5,17 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from fedseal.compliance.data.contract import DataContract
 from fedseal.compliance.policy import SitePolicy
 from fedseal.simulation.result import Result
 from fedseal.study import Contract
 
-SCHEMAS: dict[str, type[BaseModel]] = {"result-1": Result, "study-1": Contract, "site-policy-1": SitePolicy}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "result-1": Result,
+    "study-1": Contract,
+    "site-policy-1": SitePolicy,
+    "data-contract-1": DataContract,
+}
 
 
 def schema_text(model: type[BaseModel]) -> str:

@@ -40,6 +40,11 @@ class Transaction:
         self._connection = connection
         self._key = key
 
+    @property
+    def connection(self) -> Connection:
+        """The open connection, for tables of higher layers."""
+        return self._connection
+
     def populations(self) -> list[str]:
         """The populations that have a ledger."""
         return sorted(self._connection.execute(select(TERMS.c.population)).scalars())
