@@ -31,6 +31,7 @@ from fedseal.privacy.store import SiteStore
 from fedseal.wire import encode
 
 STORE_KEY = "fedseal-store"
+DATA_KEY = "fedseal-data"
 
 
 def sealed_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -42,7 +43,8 @@ def sealed_mod(message: Message, context: Context, call_next: ClientAppCallable)
 
     try:
         store = open_store(context)
-        answer = Session(store, context.node_id, context.run_config).answer(control_bytes(message), message, call_app)
+        session = Session(store, context.node_id, context.run_config, data_folder(context))
+        answer = session.answer(control_bytes(message), message, call_app)
     # The one blanket except of this package: whatever the study's code raises may quote data, and must not travel.
     except (Exception, SystemExit) as error:  # noqa: BLE001
         refusal = refusal_for(error) if store is not None else Refusal(int(RefusalCode.NOT_ENROLLED), None)
@@ -61,6 +63,12 @@ def open_store(context: Context) -> SiteStore:
     if not isinstance(path, str):
         raise ConfigError(f"the node's configuration has no {STORE_KEY!r}")
     return SiteStore.open(Path(path))
+
+
+def data_folder(context: Context) -> Path | None:
+    """The data folder named in the node's own configuration, if one is."""
+    path = context.node_config.get(DATA_KEY)
+    return Path(path) if isinstance(path, str) else None
 
 
 def refusal_for(error: BaseException) -> Refusal:

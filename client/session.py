@@ -9,9 +9,11 @@ Training happens outside a transaction: a crash there leaves the site as if the 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
+from fedseal.client.datasets.recheck import recheck
 from fedseal.client.records import arrays_of, for_the_app, received_digest, task_records
 from fedseal.client.release import bounded_release, memories
 from fedseal.client.requests import (
@@ -92,13 +94,17 @@ class Session:
         store: the site's store.
         node: the Flower node id this site runs under.
         run_config: the run's configuration as this site was given it.
+        data: the site's data folder, if its node names one.
     """
 
-    def __init__(self, store: SiteStore, node: int, run_config: Mapping[str, Setting]) -> None:
+    def __init__(
+        self, store: SiteStore, node: int, run_config: Mapping[str, Setting], data: Path | None = None
+    ) -> None:
         self._store = store
         self._identity = store.identity
         self._node = node
         self._run_config = run_config
+        self._data = data
 
     def answer(self, raw: bytes, message: Message, call_app: AppCall) -> Answer:
         """Answer one request.
@@ -110,6 +116,7 @@ class Session:
 
         Raises:
             PeerError, PolicyRefused, BudgetExceeded: the request is refused; nothing has changed.
+            DataError: the data is not the registered version; likewise.
             Exception: whatever the app's function raises. Under a private plan the release stays charged, and this
                 site leaves the run.
         """
@@ -153,6 +160,7 @@ class Session:
     def _advertise(self, raw: bytes, request: AdvertiseRequest, message: Message) -> Answer:
         header = open_header(request, self._identity.roster, self._identity.number)
         kind, plan = kind_of(header, message), decode_plan(header.plan)
+        recheck(self._store, self._data)
         with self._store.transaction() as transaction:
             if (stored := self._answered(transaction, header.digest(), Stage.ADVERTISE, raw)) is not None:
                 return stored
@@ -196,6 +204,8 @@ class Session:
         if not isinstance(ready, Ready):
             raise PeerError("a round that is not ready for vectors", peer="server")
         kind, task = kind_of(header, message), self._task(header, message)
+        # Again: it is now that the data is used, and a site that stops here has been charged nothing.
+        recheck(self._store, self._data)
         private = decode_plan(header.plan).kind is not PlanKind.NONE
         # Before the data is touched: whatever happens now, a failure included, was paid for.
         if private and (stored := self._charge(raw, header, before)) is not None:
