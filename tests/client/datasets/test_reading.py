@@ -67,6 +67,15 @@ SAME: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "dates as texts": lambda t: t.assign(seen=t["seen"].dt.strftime("%Y-%m-%d")),
     "dates as dates": lambda t: t.assign(seen=t["seen"].dt.date),
     "a category": lambda t: t.assign(sex=t["sex"].astype("category")),
+    "reals written otherwise": lambda t: t.assign(
+        pressure=[
+            "+0.30000000000000004",
+            " 0 ",
+            "1E-300",
+            "120",
+            "0.333333333333333314829616256247390992939472198486328",
+        ]
+    ),
     "an index": lambda t: t.set_axis([9, 8, 7, 6, 5]),
     "another zero": lambda t: t.assign(pressure=t["pressure"].abs()),
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from support.datasets import CODE, TODAY
 from support.studies import material, tiny
@@ -58,6 +59,7 @@ def trained(
     """
     gathered = material(found, folder / "data")
     stores: list[Path] = []
+
     def and_register(*arguments: Any) -> Federation:
         federation = enrol(*arguments)
         for name, path in federation.site_stores.items():
@@ -104,6 +106,27 @@ def test_with_too_few_others_the_run_ends_and_says_why(tmp_path: Path, monkeypat
     with pytest.raises(RoundAborted) as caught:
         trained(tmp_path, study(minimum=4), monkeypatch, change_one_byte)
     assert "persons.csv has changed" in caught.value.explain()
+
+
+def test_a_version_registered_between_two_rounds_is_what_the_next_one_trains_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept warm belongs to a version: the site goes on, on the new data and not on what it has in memory."""
+
+    def renew(path: Path) -> None:
+        table = pd.read_csv(path)
+        table.assign(label=1 - table["label"]).to_csv(path, index=False)
+        (store,) = tmp_path.glob(f"*/federation/{path.parent.name}.sqlite")
+        register(SiteStore.open(store), path.parent, CONTRACT, preprocessing=CODE, as_of=TODAY)
+
+    done, written = trained(tmp_path / "a", study(minimum=4), monkeypatch, renew)
+    assert survivors(done) == [4, 4]
+    assert written == [[]] * 4
+    monkeypatch.undo()
+    plain, _ = trained(tmp_path / "b", study(minimum=4), monkeypatch, None)
+    first, second = ([view.record.model for view in t.rounds] for t in (done, plain))
+    assert all((first[0][name] == second[0][name]).all() for name in first[0])
+    assert any((first[1][name] != second[1][name]).any() for name in first[1])
 
 
 def test_untouched_data_is_trained_on_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
