@@ -160,6 +160,10 @@ class Session:
     def _advertise(self, raw: bytes, request: AdvertiseRequest, message: Message) -> Answer:
         header = open_header(request, self._identity.roster, self._identity.number)
         kind, plan = kind_of(header, message), decode_plan(header.plan)
+        # What was answered is answered again, whatever became of the data since; files are read in no transaction.
+        with self._store.transaction() as transaction:
+            if (stored := self._answered(transaction, header.digest(), Stage.ADVERTISE, raw)) is not None:
+                return stored
         recheck(self._store, self._data)
         with self._store.transaction() as transaction:
             if (stored := self._answered(transaction, header.digest(), Stage.ADVERTISE, raw)) is not None:

@@ -12,6 +12,7 @@ from support.studies import material, tiny
 from fedseal.client.datasets.register import register
 from fedseal.compliance.data.contract import DataContract
 from fedseal.errors import RoundAborted
+from fedseal.privacy.ledger import EntryKind
 from fedseal.privacy.store import SiteStore
 from fedseal.simulation.federation import Federation, enrol
 from fedseal.simulation.training import RoundView, Trained, train
@@ -100,6 +101,17 @@ def test_a_site_whose_file_changed_stops_and_the_others_go_on(tmp_path: Path, mo
     assert code == "TASK"
     assert "persons.csv has changed" in text
     assert "fedseal data register" in text
+
+
+def test_a_site_that_stops_is_charged_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = study(minimum=3, plan="local", epsilon=8.0)
+    done, _ = trained(tmp_path, found, monkeypatch, change_one_byte)
+    assert survivors(done) == [4, 3]
+    charged = []
+    for path in sorted((tmp_path / "federation").glob("*.sqlite")):
+        with SiteStore.open(path).transaction() as transaction:
+            charged.append([EntryKind(e.kind) for e in transaction.entries("train")].count(EntryKind.CHARGE))
+    assert charged == [1, 2, 2, 2]
 
 
 def test_with_too_few_others_the_run_ends_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
