@@ -13,9 +13,10 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fedseal.client.datasets.recheck import recheck
 from fedseal.client.gradient_sum import GradientSum
 from fedseal.client.metrics import Measured, measure
-from fedseal.client.mod import open_store, sealed_mod
+from fedseal.client.mod import DATA_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
 from fedseal.client.noise import clipped_sum, noisy_mean
 from fedseal.client.normalise import Normalisation, moment_rows, normalised
 from fedseal.client.records import CONTROL, arrays_of
@@ -37,8 +38,6 @@ from fedseal.privacy.releases import MOMENTS, VALIDATION_RATIO
 from fedseal.privacy.store import Identity, SiteStore
 from fedseal.study import load_task
 
-STUDY_KEY = "fedseal-study"
-DATA_KEY = "fedseal-data"
 WEIGHT = "num-examples"
 # A laptop simulates dozens of sites in one process; a real site is one.
 WARM_SITES = 64
@@ -74,15 +73,23 @@ class Warm:
     def __init__(self) -> None:
         self._sites: OrderedDict[tuple[object, ...], SiteWork] = OrderedDict()
 
-    def work(self, context: Context, identity: Identity) -> SiteWork:
-        """The work of the site that a context belongs to, built at its first message."""
+    def work(self, context: Context, store: SiteStore) -> SiteWork:
+        """The work of the site that a context belongs to, built at its first message, and anew for every version of its
+        data.
+
+        Raises:
+            DataError: the data is not the registered version, or stopped being it while it was read.
+        """
+        identity, version = store.identity, recheck(store, data_folder(context))
         folder, reference = _setting(context, DATA_KEY), _task_reference(context)
         study = context.node_config.get(STUDY_KEY)
         # With the federation: its roster says what the site is called and by how many persons noisy sums are divided.
-        key = (folder, reference, study, identity.roster.digest(), identity.number)
+        number = None if version is None else version.number
+        key = (folder, reference, study, identity.roster.digest(), identity.number, number)
         if key not in self._sites:
             task = cast(Task, load_task(reference, study))
             split = task.data(SiteData(identity.name, Path(folder)))
+            recheck(store, Path(folder))
             entry = identity.roster.entry(identity.number)
             self._sites[key] = SiteWork(task, split, entry.persons if entry else 0)
             if len(self._sites) > WARM_SITES:
@@ -93,16 +100,15 @@ class Warm:
     def train(self, message: Message, context: Context) -> Message:
         """Answer a TRAIN message that the mod has let through."""
         store = open_store(context)
-        identity = store.identity
-        work = self.work(context, identity)
+        work = self.work(context, store)
         facts = message.content.config_records[CONTROL]
         if facts["release"] == MOMENTS:
-            return _moments(message, facts, identity, work)
+            return _moments(message, facts, store.identity, work)
         return _train(message, facts, store, work)
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Answer an EVALUATE message that the mod has let through."""
-        work = self.work(context, open_store(context).identity)
+        work = self.work(context, open_store(context))
         module = build_model(work.task)
         load(module, arrays_of(next(iter(message.content.array_records.values()))))
         persons = normalised(work.split.test, normalisation_of(_settings(message)))

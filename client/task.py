@@ -32,19 +32,23 @@ class SiteData:
     name: str
     folder: Path
 
-    def table(self) -> pd.DataFrame:
-        """The site's table.
-
-        Raises:
-            DataError: the folder does not hold exactly one readable file.
-        """
+    def path(self) -> Path:
+        """The file with the site's table; DataError if the folder does not hold exactly one."""
         files = sorted(p for p in self.folder.glob("*") if p.suffix in {".csv", ".parquet"})
         if len(files) != 1:
             raise DataError(
                 f"{self.folder} holds {len(files)} CSV or parquet files, expected one",
                 next_step="Put the site's table there, one row for each record.",
             )
-        return read_table(files[0])
+        return files[0]
+
+    def table(self) -> pd.DataFrame:
+        """The site's table.
+
+        Raises:
+            DataError: the folder does not hold exactly one readable file.
+        """
+        return read_table(self.path())
 
 
 def read_table(path: Path) -> pd.DataFrame:

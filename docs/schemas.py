@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from fedseal.compliance.data.contract import DataContract
 from fedseal.compliance.events.leaf import Envelope
 from fedseal.compliance.events.registry import EVENTS
 from fedseal.compliance.labels.scale import LabelSchema
@@ -20,6 +21,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     # The leaf of an event, and the body of every type: events/log.genesis-1.json is that of log.genesis/v1.
     "events/leaf-1": Envelope,
     **{f"events/{name.replace('/v', '-')}": kind.body for name, kind in EVENTS.items()},
+    "data-contract-1": DataContract,
 }
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import safetensors.numpy
 import torch
 
-from fedseal.client.app import DATA_KEY, STUDY_KEY
 from fedseal.client.app import app as client_app
 from fedseal.client.metrics import LOSS, loss_range
+from fedseal.client.mod import DATA_KEY, STUDY_KEY
 from fedseal.client.mod import STORE_KEY as SITE_STORE_KEY
 from fedseal.client.normalise import Normalisation
 from fedseal.client.task import Metric, Split, Task, size

@@ -6,6 +6,7 @@ What the names mean stands in docs/events.md; JSON Schemas in docs/schemas/event
 
 from typing import Literal
 
+from fedseal.compliance.data.occurrences import ErasureReason
 from fedseal.compliance.events.fields import (
     AbortReason,
     Actor,
@@ -260,6 +261,13 @@ class BudgetSet(Frozen):
     delta: Decimal
     alpha: Decimal
     until: Day | None = None
+
+
+class Shredded(Frozen):
+    """``data.shredded``, in a site's own log: sealed fields whose key was destroyed, by the commitments that stay."""
+
+    sealed: tuple[Commitment, ...]
+    reason: ErasureReason
 
 
 class Access(Frozen):

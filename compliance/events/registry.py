@@ -58,6 +58,7 @@ _TYPES = (
     EventType("dataset.withdrawn/v1", subjects.DatasetWithdrawn, _SITE, _SHARED),
     EventType("dataset.details/v1", subjects.DatasetDetails, _SITE, _OWN),
     EventType("data.accessed/v1", bodies.Access, _SITE, _OWN),
+    EventType("data.shredded/v1", bodies.Shredded, _SITE, _OWN),
     EventType("label.guideline/v1", subjects.Guideline, _SITE, _SHARED),
     EventType("label.set/v1", subjects.LabelSetRegistered, _SITE, _SHARED),
     EventType("label.corrected/v1", subjects.LabelSetCorrected, _SITE, _SHARED),

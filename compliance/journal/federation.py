@@ -19,12 +19,13 @@ from fedseal.compliance.events.leaf import SERVER_ORG, TIME_FORMAT, Event, Place
 from fedseal.compliance.events.registry import Author, Book, EventType, type_of_form
 from fedseal.compliance.journal.attachment import CONFLICT, OK, UNPROCESSABLE, LogReply, LogRequest
 from fedseal.compliance.journal.tables import AUTHORS, TYPES, WITNESSES, create_tables
-from fedseal.compliance.log import checkpoint, quorum, witness
+from fedseal.compliance.journal.witnesses import behind, policy_of, server_genesis
+from fedseal.compliance.log import checkpoint, witness
 from fedseal.compliance.log.malformed import MalformedError
 from fedseal.compliance.log.note import SignatureError
 from fedseal.compliance.log.store import Log
 from fedseal.config import Frozen
-from fedseal.errors import ConfigError, LocalError, PeerError
+from fedseal.errors import LocalError, PeerError
 from fedseal.privacy.roster import Roster, RosterEntry
 from fedseal.privacy.secagg.keys import SigningKey
 
@@ -84,7 +85,7 @@ class FederationJournal:
         """Begin the log, or write down that roster or quorum are others than before. How many may be faulty."""
         if not entries.size:
             policy_of(self.roster, faulty)
-            self._write(connection, entries, [Fact(_genesis(self.roster, faulty))])
+            self._write(connection, entries, [Fact(server_genesis(self.roster, faulty))])
             return faulty
         self._indexed(connection, entries)
         names = [type_of_form(form).name for form in (Genesis, PolicyChanged)]
@@ -95,7 +96,7 @@ class FederationJournal:
             raise LocalError("a log whose index names another entry")
         faulty = max(faulty, before.faulty)
         policy_of(self.roster, faulty)
-        asked = _genesis(self.roster, faulty)
+        asked = server_genesis(self.roster, faulty)
         if (asked.roster, asked.faulty, asked.quorum) != (before.roster, before.faulty, before.quorum):
             changed = PolicyChanged(roster=asked.roster, faulty=asked.faulty, quorum=asked.quorum)
             self._write(connection, entries, [Fact(changed)])
@@ -315,46 +316,6 @@ class FederationJournal:
         if note is None:
             raise LocalError("a log without a checkpoint")
         return LogRequest(witness.encode_request(self.size, (), note), ())
-
-
-def policy_of(roster: Roster, faulty: int) -> quorum.Policy:
-    """Who has to cosign: so many of the roster's sites that any two quorums share an honest one.
-
-    The roster alone yields every key: a site cosigns with the one that the roster names.
-
-    Raises:
-        ConfigError: so many faulty sites leave no quorum.
-    """
-    if not 0 <= faulty < len(roster.sites):
-        raise ConfigError(
-            f"of {len(roster.sites)} witnesses {faulty} may be faulty: no quorum outvotes them",
-            next_step="Name fewer sites that may work with the server, or invite an outside witness.",
-        )
-    name = checkpoint.server_origin(roster.federation)
-    witnesses = [
-        checkpoint.witness_key(checkpoint.site_origin(roster.federation, site.name), site.signing_key)
-        for site in roster.sites
-    ]
-    return quorum.federation_policy(checkpoint.log_key(name, roster.server_key), witnesses, faulty)
-
-
-def behind(site: int, seen: int, size: int) -> LocalError:
-    """The log is shorter than what a witness has cosigned."""
-    return LocalError(
-        f"this log has {size} entries, and site {site} has cosigned {seen}: it was rolled back",
-        next_step="Nothing was written. Every site holds a mirror: `fedseal audit recover` takes the missing entries "
-        "from one, after checking them against the cosigned checkpoint.",
-    )
-
-
-def _genesis(roster: Roster, faulty: int) -> Genesis:
-    return Genesis(
-        federation=public_name(roster.federation),
-        roster="sha256:" + roster.digest().hex(),
-        simulated=roster.simulated,
-        faulty=faulty,
-        quorum=quorum.quorum_size(len(roster.sites), faulty),
-    )
 
 
 def _put(connection: Connection, table: Table, keys: Mapping[str, object], values: Mapping[str, object]) -> None:

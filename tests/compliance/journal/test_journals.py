@@ -18,8 +18,9 @@ from fedseal.compliance.events.leaf import Place, read_event, sign_event
 from fedseal.compliance.events.registry import Book
 from fedseal.compliance.journal import federation as federation_module
 from fedseal.compliance.journal.attachment import CONFLICT, OK, UNPROCESSABLE, LogReply, read_reply, read_request
-from fedseal.compliance.journal.federation import Fact, FederationJournal, policy_of
+from fedseal.compliance.journal.federation import Fact, FederationJournal
 from fedseal.compliance.journal.site import SiteJournal
+from fedseal.compliance.journal.witnesses import policy_of
 from fedseal.compliance.log import checkpoint, quorum
 from fedseal.errors import ConfigError, LocalError, PeerError
 
