@@ -20,7 +20,7 @@ from fedseal.client.mod import DATA_KEY, STUDY_KEY, data_folder, open_store, sea
 from fedseal.client.noise import clipped_sum, noisy_mean
 from fedseal.client.normalise import Normalisation, moment_rows, normalised
 from fedseal.client.records import CONTROL, arrays_of
-from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE, MEMORY
+from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE, DONE_UNCLIPPED, MEMORY
 from fedseal.client.task import SiteData, Split, Task, build_model, size
 from fedseal.client.trainer import Arrays, Trainer, TrainSettings, load
 from fedseal.client.variates import (
@@ -129,11 +129,15 @@ def _train(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWo
     settings = _settings(message)
     normalisation, plan = normalisation_of(settings), decode_plan(cast(bytes, facts["plan"]))
     streams = _streams(store.identity, facts)
-    if isinstance(plan, SharedSkellam) and plan.unit == Unit.PERSON:
+    if plan.kind is PlanKind.DISTRIBUTED:
         (received,) = (arrays_of(record) for record in message.content.array_records.values())
-        summed = work.gradient_sum(normalisation).at(received, plan.clip_norm, streams("torch"))
-        arrays = ArrayRecord({name: Array(array) for name, array in summed.items()})
-        return Message(RecordDict({DONE: _done(facts), "arrays": arrays}), reply_to=message)
+        # Of the signed header: the plan's clip norm, or where it adapts the round's.
+        (clip,) = cast(list[float], facts["ranges"])
+        summed = work.gradient_sum(normalisation).counted(received, clip, streams("torch"))
+        arrays = ArrayRecord({name: Array(array) for name, array in summed.arrays.items()})
+        done = _done(facts)
+        done[DONE_UNCLIPPED] = summed.unclipped
+        return Message(RecordDict({DONE: done, "arrays": arrays}), reply_to=message)
     trainer = work.trainer(normalisation)
     received, beside = divide(arrays_of(next(iter(message.content.array_records.values()))))
     content = RecordDict({DONE: _done(facts)})

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedseal.client.records import arrays_of
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.plan import PlanKind, PrivacyPlan
-from fedseal.privacy.quantize import CLIPPED, WEIGHT_PREFIX, BoundedUpdate, Real, Segment, bound
+from fedseal.privacy.quantize import CLIPPED, UNCLIPPED, WEIGHT_PREFIX, BoundedUpdate, Real, Segment, bound
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.releases import METRIC_PREFIX, REPORTED_PREFIX, VALUES, ReleaseKind, shapes_hash
 from fedseal.privacy.secagg.header import Header
@@ -25,6 +25,8 @@ from fedseal.privacy.shares import add_share, room_of
 # What fedseal's own trainer says it has done. An app is never given this record, so it cannot hand it back by accident.
 DONE = "fedseal.done"
 DONE_RELEASE, DONE_PLAN = "release", "plan"
+# Beside a sum of clipped vectors: a half for each person within the bound, minus a half for each other.
+DONE_UNCLIPPED = "unclipped"
 # What the app wants to know in later rounds of this run, bytes by name: kept in the site's store with the answer.
 MEMORY = "fedseal.memory"
 _HOW = "docs/seal-your-app.md shows what a train function returns."
@@ -110,24 +112,42 @@ def _shared_values(
 
     The vector is bounded by projection onto a ball, which never moves two vectors apart: a sum over more persons
     than the roster says is bounded as a whole, and one person still moves it by no more than the clip norm. That
-    something was bounded is not told: no noise covers that.
+    something was bounded is not told, unless the plan's clip norm adapts: then noise covers the count of it.
     """
     layout = header.layout
     largest = layout.weight.high
     weight = min(float(public_persons), largest)
     limit = layout.segment(VALUES).high
+    adapts, unclipped = any(s.name == UNCLIPPED for s in layout.segments), 0.0
     match plan.kind:
         case PlanKind.CLIENT:
-            flat = within(_flat(header, kind.difference, received, reply), limit)
+            whole = _flat(header, kind.difference, received, reply)
+            flat = within(whole, limit)
+            unclipped = 0.5 if flat is whole else -0.5
             vector = None if flat is None else flat * (weight / largest)
         case PlanKind.DISTRIBUTED:
             flat = within(_flat(header, False, received, reply), weight * limit)
             vector = None if flat is None else flat / largest
+            unclipped = _unclipped(reply, weight) if adapts else 0.0
         case _:
             vector = np.clip(np.nan_to_num(_flat(header, False, received, reply)), 0.0, weight)
     if vector is None:
         vector = np.zeros(layout.segment(VALUES).length)
-    return {VALUES: vector, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
+    values = {VALUES: vector, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
+    return values | {UNCLIPPED: np.array([unclipped])} if adapts else values
+
+
+def _unclipped(reply: Message, weight: float) -> float:
+    """The app's count of who was not clipped, of at most ``weight`` persons; TaskError if there is none."""
+    record = reply.content.config_records.get(DONE) or ConfigRecord()
+    count = record.get(DONE_UNCLIPPED)
+    if not isinstance(count, float):
+        raise TaskError(
+            "the train function did not count who was not clipped, which a clip norm that adapts asks for",
+            next_step="Train with fedseal.client.app, or let the server plan a fixed clip norm.",
+        )
+    # Bounding a number moves no two of them apart. Halves are whole in integer units, and are never rounded.
+    return float(np.clip(np.nan_to_num(count), -weight / 2, weight / 2))
 
 
 def memories(reply: Message) -> dict[str, bytes]:

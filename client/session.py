@@ -33,12 +33,13 @@ from fedseal.client.requests import (
 from fedseal.compliance.policy import check_header, read_policy
 from fedseal.errors import PeerError
 from fedseal.inputs import Setting
+from fedseal.privacy.adaptive import accepted
 from fedseal.privacy.ledger import Release
-from fedseal.privacy.plan import PlanKind, decode_plan
+from fedseal.privacy.plan import AdaptiveSkellam, PlanKind, decode_plan
 from fedseal.privacy.quantize import BoundedUpdate
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.receipt import Receipt
-from fedseal.privacy.releases import REGISTRY, ReleaseKind, check_layout, terms_digest
+from fedseal.privacy.releases import REGISTRY, VALUES, ReleaseKind, check_layout, terms_digest
 from fedseal.privacy.runs import (
     CloseRun,
     ControlMessage,
@@ -180,6 +181,10 @@ class Session:
             record = admit(before, header)
             if not transaction.pin_terms(header.run, header.release_name, terms_digest(header.layout, header.plan)):
                 raise PeerError("other ranges or another plan than this run began with", peer="server")
+            if isinstance(plan, AdaptiveSkellam):
+                # Its layout was made from it: the range of the values is the round's clip norm.
+                clip_norm, before_clip = header.layout.segment(VALUES).high, transaction.accepted_clip(header.run)
+                transaction.accept_clip(header.run, accepted(plan, header.fl_round, clip_norm, before_clip))
             if before.release_seq == 0:
                 transaction.verify_ledgers()
             ledger = transaction.ledger(kind.population.value, header.run, header.plan)

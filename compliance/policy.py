@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fedseal.config import Frozen, parse_toml, validate
 from fedseal.errors import PolicyRefused
-from fedseal.privacy.plan import LocalGaussian, PrivacyPlan, SharedSkellam
+from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, PrivacyPlan, SharedSkellam
 from fedseal.privacy.releases import ReleaseKind
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.parameters import MAX_COHORT
@@ -39,7 +39,8 @@ class ReleaseRules(Frozen):
 class PlanLimits(Frozen):
     """What the numbers of a plan may be at most. What a plan costs is limited by the ledger; this limits its form.
 
-    ``clip_norm`` is how far one person, or one site under plan client, may move a sum. ``ring_bits`` is how many bits
+    ``clip_norm`` is how far one person, or one site under plan client, may move a sum; a clip norm that adapts may
+    never become larger. ``ring_bits`` is how many bits
     a word of a sum has to have at least: with few, values are rounded coarsely.
     """
 
@@ -112,6 +113,11 @@ def check_plan(policy: SitePolicy, kind: ReleaseKind, plan: PrivacyPlan) -> None
         raise PolicyRefused(
             f"release {kind.name!r} under plan {name!r} is not allowed at this site",
             next_step=f"The data owner may add {name!r} to releases.{kind.name} in the site's policy.",
+        )
+    if isinstance(plan, AdaptiveSkellam) and plan.highest > policy.limits.clip_norm:
+        raise PolicyRefused(
+            f"a plan with a clip norm of up to {plan.highest:g}; this site allows {policy.limits.clip_norm:g}",
+            next_step="Lower adaptive_clip.highest in the study, or raise limits.clip_norm in the site's policy.",
         )
     if isinstance(plan, LocalGaussian | SharedSkellam) and plan.clip_norm > policy.limits.clip_norm:
         raise PolicyRefused(

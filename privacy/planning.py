@@ -12,7 +12,7 @@ from functools import lru_cache
 from fedseal.errors import ConfigError
 from fedseal.privacy import accounting
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PrivacyPlan
-from fedseal.privacy.shared_planning import Extent, Promise, plan_shared
+from fedseal.privacy.shared_planning import Extent, Promise, adaptive, plan_shared
 from fedseal.study import Contract
 
 # The order of a ledger that nothing private is planned for yet: the best one for epsilon 3 at delta 1e-5 of a plain
@@ -79,24 +79,25 @@ def _shared_plans(contract: Contract, extent: Extent | None) -> RunPlans:
         raise ConfigError(f"plan {contract.privacy.plan!r} depends on the model's size and the number of sites")
     privacy, normalisation = contract.privacy, contract.normalisation
     share = normalisation.budget_share if normalisation.kind == "federated" else 0.0
-    update = plan_shared(
-        contract,
-        Promise(
-            share=1.0 - share,
-            order=None,
-            length=extent.values,
-            clip_norm=privacy.clip_norm,
-            releases=contract.training.rounds,
-        ),
-        extent.sites,
+    promised = Promise(
+        share=1.0 - share,
+        order=None,
+        length=extent.values,
+        clip_norm=privacy.clip_norm,
+        releases=contract.training.rounds,
+        count_share=0.0 if privacy.adaptive_clip is None else privacy.adaptive_clip.budget_share,
     )
+    update = plan_shared(contract, promised, extent.sites)
+    plan: PrivacyPlan = update.plan
+    if privacy.adaptive_clip is not None:
+        plan = adaptive(privacy.adaptive_clip, promised, update.plan, extent.sites)
     if not share:
-        return RunPlans(update.plan, None, update.order, update.ring_bits)
+        return RunPlans(plan, None, update.order, update.ring_bits)
     length = 2 * len(normalisation.low)
     clip = normalisation.clip_norm or math.sqrt(len(normalisation.low))
     promise = Promise(share=share, order=update.order, length=length, clip_norm=clip, releases=1)
     moments = plan_shared(contract, promise, extent.sites, (update.ring_bits,))
-    return RunPlans(update.plan, moments.plan, update.order, update.ring_bits)
+    return RunPlans(plan, moments.plan, update.order, update.ring_bits)
 
 
 def _moments_plan(contract: Contract, order: float, share: float) -> LocalGaussian:

@@ -26,6 +26,8 @@ Real = NDArray[np.float64]
 
 WEIGHT_PREFIX = "weight:"
 CLIPPED = "clipped"
+# Under a plan whose clip norm adapts: the noisy count of who was not clipped.
+UNCLIPPED = "unclipped"
 CHUNK = 1 << 16
 # Scaled values are doubles before they are rounded: below 2^52 every integer, and every half of one, is exact.
 LARGEST_LEVEL = 1 << 52

@@ -16,6 +16,7 @@ from fedseal.privacy.plan import PlanKind
 from fedseal.privacy.quantize import (
     CLIPPED,
     LARGEST_LEVEL,
+    UNCLIPPED,
     WEIGHT_PREFIX,
     Layout,
     Rounding,
@@ -157,6 +158,9 @@ def release_layout(
         segments.append(replace(ranged(VALUES, values, -value_range, value_range, weighted=True), ball=True))
     segments.append(weight_segment(weight_key, largest_weight, sites=sites, ring_bits=ring_bits))
     segments.append(ranged(CLIPPED, 1, 0.0, 1.0, weighted=False))
+    if room is not None and room.count_units:
+        most = room.largest_count(largest_weight)
+        segments.append(Segment(UNCLIPPED, 1, -most, most, float(room.count_units), False, room.headroom))
     for name in sorted(metrics):
         declared = metrics[name]
         segments.append(ranged(METRIC_PREFIX + name, declared.length, declared.low, declared.high, weighted=True))
@@ -198,6 +202,8 @@ def check_layout(kind: ReleaseKind, plan: PlanKind, layout: Layout, sites: int, 
     metrics = {n.removeprefix(METRIC_PREFIX): s for n, s in by_name.items() if n.startswith(METRIC_PREFIX)}
     if metrics and plan is not PlanKind.NONE:
         raise PeerError("metrics of persons beside a private release", peer="server")
+    if room is not None and room.count_units and kind.name != UPDATE:
+        raise PeerError(f"a clip norm that adapts, for release {kind.name!r}, of which there is one", peer="server")
     try:
         made = release_layout(
             kind,
@@ -221,10 +227,17 @@ def terms_digest(layout: Layout, plan: bytes) -> bytes:
     """What stays the same for a release throughout a run: its plan and the ranges of its segments, not their scales.
 
     A site pins it at the first header. Ranges that move from round to round would let a server feel its way to a value.
+    One may move: that of values whose clip norm adapts, under noise that moves with it. `adaptive` says how far.
     """
+    adapts = any(s.name == UNCLIPPED for s in layout.segments)
     digest = hashlib.sha256(b"fedseal/terms/1")
     header = f"{layout.ring_bits}:{layout.rounding}:{len(layout.segments)}"
-    lines = [f"{s.length}:{s.low!r}:{s.high!r}:{s.weighted}:{s.name}" for s in layout.segments]
+    lines = [
+        f"{s.length}:adapts:{s.weighted}:{s.name}"
+        if adapts and s.name == VALUES
+        else f"{s.length}:{s.low!r}:{s.high!r}:{s.weighted}:{s.name}"
+        for s in layout.segments
+    ]
     for part in (plan, header.encode(), *(line.encode() for line in lines)):
         digest.update(len(part).to_bytes(4, "big") + part)
     return digest.digest()

@@ -26,7 +26,8 @@ from fedseal.compliance.journal.federation import FederationJournal
 from fedseal.compliance.log.database import open_database
 from fedseal.errors import ConfigError
 from fedseal.inputs import Setting, input_digest
-from fedseal.privacy.plan import NoPrivacy, PlanKind, PrivacyPlan, encode_plan
+from fedseal.privacy.adaptive import ClipStep, clip_step
+from fedseal.privacy.plan import AdaptiveSkellam, NoPrivacy, PlanKind, PrivacyPlan, encode_plan
 from fedseal.privacy.quantize import CLIPPED, IntegerSum, Rounding
 from fedseal.privacy.releases import (
     EVALUATION,
@@ -144,6 +145,9 @@ class SealedGrid(Grid):
         facts = facts or _facts_of(strategy, self._run_config)
         self._logbook = ServerLogbook(self.journal, self.run_id, facts, self._plan)
         self._sealing = Sealing(grid, self.store, self.run_id, self._rules, self._logbook, workers=workers)
+        # Where the plan's clip norm adapts: the next round's, and what the last round said of its own.
+        self.clip_norm = self._plan.clip_norm if isinstance(self._plan, AdaptiveSkellam) else None
+        self.last_clip: ClipStep | None = None
         self.last_account: Account | None = None
         self.last_sum: IntegerSum | None = None
 
@@ -173,6 +177,9 @@ class SealedGrid(Grid):
             fl_round=round_of(records),
             timeout=timeout,
         )
+        if isinstance(plan, AdaptiveSkellam) and self.clip_norm is not None:
+            self.last_clip = clip_step(plan, self.clip_norm, finished.total)
+            self.clip_norm = self.last_clip.following
         return [self._reply(batch[0], kind, received, finished, step)]
 
     def release(
@@ -242,7 +249,7 @@ class SealedGrid(Grid):
     def _room(self, plan: PrivacyPlan, sites: int) -> Room | None:
         rules = self._rules
         minimum = noise_minimum(plan, sites, rules.colluders, rules.minimum)
-        return room(plan, sites=sites, minimum=minimum, colluders=rules.colluders)
+        return room(plan, sites=sites, minimum=minimum, colluders=rules.colluders, clip_norm=self.clip_norm)
 
     def _reply(
         self, request: Message, kind: ReleaseKind, received: Arrays, finished: Finished, step: float | None

@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from fedseal import __version__
 from fedseal.client.metrics import LOSS
-from fedseal.privacy.plan import LocalGaussian, SharedSkellam, Unit
+from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, PlanKind, SharedSkellam
 from fedseal.privacy.releases import VALIDATION_RATIO
 from fedseal.privacy.secagg.assurance import Assurance
 from fedseal.privacy.secagg.parameters import threshold
@@ -121,6 +121,7 @@ def digest(model_digest: str, final: schema.Judgement, rounds: list[schema.Round
     facts += [
         entry.model_dump_json(include={"number", "sites", "clipped", "epsilon", "oracle", "sealed"}) for entry in rounds
     ]
+    facts += [f"{entry.clip_norm!r} {entry.unclipped!r}" for entry in rounds if entry.clip_norm is not None]
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
@@ -153,10 +154,11 @@ def baselines(findings: Findings) -> schema.Baselines | None:
 def plan_facts(trained: Trained, releases: int) -> schema.PlanFacts:
     """The update plan in the schema."""
     plan = trained.plans.update
-    if isinstance(plan, SharedSkellam):
+    if isinstance(plan, SharedSkellam | AdaptiveSkellam):
         return schema.PlanFacts(
-            kind="client" if plan.unit == Unit.SITE else "distributed",
+            kind="client" if plan.kind is PlanKind.CLIENT else "distributed",
             clip_norm=plan.clip_norm,
+            adaptive_clip=adaptive_facts(plan) if isinstance(plan, AdaptiveSkellam) else None,
             noise_multiplier=plan.noise_multiplier,
             releases=releases,
         )
@@ -169,6 +171,17 @@ def plan_facts(trained: Trained, releases: int) -> schema.PlanFacts:
         sample_rate=plan.sample_rate,
         steps_per_release=plan.steps,
         releases=releases,
+    )
+
+
+def adaptive_facts(plan: AdaptiveSkellam) -> schema.AdaptiveClip:
+    """How a plan's clip norm adapts, in the schema."""
+    return schema.AdaptiveClip(
+        quantile=plan.quantile,
+        learning_rate=plan.rate,
+        lowest=plan.lowest,
+        highest=plan.highest,
+        count_deviation=plan.count_deviation,
     )
 
 
@@ -189,6 +202,8 @@ def round_entry(findings: Findings, view: RoundView) -> schema.Round:
             for name, c in record.stages.items()
         },
         graph=None if record.assurance is None else graph_facts(record.assurance),
+        clip_norm=None if record.clip is None else record.clip.clip_norm,
+        unclipped=None if record.clip is None else record.clip.unclipped,
     )
 
 

@@ -73,6 +73,8 @@ def render(result: Result, contract: Contract) -> str:
         comparison=_comparison(result, rows),
         classes=_classes(result),
         budget=_budget(result, contract),
+        clips=_clips(result),
+        clip_sentence=clip_sentence(result),
         private=contract.privacy.plan != "none",
     )
 
@@ -248,6 +250,31 @@ def _classes(result: Result) -> str:
         return ""
     counts = {c: [result.sites[n].classes[c] for n in names] for c in classes}
     return figures.site_classes(names, counts, "Persons by site and class")
+
+
+def _clips(result: Result) -> str:
+    """The clip norm round by round, and the noisy share it followed, where it adapts."""
+    norms = [r.clip_norm for r in result.rounds]
+    if None in norms:
+        return ""
+    series = {"clip norm": norms, "not clipped, noisy share": [r.unclipped for r in result.rounds]}
+    return figures.panels(
+        [r.number for r in result.rounds], series, "Clip norm and share of those not clipped by round"
+    )
+
+
+def clip_sentence(result: Result) -> str:
+    """What the clip norm followed; empty where it is fixed."""
+    plan = next(iter(result.privacy.sites.values())).plan
+    rule = plan.adaptive_clip
+    if rule is None or not result.rounds:
+        return ""
+    counted = "sites" if plan.kind == "client" else "persons"
+    return (
+        f"After each round the clip norm moves towards the {rule.quantile:g} quantile of the norms, from "
+        f"{rule.lowest:g} to {rule.highest:g}, by a count with noise of {rule.count_deviation:.3g} {counted} or more "
+        "in it. These numbers are no oracle's: every server has them, and epsilon covers them."
+    )
 
 
 def _budget(result: Result, contract: Contract) -> str:

@@ -50,14 +50,26 @@ class Baselines(Frozen):
     pooled: Judgement
 
 
+class AdaptiveClip(Frozen):
+    """How a clip norm adapts. ``count_deviation`` is the noise in the count it follows, in persons or sites."""
+
+    quantile: float
+    learning_rate: float
+    lowest: float
+    highest: float
+    count_deviation: float
+
+
 class PlanFacts(Frozen):
-    """The plan that ran. Noise fields are null under plan none, those of local steps also where there are none.
+    """The plan that ran. Noise fields are null under plan none, those of local steps also where there are none. Where
+    the clip norm adapts, ``clip_norm`` is the first round's.
 
     Under plans distributed and client ``noise_multiplier`` is that of the noise in the sealed sum.
     """
 
     kind: Literal["none", "local", "distributed", "client"]
     clip_norm: float | None = None
+    adaptive_clip: AdaptiveClip | None = None
     noise_multiplier: float | None = None
     sample_rate: float | None = None
     steps_per_release: int | None = None
@@ -118,6 +130,8 @@ class Round(Frozen):
     """One round.
 
     ``oracle`` holds scores on the test persons, ``sealed`` metrics that came out of the secure sum (plan none only).
+    Where the clip norm adapts, ``clip_norm`` is the round's and ``unclipped`` the noisy share of persons (plan client:
+    of sites) who were not clipped, which may lie beyond 0 and 1.
     """
 
     number: int
@@ -130,6 +144,8 @@ class Round(Frozen):
     sealed: Scores | None
     stages: dict[str, Stage]
     graph: Graph | None = None
+    clip_norm: float | None = None
+    unclipped: float | None = None
 
 
 class Epsilon(Frozen):

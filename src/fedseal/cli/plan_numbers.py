@@ -6,7 +6,7 @@ from typing import Any
 
 from fedseal.cli.planning import Outlook, Verdict, noise_of
 from fedseal.privacy.forecast import Statement, all_plans, most_releases
-from fedseal.privacy.plan import PlanKind, PrivacyPlan
+from fedseal.privacy.plan import AdaptiveSkellam, PlanKind, PrivacyPlan
 
 
 def as_numbers(outlook: Outlook | None, stands: Statement | None, verdict: Verdict | None) -> dict[str, Any]:
@@ -79,7 +79,10 @@ def _of_verdict(verdict: Verdict) -> dict[str, Any]:
 
 
 def _of_plan(plan: PrivacyPlan) -> dict[str, Any]:
-    return {"kind": plan.kind.label, "noise_multiplier": noise_of(plan)} | asdict(plan)
+    known: dict[str, Any] = {"kind": plan.kind.label, "noise_multiplier": noise_of(plan)}
+    if isinstance(plan, AdaptiveSkellam):
+        known["count_deviation"] = plan.count_deviation
+    return known | asdict(plan)
 
 
 def _finite(value: float) -> float | None:

@@ -308,6 +308,6 @@ def _shown_after(stands: "Statement", plans: "Sequence[PrivacyPlan]") -> float:
 
 def noise_of(plan: "PrivacyPlan") -> float | None:
     """The noise multiplier of a plan that has one."""
-    from fedseal.privacy.plan import LocalGaussian, SharedSkellam
+    from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, SharedSkellam
 
-    return plan.noise_multiplier if isinstance(plan, LocalGaussian | SharedSkellam) else None
+    return plan.noise_multiplier if isinstance(plan, LocalGaussian | SharedSkellam | AdaptiveSkellam) else None
