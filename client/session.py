@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 
-from fedseal.client.records import arrays_of, for_the_app, received_digest, task_records
+from fedseal.client.records import arrays_of, for_the_app, received_digest, tables_in, task_records
 from fedseal.client.release import bounded_release, memories
 from fedseal.client.requests import (
     STAGES,
@@ -28,12 +28,13 @@ from fedseal.client.requests import (
 from fedseal.compliance.policy import check_header, read_policy
 from fedseal.errors import PeerError
 from fedseal.inputs import Setting, input_digest
+from fedseal.privacy.counts import check_tables
 from fedseal.privacy.ledger import Release
-from fedseal.privacy.plan import PlanKind, decode_plan
+from fedseal.privacy.plan import PlanKind, PrivacyPlan, decode_plan
 from fedseal.privacy.quantize import BoundedUpdate
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.receipt import Receipt
-from fedseal.privacy.releases import REGISTRY, ReleaseKind, check_layout, terms_digest
+from fedseal.privacy.releases import REGISTRY, VALUES, ReleaseKind, check_layout, terms_digest
 from fedseal.privacy.runs import (
     CloseRun,
     ControlMessage,
@@ -196,7 +197,9 @@ class Session:
         if not isinstance(ready, Ready):
             raise PeerError("a round that is not ready for vectors", peer="server")
         kind, task = kind_of(header, message), self._task(header, message)
-        private = decode_plan(header.plan).kind is not PlanKind.NONE
+        plan = decode_plan(header.plan)
+        private = plan.kind is not PlanKind.NONE
+        self._check_counts(header, kind, plan, task)
         # Before the data is touched: whatever happens now, a failure included, was paid for.
         if private and (stored := self._charge(raw, header, before)) is not None:
             return stored
@@ -275,6 +278,11 @@ class Session:
             if input_digest(digest, run_config) == header.input_digest:
                 return Task(records, configured)
         raise PeerError("the task is not the one in the signed header", peer="server")
+
+    def _check_counts(self, header: Header, kind: ReleaseKind, plan: PrivacyPlan, task: Task) -> None:
+        """That a release of counts is of tables in the closed list, and of no more than its plan covers; PeerError."""
+        if kind.counted(plan.kind):
+            check_tables(tables_in(task.records), header.layout.segment(VALUES).length, plan)
 
     def _compute(self, header: Header, kind: ReleaseKind, task: Task, message: Message, call_app: AppCall) -> Computed:
         """Run the app's function and bound what it returns."""

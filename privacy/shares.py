@@ -110,7 +110,7 @@ def room_of(header: Header, plan: PrivacyPlan) -> Room | None:
             "a round whose noise would be too little: noise_minimum does not say how many sites have to be left",
             peer="server",
         )
-    if isinstance(plan, SharedSkellam) and header.layout.segments[0].length != plan.length:
+    if isinstance(plan, SharedSkellam | SharedGeometric) and header.layout.segments[0].length != plan.length:
         raise PeerError("a vector of another length than its plan was charged for", peer="server")
     # Counted on is what the noise needs, not what else the header asks for.
     return room(plan, sites=len(header.cohort), minimum=header.noise_minimum, colluders=header.colluders)

@@ -64,6 +64,7 @@ def run_rounds(
     initial: Arrays,
     plan: Plan,
     observe: Callable[[RoundRecord], None],
+    finish: Callable[[Arrays], None] = lambda _: None,
 ) -> Arrays:
     """Train, going on from the run's checkpoint if there is one, and close the run.
 
@@ -73,6 +74,7 @@ def run_rounds(
         initial: the model to begin with.
         plan: rounds and settings.
         observe: told of every round, after its checkpoint is on disk.
+        finish: what the run releases about the final model, before it is closed.
 
     Returns:
         The final model.
@@ -95,6 +97,7 @@ def run_rounds(
         memory = memory_of(strategy)
         grid.store.save(grid.run_id, Checkpoint(number, model, type(strategy).__name__, memory, dict(plan.settings)))
         observe(_describe(grid, number, time.monotonic() - start, metrics, model))
+    finish(model)
     grid.close()
     return model
 
