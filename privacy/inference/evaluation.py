@@ -1,8 +1,8 @@
 """From one private release about a model to its metrics: a score x label histogram gives them all.
 
-Accuracy, AUC, Brier score and calibration error are functions of that table (Cormode and Markov 2023 release it under
-differential privacy), so they cost nothing beyond it. Each comes with the interval that the noise leaves open for the
-exact value *on the same persons*: it says nothing of how other persons would score.
+Accuracy, AUC, Brier score and calibration in the large are functions of that table (Cormode and Markov 2023 release it
+under differential privacy), so they cost nothing beyond it. Each comes with the interval that the noise leaves open for
+the exact value *on the same persons*: it says nothing of how other persons would score.
 """
 
 from collections.abc import Callable, Mapping
@@ -105,7 +105,7 @@ def _measures(table: Table) -> tuple[_Measure, ...]:
             _Measure("accuracy", lambda t: _right_share(t, says_one), 1.0, lambda t: _share(t.sum(axis=0), straddled)),
             _Measure("auc", _auc, 1.0, _auc_error),
             _Measure("brier", lambda t: _brier(t, middle), 1.0, lambda t: _share_of(t.sum(axis=0), width)),
-            _Measure("calibration_error", lambda t: _calibration(t, middle), 1.0, lambda t: float(width.max()) / 2),
+            _Measure("calibration_gap", lambda t: _gap(t, middle), 1.0, lambda _: float(width.max()) / 2, -1.0),
         )
     if source is Source.LOSS:
         edges = np.asarray(table.axes[-1].edges)
@@ -150,14 +150,10 @@ def _brier(tables: Real, middle: Real) -> Real:
     return np.asarray(squares / tables.sum(axis=(1, 2)))
 
 
-def _calibration(tables: Real, middle: Real) -> Real:
-    """Of 10 groups of bins or as many as there are: mean distance of the share of class 1 from the score."""
+def _gap(tables: Real, middle: Real) -> Real:
+    """The mean score minus the share of class 1. A sum of distances bin by bin would be pushed up by noise."""
     whole = tables.sum(axis=(1, 2))
-    gaps = [
-        np.abs(tables[:, 1, g].sum(axis=1) - (tables[:, :, g] @ middle[g]).sum(axis=1))
-        for g in np.array_split(np.arange(len(middle)), min(10, len(middle)))
-    ]
-    return np.asarray(np.sum(gaps, axis=0) / whole)
+    return np.asarray((tables.sum(axis=1) @ middle - tables[:, 1].sum(axis=1)) / whole)
 
 
 def _share(counts: Real, chosen: Chosen) -> float:

@@ -428,8 +428,7 @@ def test_a_study_is_told_what_its_evaluation_costs(fedseal: Run, study: Callable
     assert (found["plan"]["length"], found["plan"]["cells"]) == (20, 1)
     assert 1.99 < found["epsilon"] == found["plan"]["epsilon"] <= found["enforced"] <= found["promise"] == 2.0
     assert found["deviation"] == pytest.approx(0.602, abs=0.001)
-    text = told(fedseal("privacy", "plan", folder))
-    assert "What it releases of test persons" in text
+    assert "What it releases of test persons" in fedseal("privacy", "plan", folder).stdout
     assert numbers(fedseal("privacy", "plan", study(), "--json"))["study"]["evaluation"] is None
 
 
