@@ -6,22 +6,25 @@ and simply builds them again.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 
+from fedseal.client.counting import count_persons
 from fedseal.client.datasets.recheck import recheck
 from fedseal.client.gradient_sum import GradientSum
 from fedseal.client.metrics import Measured, measure
 from fedseal.client.mod import DATA_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
 from fedseal.client.noise import clipped_sum, noisy_mean
 from fedseal.client.normalise import Normalisation, moment_rows, normalised
-from fedseal.client.records import CONTROL, arrays_of
+from fedseal.client.records import CONTROL, arrays_of, tables_in
 from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE, DONE_UNCLIPPED, MEMORY
-from fedseal.client.task import SiteData, Split, Task, build_model, size
+from fedseal.client.task import Persons, SiteData, Split, Task, build_model, size
 from fedseal.client.trainer import Arrays, Trainer, TrainSettings, load
 from fedseal.client.variates import (
     MEMORY_NAME,
@@ -34,7 +37,7 @@ from fedseal.client.variates import (
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PlanKind, SharedSkellam, Unit, decode_plan
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.releases import MOMENTS, VALIDATION_RATIO
+from fedseal.privacy.releases import COUNTS, MOMENTS, REGISTRY, VALIDATION_RATIO
 from fedseal.privacy.store import Identity, SiteStore
 from fedseal.study import load_task
 
@@ -104,11 +107,16 @@ class Warm:
         facts = message.content.config_records[CONTROL]
         if facts["release"] == MOMENTS:
             return _moments(message, facts, store.identity, work)
+        if facts["release"] == COUNTS:
+            return _counts(message, facts, work, work.split.train, work.split.columns)
         return _train(message, facts, store, work)
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Answer an EVALUATE message that the mod has let through."""
         work = self.work(context, open_store(context))
+        facts = message.content.config_records[CONTROL]
+        if REGISTRY[cast(str, facts["release"])].counted(decode_plan(cast(bytes, facts["plan"])).kind):
+            return _counts(message, facts, work, work.split.test, {})
         module = build_model(work.task)
         load(module, arrays_of(next(iter(message.content.array_records.values()))))
         persons = normalised(work.split.test, normalisation_of(_settings(message)))
@@ -204,6 +212,21 @@ def _moments(message: Message, facts: ConfigRecord, identity: Identity, work: Si
             "metrics": MetricRecord({WEIGHT: len(rows)}),
         }
     )
+    return Message(content, reply_to=message)
+
+
+def _counts(
+    message: Message, facts: ConfigRecord, work: SiteWork, persons: Persons, columns: Mapping[str, NDArray[np.float64]]
+) -> Message:
+    """Persons counted into the tables that the round asks for; of the received model, where one came along."""
+    tables = tables_in({"config": _settings(message)})
+    model = None
+    if tables.needs_model and message.content.array_records:
+        module = build_model(work.task)
+        load(module, arrays_of(next(iter(message.content.array_records.values()))))
+        model = (module, normalised(persons, normalisation_of(_settings(message))))
+    counts = count_persons(tables, work.task, persons, model, columns)
+    content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({COUNTS: Array(counts)})})
     return Message(content, reply_to=message)
 
 

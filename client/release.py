@@ -74,10 +74,15 @@ def bounded_release(
     if kind.declared or (private and plan.kind is not PlanKind.CLIENT):
         _check_done(header, reply)
     if (room := room_of(header, plan)) is not None:
-        shared = _shared_values(header, kind, plan, received, reply, public_persons)
+        if kind.counted(plan.kind):
+            shared = _counts(header, reply, public_persons)
+        else:
+            shared = _shared_values(header, kind, plan, received, reply, public_persons)
         update = bound(shared, header.layout, stream)
         add_share(update, room, noise)
         return update
+    if kind.counted(plan.kind):
+        return bound(_counts(header, reply, public_persons), header.layout, stream)
     bounded, layout = _Flag(), header.layout
     metrics = _metrics(reply)
     vector = _values(header, kind, received, reply, bounded) if kind.has_values else None
@@ -119,18 +124,15 @@ def _shared_values(
     weight = min(float(public_persons), largest)
     limit = layout.segment(VALUES).high
     adapts, unclipped = any(s.name == UNCLIPPED for s in layout.segments), 0.0
-    match plan.kind:
-        case PlanKind.CLIENT:
-            whole = _flat(header, kind.difference, received, reply)
-            flat = within(whole, limit)
-            unclipped = 0.5 if flat is whole else -0.5
-            vector = None if flat is None else flat * (weight / largest)
-        case PlanKind.DISTRIBUTED:
-            flat = within(_flat(header, False, received, reply), weight * limit)
-            vector = None if flat is None else flat / largest
-            unclipped = _unclipped(reply, weight) if adapts else 0.0
-        case _:
-            vector = np.clip(np.nan_to_num(_flat(header, False, received, reply)), 0.0, weight)
+    if plan.kind is PlanKind.CLIENT:
+        whole = _flat(header, kind.difference, received, reply)
+        flat = within(whole, limit)
+        unclipped = 0.5 if flat is whole else -0.5
+        vector = None if flat is None else flat * (weight / largest)
+    else:
+        flat = within(_flat(header, False, received, reply), weight * limit)
+        vector = None if flat is None else flat / largest
+        unclipped = _unclipped(reply, weight) if adapts else 0.0
     if vector is None:
         vector = np.zeros(layout.segment(VALUES).length)
     values = {VALUES: vector, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
@@ -148,6 +150,19 @@ def _unclipped(reply: Message, weight: float) -> float:
         )
     # Bounding a number moves no two of them apart. Halves are whole in integer units, and are never rounded.
     return float(np.clip(np.nan_to_num(count), -weight / 2, weight / 2))
+
+
+def _counts(header: Header, reply: Message, public_persons: int) -> dict[str, Real]:
+    """The values of a release of counts: whole numbers, each at most what the layout has room for.
+
+    Bounding a count, like rounding one, moves no two counts further apart. The weight is the roster's number under
+    any plan: whoever counts learns the number of persons from the counts.
+    """
+    layout = header.layout
+    counts = np.rint(np.nan_to_num(_flat(header, False, {}, reply)))
+    weight = min(float(public_persons), layout.weight.high)
+    values = np.clip(counts, 0.0, layout.segment(VALUES).high)
+    return {VALUES: values, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
 
 
 def memories(reply: Message) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, Message
 
 from fedseal.client.datasets.recheck import recheck
 from fedseal.client.logbook import Logbook
-from fedseal.client.records import arrays_of, for_the_app, log_bytes
+from fedseal.client.records import arrays_of, for_the_app, log_bytes, tables_in
 from fedseal.client.release import bounded_release, memories
 from fedseal.client.requests import (
     STAGES,
@@ -34,6 +34,7 @@ from fedseal.compliance.policy import check_header, read_policy
 from fedseal.errors import PeerError
 from fedseal.inputs import Setting
 from fedseal.privacy.adaptive import accepted
+from fedseal.privacy.counts import check_tables
 from fedseal.privacy.ledger import Release
 from fedseal.privacy.plan import AdaptiveSkellam, PlanKind, decode_plan
 from fedseal.privacy.quantize import BoundedUpdate
@@ -220,9 +221,12 @@ class Session:
         if not isinstance(ready, Ready):
             raise PeerError("a round that is not ready for vectors", peer="server")
         kind, task = kind_of(header, message), task_in(message, header, self._run_config)
+        plan = decode_plan(header.plan)
+        private = plan.kind is not PlanKind.NONE
+        if kind.counted(plan.kind):
+            check_tables(tables_in(task.records), header.layout.segment(VALUES).length, plan)
         # Again: it is now that the data is used, and a site that stops here has been charged nothing.
         self.logbook.computes_from(recheck(self._store, self._data))
-        private = decode_plan(header.plan).kind is not PlanKind.NONE
         # Before the data is touched: whatever happens now, a failure included, was paid for.
         if private and (stored := self._charge(raw, header, before)) is not None:
             return stored

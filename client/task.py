@@ -4,8 +4,8 @@ One item of every dataset is one person. Batches are tuples of tensors whose fir
 the last are the model's inputs, the last one holds the targets.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -72,11 +72,16 @@ def columns(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A site's persons, each in one part. The test part is for the end; nothing is tuned on it."""
+    """A site's persons, each in one part. The test part is for the end; nothing is tuned on it.
+
+    ``columns`` are further numbers of the training persons by name, shape (persons,), in their order: nothing is
+    trained on them, a release of counts may count them (what two annotators said, a device, a group of age).
+    """
 
     train: Persons
     validation: Persons
     test: Persons
+    columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

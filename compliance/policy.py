@@ -25,15 +25,20 @@ class CohortRules(Frozen):
 
 
 class ReleaseRules(Frozen):
-    """Which plans may protect each release. An empty list forbids the release."""
+    """Which plans may protect each release. An empty list forbids the release.
+
+    ``evaluation`` is of test persons, who have a ledger of their own; under plan histogram it is counts with noise.
+    """
 
     update: tuple[PlanName, ...] = ("local",)
     moments: tuple[PlanName, ...] = ("local",)
     evaluation: tuple[PlanName, ...] = ()
+    counts: tuple[PlanName, ...] = ()
 
     def allowed(self, release: str) -> tuple[PlanName, ...]:
         """The plans this site allows for a release of the registry."""
-        return {"update": self.update, "moments": self.moments, "evaluation": self.evaluation}[release]
+        by_name = {"update": self.update, "moments": self.moments, "evaluation": self.evaluation}
+        return (by_name | {"counts": self.counts})[release]
 
 
 class PlanLimits(Frozen):

@@ -139,7 +139,7 @@ def room_of(header: Header, plan: PrivacyPlan) -> Room | None:
     except ValueError:
         raise PeerError("a clip norm outside of the interval that its plan names", peer="server") from None
     plan = plan if found is None else found.plan
-    if isinstance(plan, SharedSkellam) and header.layout.segments[0].length != plan.length:
+    if isinstance(plan, SharedSkellam | SharedGeometric) and header.layout.segments[0].length != plan.length:
         raise PeerError("a vector of another length than its plan was charged for", peer="server")
     return found
 

@@ -68,6 +68,7 @@ def run_rounds(
     initial: Arrays,
     plan: Plan,
     observe: Callable[[RoundRecord], None],
+    finish: Callable[[Arrays], None] = lambda _: None,
 ) -> Arrays:
     """Train, going on from the run's checkpoint if there is one, and close the run.
 
@@ -77,6 +78,7 @@ def run_rounds(
         initial: the model to begin with.
         plan: rounds and settings.
         observe: told of every round, after its checkpoint is on disk.
+        finish: what the run releases about the final model, before it is closed.
 
     Returns:
         The final model.
@@ -100,6 +102,7 @@ def run_rounds(
         kept = dict(plan.settings) if grid.clip_norm is None else {**plan.settings, CLIP_KEY: grid.clip_norm}
         grid.store.save(grid.run_id, Checkpoint(number, model, type(strategy).__name__, memory, kept))
         observe(_describe(grid, number, time.monotonic() - start, metrics, model))
+    finish(model)
     grid.close(rounds=plan.rounds, model=model)
     return model
 

@@ -15,6 +15,7 @@ import safetensors.numpy
 
 from fedseal import __version__
 from fedseal.client.metrics import LOSS
+from fedseal.privacy.inference.evaluation import PERSONS, estimates
 from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, PlanKind, SharedSkellam
 from fedseal.privacy.releases import VALIDATION_RATIO
 from fedseal.privacy.secagg.assurance import Assurance
@@ -84,6 +85,7 @@ def as_result(findings: Findings, model_digest: str) -> schema.Result:
     )
     rounds = [round_entry(findings, view) for view in main.rounds]
     final = judgement(main.rounds[-1].judged)
+    evaluation = evaluation_entry(main, sum(test for _, _, test in findings.sizes.values()))
     return schema.Result(
         study=contract.name,
         title=contract.title or contract.name,
@@ -109,20 +111,54 @@ def as_result(findings: Findings, model_digest: str) -> schema.Result:
         threshold=threshold(sites, contract.cohort.colluders),
         colluders=contract.cohort.colluders,
         model_sha256=model_digest,
-        digest=digest(model_digest, final, rounds),
+        digest=digest(model_digest, final, rounds, evaluation),
         notes=list(findings.notes),
         log=None if findings.proof is None else log_facts(findings.proof),
+        evaluation=evaluation,
     )
 
 
-def digest(model_digest: str, final: schema.Judgement, rounds: list[schema.Round]) -> str:
+def digest(
+    model_digest: str,
+    final: schema.Judgement,
+    rounds: list[schema.Round],
+    evaluation: schema.Evaluation | None = None,
+) -> str:
     """A hash of everything that the seed fixes: the model's bytes and all scores, no times and no bytes on the wire."""
     facts = [model_digest, final.model_dump_json(by_alias=True)]
     facts += [
         entry.model_dump_json(include={"number", "sites", "clipped", "epsilon", "oracle", "sealed"}) for entry in rounds
     ]
     facts += [f"{entry.clip_norm!r} {entry.unclipped!r}" for entry in rounds if entry.clip_norm is not None]
+    if evaluation is not None:
+        facts.append(evaluation.model_dump_json())
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def evaluation_entry(trained: Trained, persons: int) -> schema.Evaluation | None:
+    """The private evaluation in the schema, beside what the oracle says; None if there was none.
+
+    Args:
+        trained: the training.
+        persons: how many test persons there truly are.
+    """
+    tally, planned = trained.evaluation, trained.plans.evaluation
+    if tally is None or planned is None:
+        return None
+    oracle = trained.rounds[-1].judged.everyone | {PERSONS: float(persons)}
+    ledgers = trained.test_privacy.values()
+    return schema.Evaluation(
+        tables=list(trained.contract.evaluation.tables),
+        epsilon=planned.plan.epsilon,
+        epsilon_spent=max(ledger.epsilon for ledger in ledgers),
+        epsilon_budget=max(ledger.epsilon_budget for ledger in ledgers),
+        sites=tally.sites,
+        noise_deviation=0.0 if tally.noise is None else math.sqrt(tally.noise.variance),
+        estimates={
+            name: schema.Estimate(value=e.value, low=e.low, high=e.high, bin_error=e.bin_error, oracle=oracle.get(name))
+            for name, e in estimates(tally).items()
+        },
+    )
 
 
 def scores(found: Scores) -> schema.Scores:
@@ -239,7 +275,10 @@ def site_entries(findings: Findings) -> dict[str, schema.Site]:
 
 
 def metrics_table(result: schema.Result) -> pd.DataFrame:
-    """All scores as one long table: run, seed, model, round, scope, metric, value, source."""
+    """All scores as one long table: run, seed, model, round, scope, metric, value, source.
+
+    Of the private evaluation the values; their intervals are in result.json.
+    """
     rows: list[tuple[str, int, str, str, float, str]] = []
 
     def add(model: str, number: int, scope: str, found: schema.Scores, source: str) -> None:
@@ -261,6 +300,9 @@ def metrics_table(result: schema.Result) -> pd.DataFrame:
         for name in ("majority", "local", "federated_plain", "pooled"):
             if (judged := getattr(result.baselines, name)) is not None:
                 add_all(name, last, judged)
+    found = {} if result.evaluation is None else result.evaluation.estimates
+    for name, e in found.items():
+        rows.append(("federated", last, "global", name, float("nan") if e.value is None else e.value, "private"))
     for other in result.other_epsilons:
         add_all(f"epsilon-{other.epsilon:g}", last, other.judgement)
     table = pd.DataFrame(rows, columns=["model", "round", "scope", "metric", "value", "source"]).drop_duplicates()

@@ -68,6 +68,7 @@ def render(result: Result, contract: Contract) -> str:
         stages=stage_rows(result),
         graph=graph_sentence(result),
         epsilon=largest_epsilon(result),
+        intervals=_intervals(result),
         curves=_curves(result),
         panels=_panels(result),
         comparison=_comparison(result, rows),
@@ -221,6 +222,18 @@ def _panels(result: Result) -> str:
     series = {name: [r.oracle.named().get(name) for r in result.rounds] for name in names}
     title = "Oracle values of the loss and the study's own metrics by round"
     return figures.panels([r.number for r in result.rounds], series, title) if series else ""
+
+
+def _intervals(result: Result) -> str:
+    """The private evaluation's scores with their noise intervals, and the oracle's beside them."""
+    if result.evaluation is None:
+        return ""
+    rows = [
+        (label(name), e.value, e.low, e.high, e.oracle)
+        for name, e in result.evaluation.estimates.items()
+        if name != "persons" and e.value is not None and e.low is not None and e.high is not None
+    ]
+    return figures.intervals(rows, "Private evaluation with noise intervals, beside the oracle") if rows else ""
 
 
 def _measure(result: Result) -> str:

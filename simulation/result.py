@@ -156,6 +156,36 @@ class Epsilon(Frozen):
     epsilon_spent: float | None
 
 
+class Estimate(Frozen):
+    """A number of the private evaluation: ``low`` to ``high`` is the 95 % interval that its noise leaves open for the
+    exact number on the same persons, ``bin_error`` what bins may add to that. All but ``oracle`` a real federation has
+    too; ``oracle`` is the exact number, which only a simulation knows (null where it has none of that name).
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    bin_error: float
+    oracle: float | None
+
+
+class Evaluation(Frozen):
+    """The one private evaluation of the final model on test persons, who have a ledger of their own.
+
+    ``epsilon`` is the pure one of the release, ``epsilon_spent`` what their ledgers say (delta as in
+    ``privacy.sites``), ``epsilon_budget`` the promise to them. ``noise_deviation`` is that of the noise in every count.
+    """
+
+    plan: Literal["histogram"] = "histogram"
+    tables: list[str]
+    epsilon: float
+    epsilon_spent: float
+    epsilon_budget: float
+    sites: int
+    noise_deviation: float
+    estimates: dict[str, Estimate]
+
+
 class Site(Frozen):
     """How much a site holds. Simulation only."""
 
@@ -205,3 +235,4 @@ class Result(Frozen):
     digest: str
     notes: list[str] = Field(default_factory=list)
     log: LogFacts | None = None
+    evaluation: Evaluation | None = None

@@ -16,10 +16,11 @@ from fedseal.client.normalise import Normalisation
 from fedseal.client.task import Metric, Split, Task, size
 from fedseal.client.trainer import Arrays, trainable
 from fedseal.errors import RoundAborted
+from fedseal.privacy.inference.tally import Tally
 from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.randomness import KeyedRandomness
-from fedseal.privacy.releases import VALIDATION_RATIO
+from fedseal.privacy.releases import VALIDATION_RATIO, Population
 from fedseal.privacy.shared_planning import Extent
 from fedseal.server.app import (
     CONTRACT_KEY,
@@ -70,7 +71,7 @@ class RoundView:
 
 @dataclass(slots=True)
 class Trained:
-    """A finished training."""
+    """A finished training. ``evaluation`` is its private one, if the contract has one, charged to ``test_privacy``."""
 
     contract: Contract
     plans: RunPlans
@@ -80,6 +81,8 @@ class Trained:
     rounds: list[RoundView] = field(default_factory=list)
     privacy: dict[str, SitePrivacy] = field(default_factory=dict)
     federation: Federation | None = None
+    evaluation: Tally | None = None
+    test_privacy: dict[str, SitePrivacy] = field(default_factory=dict)
 
     @property
     def normalisation(self) -> Normalisation | None:
@@ -148,11 +151,14 @@ def train(
         if on_round is not None:
             on_round(view)
 
+    def evaluated(tally: Tally) -> None:
+        trained.evaluation = tally
+
     grid = LocalGrid(
         client_app,
         node_configs(material, federation),
         run_config=run_config(material, contract, federation, rounding),
-        observer=Observer(planned, finished, trained.model.update),
+        observer=Observer(planned, finished, trained.model.update, evaluated),
     )
     try:
         grid.serve(server_app, seed=material.seed)
@@ -160,6 +166,9 @@ def train(
         raise books.explain(error) from None
     trained.federation = federation
     trained.privacy = {name: site_privacy(path) for name, path in federation.site_stores.items()}
+    if trained.evaluation is not None:
+        stores = federation.site_stores.items()
+        trained.test_privacy = {name: site_privacy(path, Population.TEST) for name, path in stores}
     return trained
 
 

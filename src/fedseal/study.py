@@ -175,6 +175,33 @@ class Normalisation(Frozen):
         return self
 
 
+class Evaluation(Frozen):
+    """One private evaluation of the final model on the sites' test persons; none without an ``epsilon``.
+
+    ``epsilon`` is the whole promise to test persons, whose ledger is not that of the training persons. What is
+    released are ``tables`` of counts under plan histogram: ``score`` is a histogram of ``bins`` scores by label, for
+    two classes; ``right`` whether the model is right, by label, for ``classes`` classes; ``loss`` a histogram of
+    ``bins`` losses from ``low`` to ``high``, a public range. A person is in one cell of each: two tables have twice the
+    noise of one. A retry halves what one attempt may cost, so there are none unless stated.
+    """
+
+    epsilon: float | None = Field(default=None, gt=0, le=64)
+    retries: int = Field(default=0, ge=0, le=1000)
+    tables: tuple[Literal["score", "right", "loss"], ...] = ("score",)
+    bins: int = Field(default=20, ge=2, le=1000)
+    classes: int = Field(default=2, ge=2, le=1000)
+    low: float = 0.0
+    high: float = 4.0
+
+    @model_validator(mode="after")
+    def _tables(self) -> "Evaluation":
+        if not self.tables or len(set(self.tables)) != len(self.tables):
+            raise ValueError("evaluation needs tables, each once")
+        if not self.low < self.high:
+            raise ValueError("low has to be below high")
+        return self
+
+
 class SimulationDefaults(Frozen):
     """How a simulation spreads a population over sites. Ignored everywhere else.
 
@@ -214,7 +241,14 @@ class Contract(Frozen):
     privacy: Privacy = Privacy()
     cohort: Cohort = Cohort()
     normalisation: Normalisation = Normalisation()
+    evaluation: Evaluation = Evaluation()
     simulation: SimulationDefaults = SimulationDefaults()
+
+    @model_validator(mode="after")
+    def _evaluated(self) -> "Contract":
+        if self.evaluation.epsilon is not None and self.cohort.colluders < 1:
+            raise ValueError("a private evaluation needs cohort.colluders of at least 1: a site knows its noise share")
+        return self
 
     @model_validator(mode="after")
     def _sampling(self) -> "Contract":

@@ -355,7 +355,7 @@ ATTACKS = (
         Level.STORE,
         Check(
             "privacy.shares.room_of",
-            "isinstance(plan, SharedSkellam) and header.layout.segments[0].length != plan.length",
+            "isinstance(plan, SharedSkellam | SharedGeometric) and header.layout.segments[0].length != plan.length",
         ),
         at_stores(charged_for_less, with_shares(SHORT, 1), policy=SHARING),
         BY_SERVER,

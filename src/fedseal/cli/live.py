@@ -14,7 +14,7 @@ from fedseal.simulation.figures import score
 from fedseal.simulation.flamby import Row as FlambyRow
 from fedseal.simulation.population import Population
 from fedseal.simulation.report import comparison_rows, label, metric_names, verdict
-from fedseal.simulation.result import Result
+from fedseal.simulation.result import Evaluation, Result
 from fedseal.simulation.training import RoundView
 from fedseal.study import Contract
 
@@ -121,6 +121,20 @@ def comparison_table(result: Result) -> Table:
         table.add_column(escape(label(name)), justify="right", overflow="fold")
     for row in comparison_rows(result):
         table.add_row(row.name, *row.cells(names), style="bold green" if row.own else None)
+    return table
+
+
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """The private evaluation beside what only the oracle knows."""
+    table = Table(
+        title=f"Private evaluation of the final model (pure epsilon {evaluation.epsilon:.3g} for test persons)",
+        title_justify="left",
+    )
+    table.add_column("what")
+    for name in ("private", "95 % noise interval", "oracle"):
+        table.add_column(name, justify="right")
+    for name, e in evaluation.estimates.items():
+        table.add_row(escape(label(name)), score(e.value), f"{score(e.low)} to {score(e.high)}", score(e.oracle))
     return table
 
 

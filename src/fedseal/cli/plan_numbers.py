@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from fedseal.cli.plan_evaluation import evaluation_numbers, look_at_evaluation
 from fedseal.cli.planning import Outlook, Verdict, noise_of
 from fedseal.privacy.forecast import Statement, all_plans, most_releases
 from fedseal.privacy.plan import AdaptiveSkellam, PlanKind, PrivacyPlan
@@ -28,6 +29,7 @@ def _of_outlook(outlook: Outlook) -> dict[str, Any]:
         "epsilon_with_retries": outlook.epsilon_with_retries,
         "epsilon_enforced": outlook.enforced,
         "neighbours": [asdict(neighbour) for neighbour in outlook.neighbours],
+        "evaluation": evaluation_numbers(look_at_evaluation(outlook.contract)),
     }
 
 
