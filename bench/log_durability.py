@@ -27,7 +27,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError
 
-from fedseal.compliance.log import tree
+from fedseal.compliance.log.check import check_log
 from fedseal.compliance.log.checkpoint import Cosigner, log_key, read_checkpoint, server_origin, site_origin
 from fedseal.compliance.log.database import open_database, transaction
 from fedseal.compliance.log.witness import Outcome, WitnessState, answer, encode_request
@@ -50,7 +50,10 @@ def leaf(index: int) -> bytes:
 
 def broken(path: Path, acknowledged: int) -> str:
     """What is wrong with a log that acknowledged so many leaves; nothing where it is whole."""
-    engine = open_database(path)
+    try:
+        engine = open_database(path)
+    except FedsealError as error:
+        return f"it does not open: {error}"
     try:
         with transaction(engine, ORIGIN) as log:
             found = log.leaves(0, log.size)
@@ -58,13 +61,12 @@ def broken(path: Path, acknowledged: int) -> str:
                 return "acknowledged leaves are lost"
             if found != [leaf(i) for i in range(len(found))]:
                 return "the leaves are others"
-            if not log.root() == log.root(log.size) == tree.root_of(found):
-                return "the hashes are others"
+            check_log(log)
             note = log.checkpoint()
             if found and (note is None or read_checkpoint(note)[0].size != len(found)):
                 return "the checkpoint is another's"
     except (FedsealError, DatabaseError) as error:
-        return f"it does not open: {error}"
+        return f"it contradicts itself: {error}"
     finally:
         engine.dispose()
     return ""
@@ -125,7 +127,8 @@ def kill_trials(folder: Path, trials: int, rng: random.Random) -> Counter[str]:
         wrong = broken(path, acknowledged)
         if wrong:
             ends["FAILED"] += 1
-            print(f"trial {trial}: {wrong}", file=sys.stderr)
+            files = sorted(file.name for file in folder.iterdir()) if folder.exists() else "the folder is gone"
+            print(f"trial {trial}: {wrong}; {files}", file=sys.stderr, flush=True)
         if acknowledged > LONGEST or wrong:
             for file in folder.glob(f"killed{number}*"):
                 file.unlink()

@@ -35,10 +35,11 @@ def open_database(url: str | Path, *, reading: bool = False) -> Engine:
                     connection.execute(select(func.pg_advisory_xact_lock(_MAKING_TABLES)))
                 Log.create_tables(connection)
             _ = Log(connection, "fedseal/none").size
-    except DatabaseError:
+    except DatabaseError as error:
         engine.dispose()
-        # What the driver says may quote the URL, and with it a password.
-        raise ConfigError("the log's database cannot be opened, or holds no log", next_step=_FORMS) from None
+        # What the driver says may quote the URL, and with it a password; its code does not.
+        code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None) or "no code"
+        raise ConfigError(f"the log's database cannot be opened, or holds no log ({code})", next_step=_FORMS) from None
     except ConfigError:
         engine.dispose()
         raise
