@@ -121,7 +121,7 @@ def simulate(study: Study, options: Options, out: Path, progress: Progress) -> F
         material = prepared_material(Study(study.folder, contract), population, folder / "data", seed)
         _check_material(contract, material)
         progress.begin(contract, population, run)
-        main = train(material, contract, folder / "federation", progress.round)
+        main = train(material, contract, folder / "federation", progress.round, on_record=True)
         findings = Findings(
             run=run,
             created=datetime.now(UTC).replace(microsecond=0).isoformat(),

@@ -15,6 +15,7 @@ from fedseal.client.mod import STORE_KEY as SITE_STORE_KEY
 from fedseal.client.normalise import Normalisation
 from fedseal.client.task import Metric, Split, Task, size
 from fedseal.client.trainer import Arrays, trainable
+from fedseal.compliance.data.code import code_digest
 from fedseal.errors import RoundAborted
 from fedseal.privacy.inference.tally import Tally
 from fedseal.privacy.planning import RunPlans, plan_run
@@ -23,6 +24,7 @@ from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.privacy.releases import VALIDATION_RATIO, Population
 from fedseal.privacy.shared_planning import Extent
 from fedseal.server.app import (
+    CODE_KEY,
     CONTRACT_KEY,
     METRICS_KEY,
     MODEL_KEY,
@@ -37,6 +39,7 @@ from fedseal.simulation.books import Books
 from fedseal.simulation.federation import FIRST_NODE, Federation, SitePrivacy, enrol, site_privacy
 from fedseal.simulation.grid import LocalGrid, Observer
 from fedseal.simulation.oracle import Judged, Oracle
+from fedseal.simulation.registered import register_site
 from fedseal.study import Contract, Study
 
 
@@ -118,6 +121,8 @@ def train(
     folder: Path,
     on_round: Callable[[RoundView], None] | None = None,
     rounding: Rounding = Rounding.STOCHASTIC,
+    *,
+    on_record: bool = False,
 ) -> Trained:
     """Train one federation.
 
@@ -127,6 +132,7 @@ def train(
         folder: a new folder for the federation's stores.
         on_round: told of every round.
         rounding: how values become integers.
+        on_record: whether sites register their data and look at it before every round, as real ones do.
 
     Raises:
         RoundAborted: a round failed for good; the next step quotes what the simulated sites wrote down.
@@ -136,6 +142,9 @@ def train(
     persons = {name: size(split.train) for name, split in material.splits.items()}
     plans = plan_run(contract, Extent(sum(a.size for a in material.first_model().values()), len(persons)))
     federation = enrol(folder, contract, plans, persons, material.seed)
+    if on_record:
+        for name, store in federation.site_stores.items():
+            register_site(store, material.data[name], material.study.folder, contract)
     books = Books(federation.site_stores, plans, contract.privacy.delta)
     trained = Trained(contract, plans, tuple(material.task.metrics()))
 
@@ -191,7 +200,8 @@ def run_config(
     path = federation.folder / "initial.safetensors"
     path.write_bytes(safetensors.numpy.save(material.first_model()))
     text, sites = contract.model_dump_json(), len(federation.site_stores)
-    return study_config(material.task, contract.task, text, federation.server_store, path, sites, rounding)
+    code = {CODE_KEY: "sha256:" + code_digest(material.study.folder).hex()}
+    return study_config(material.task, contract.task, text, federation.server_store, path, sites, rounding) | code
 
 
 def study_config(

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from fedseal.client.task import SiteData, columns, read_table
+from fedseal.compliance.data.contract import ColumnRules, DataContract, Dataset, RowRules
 from fedseal.compliance.data.facts import LegalBasis, Purpose, SourceSystem
 from fedseal.compliance.data.rows import normal
 
@@ -52,6 +53,20 @@ def template(folder: Path, subject: str) -> str:
         systems=", ".join(SourceSystem),
     )
     return facts + "".join(_column(str(name), table[name], str(name) == subject) for name in table.columns)
+
+
+def contract_of(table: pd.DataFrame, dataset: Dataset) -> DataContract:
+    """A contract that asks of a table only that it stays as it is: its columns, with the types they seem to have.
+
+    For a simulation, whose data nobody looks after. A site's own contract says what its values may be.
+    """
+    rules = {
+        normal(str(name)): ColumnRules.model_validate(
+            {"type": _type(table[name]), "nullable": str(name) != dataset.subject}
+        )
+        for name in table.columns
+    }
+    return DataContract(dataset=dataset, columns=rules, rows=RowRules(repeated=True))
 
 
 def _column(name: str, values: "pd.Series[Any]", is_subject: bool) -> str:
