@@ -218,7 +218,10 @@ class FederationJournal:
 
     def request_for(self, site: int) -> LogRequest:
         """What a site is shown next: a checkpoint, the proof that it extends the one cosigned last, the new entries."""
-        old = self._sizes.get(site, 0)
+        return self.request_from(self._sizes.get(site, 0))
+
+    def request_from(self, old: int) -> LogRequest:
+        """What whoever has cosigned ``old`` entries is shown next."""
         if old not in self._requests:
             with self._transaction() as (_, entries):
                 size = entries.next_checkpoint(old, STRIDE) or entries.size
