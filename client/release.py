@@ -118,14 +118,17 @@ def _shared_values(
     limit = layout.segment(VALUES).high
     match plan.kind:
         case PlanKind.CLIENT:
-            flat = within(_flat(header, kind.difference, received, reply), limit)
-            vector = None if flat is None else flat * (weight / largest)
+            vector = _flat(header, kind.difference, received, reply)
+            inside = brought_within(vector, limit)
+            vector *= weight / largest
         case PlanKind.DISTRIBUTED:
-            flat = within(_flat(header, False, received, reply), weight * limit)
-            vector = None if flat is None else flat / largest
+            vector = _flat(header, False, received, reply)
+            inside = brought_within(vector, weight * limit)
+            vector /= largest
         case _:
             vector = np.clip(np.nan_to_num(_flat(header, False, received, reply)), 0.0, weight)
-    if vector is None:
+            inside = 1.0
+    if inside is None:
         vector = np.zeros(layout.segment(VALUES).length)
     return {VALUES: vector, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
 
@@ -191,9 +194,9 @@ def _values(
 ) -> Real | None:
     """The flat vector of the arrays, of L2 norm at most the layout's range; None if it is not a number somewhere."""
     flat = _flat(header, kind.difference, received, reply)
-    inside = within(flat, header.layout.segment(VALUES).high)
-    bounded.raised |= inside is not flat
-    return inside
+    factor = brought_within(flat, header.layout.segment(VALUES).high)
+    bounded.raised |= factor != 1.0
+    return None if factor is None else flat
 
 
 def _flat(header: Header, difference: bool, received: Mapping[str, NDArray[Any]], reply: Message) -> Real:
@@ -217,12 +220,16 @@ def _flat(header: Header, difference: bool, received: Mapping[str, NDArray[Any]]
     return flat
 
 
-def within(flat: Real, limit: float) -> Real | None:
-    """The vector itself if its L2 norm is at most ``limit``, else scaled down to it; None if it is no number somewhere.
+def brought_within(flat: Real, limit: float) -> float | None:
+    """Scale a vector down to an L2 norm of at most ``limit``, in place: it is a model's worth of doubles.
 
-    What the sealed sum gets of a site's values.
+    Returns:
+        What it was multiplied by, 1 if it was inside. None if it is no number somewhere: then it stays as it was.
     """
     norm = float(np.linalg.norm(flat))
     if not np.isfinite(norm):
         return None
-    return flat if norm <= limit else flat * (limit / norm)
+    if norm <= limit:
+        return 1.0
+    flat *= limit / norm
+    return limit / norm

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from fedseal.errors import LocalError
 
-
 _FROM_ZERO = modes.CTR(bytes(16))
 
 
