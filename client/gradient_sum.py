@@ -73,7 +73,7 @@ class GradientSum:
         """
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            torch.manual_seed(int(stream.words64(1)[0] >> np.uint64(1)))
+            torch.default_generator.manual_seed(int(stream.words64(1)[0] >> np.uint64(1)))
             load(self._module, arrays)
             self._wrapped.train()
             return clipped_gradient_sum(self._wrapped, self._module, self._task, self._persons, clip, self._portion)

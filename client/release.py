@@ -125,15 +125,16 @@ def _shared_values(
     limit = layout.segment(VALUES).high
     adapts, unclipped = any(s.name == UNCLIPPED for s in layout.segments), 0.0
     if plan.kind is PlanKind.CLIENT:
-        whole = _flat(header, kind.difference, received, reply)
-        flat = within(whole, limit)
-        unclipped = 0.5 if flat is whole else -0.5
-        vector = None if flat is None else flat * (weight / largest)
+        vector = _flat(header, kind.difference, received, reply)
+        inside = brought_within(vector, limit)
+        unclipped = 0.5 if inside == 1.0 else -0.5
+        vector *= weight / largest
     else:
-        flat = within(_flat(header, False, received, reply), weight * limit)
-        vector = None if flat is None else flat / largest
+        vector = _flat(header, False, received, reply)
+        inside = brought_within(vector, weight * limit)
+        vector /= largest
         unclipped = _unclipped(reply, weight) if adapts else 0.0
-    if vector is None:
+    if inside is None:
         vector = np.zeros(layout.segment(VALUES).length)
     values = {VALUES: vector, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
     return values | {UNCLIPPED: np.array([unclipped])} if adapts else values
@@ -226,9 +227,9 @@ def _values(
 ) -> Real | None:
     """The flat vector of the arrays, of L2 norm at most the layout's range; None if it is not a number somewhere."""
     flat = _flat(header, kind.difference, received, reply)
-    inside = within(flat, header.layout.segment(VALUES).high)
-    bounded.raised |= inside is not flat
-    return inside
+    factor = brought_within(flat, header.layout.segment(VALUES).high)
+    bounded.raised |= factor != 1.0
+    return None if factor is None else flat
 
 
 def _flat(header: Header, difference: bool, received: Mapping[str, NDArray[Any]], reply: Message) -> Real:
@@ -252,12 +253,16 @@ def _flat(header: Header, difference: bool, received: Mapping[str, NDArray[Any]]
     return flat
 
 
-def within(flat: Real, limit: float) -> Real | None:
-    """The vector itself if its L2 norm is at most ``limit``, else scaled down to it; None if it is no number somewhere.
+def brought_within(flat: Real, limit: float) -> float | None:
+    """Scale a vector down to an L2 norm of at most ``limit``, in place: it is a model's worth of doubles.
 
-    What the sealed sum gets of a site's values.
+    Returns:
+        What it was multiplied by, 1 if it was inside. None if it is no number somewhere: then it stays as it was.
     """
     norm = float(np.linalg.norm(flat))
     if not np.isfinite(norm):
         return None
-    return flat if norm <= limit else flat * (limit / norm)
+    if norm <= limit:
+        return 1.0
+    flat *= limit / norm
+    return limit / norm

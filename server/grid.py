@@ -275,7 +275,9 @@ class SealedGrid(Grid):
         cohort = ConfigRecord({SURVIVORS: list(finished.survivors)})
         content = RecordDict({"metrics": self._metric_record(total, weight), CONTROL: cohort})
         if kind.has_values:
-            mean = weighted_mean(total, VALUES) * (1.0 if step is None else -step)
+            mean = weighted_mean(total, VALUES)
+            if step is not None:
+                mean *= -step
             content["arrays"] = ArrayRecord(moved(received, mean) if kind.difference else filled(received, mean))
         return Message(content, reply_to=request)
 
