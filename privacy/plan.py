@@ -128,6 +128,15 @@ class Unit(IntEnum):
     SITE = 1
 
 
+def moves(unit: Unit) -> int:
+    """By how many clip norms one person moves a sum of clipped contributions of a unit.
+
+    A person's own contribution is there or not: one. A site's update is another one with a person than without, and
+    two updates of the clip norm may lie two clip norms apart. The budgets that are charged are those of persons.
+    """
+    return 2 if unit is Unit.SITE else 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedSkellam:
     """Noise in shares: every site adds Skellam noise to its whole numbers before they are masked (Agarwal, Kairouz and
@@ -174,9 +183,14 @@ class SharedSkellam:
         """The noise's standard deviation in the sum as a multiple of the clip norm."""
         return math.sqrt(self.variance) / self.resolution
 
+    @property
+    def moves(self) -> int:
+        """By how many clip norms one person moves the exact sum."""
+        return moves(Unit(self.unit))
+
     def divergence(self, order: float) -> float:
         """A bound on the Rényi divergence of one release at ``order``."""
-        l2, l1 = sensitivities(self.resolution, self.length)
+        l2, l1 = sensitivities(self.moves * self.resolution, self.length)
         return skellam_rdp(order, self.variance, l2, l1)
 
 
@@ -253,7 +267,8 @@ class AdaptiveSkellam:
 
     def divergence(self, order: float) -> float:
         """A bound on the Rényi divergence of one release at ``order``: vector and count are one vector."""
-        l2, l1 = sensitivities(self.vector.resolution, self.vector.length, self.count_units)
+        far = self.vector.moves
+        l2, l1 = sensitivities(far * self.vector.resolution, self.vector.length, far * self.count_units)
         return skellam_rdp(order, self.vector.variance, l2, l1)
 
     def at(self, clip_norm: float) -> SharedSkellam:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from fedseal.errors import ConfigError
 from fedseal.privacy.accounting import ORDERS
-from fedseal.privacy.plan import AdaptiveSkellam, SharedSkellam, Unit
+from fedseal.privacy.plan import AdaptiveSkellam, SharedSkellam, Unit, moves
 from fedseal.privacy.quantize import LARGEST_LEVEL
 from fedseal.privacy.secagg.parameters import minimum_sites, threshold
 from fedseal.privacy.shares import Room
@@ -114,7 +114,7 @@ def adaptive(rule: AdaptiveClip, promise: Promise, vector: SharedSkellam, sites:
 
 def _finest(contract: Contract, promise: Promise, sites: int, bits: int) -> Planned | None:
     """The plan with the largest power of two as resolution that fits; None if none does."""
-    unit = Unit.SITE if contract.privacy.plan == "client" else Unit.PERSON
+    unit = _unit(contract)
     largest = contract.cohort.largest_site if unit is Unit.PERSON else 1
     # With integers much finer than the noise the multiplier no longer depends on how fine they are.
     multiplier = math.sqrt(_calibrated(contract, promise, 1 << 20)[0]) / (1 << 20)
@@ -138,17 +138,21 @@ def _finest(contract: Contract, promise: Promise, sites: int, bits: int) -> Plan
     return None
 
 
+def _unit(contract: Contract) -> Unit:
+    return Unit.SITE if contract.privacy.plan == "client" else Unit.PERSON
+
+
 def _calibrated(contract: Contract, promise: Promise, resolution: int) -> tuple[int, float]:
-    privacy = contract.privacy
+    privacy, far = contract.privacy, moves(_unit(contract))
     found = smallest_variance(
         promise.releases + privacy.retries,
-        resolution=resolution,
+        resolution=far * resolution,
         length=promise.length,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
         share=promise.share,
         orders=ORDERS if promise.order is None else (promise.order,),
-        count_units=promise.count_units(resolution),
+        count_units=far * promise.count_units(resolution),
     )
     if found is None:
         raise ConfigError(

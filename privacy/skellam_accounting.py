@@ -12,7 +12,7 @@ from fedseal.privacy import accounting
 
 
 def sensitivities(resolution: float, length: int, count_units: int = 0) -> tuple[float, float]:
-    """By how much one person or site can move a rounded sum: in L2 and in L1, in integer units.
+    """By how much one contribution can move a rounded sum: in L2 and in L1, in integer units.
 
     A contribution of norm ``resolution`` in a vector of ``length`` coordinates moves the exact sum by at most that.
     Rounding the sum with the same coins moves each coordinate by less than 1 more, so the rounded one by at most
