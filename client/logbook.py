@@ -61,33 +61,39 @@ class Logbook:
         self._lineage = Lineage()
         self._clock = clock
         self._heard: LogReply | None = None
-        self._said = False
+        self._answer: LogReply | None = None
 
     def hear(self, raw: bytes | None) -> None:
         """Look at what a message shows of the federation's log.
 
         Raises:
-            PeerError: it cannot be read, or this site has stopped because of what it was shown, now or before.
+            PeerError: it cannot be read, or this site has stopped because of what it was shown.
         """
-        request = None if raw is None else read_request(raw)
+        if raw is None:
+            return
+        request = read_request(raw)
         with self._store.transaction() as transaction:
             journal = self._journal(transaction)
-            if request is not None:
-                self._heard = journal.hear(request)
+            self._heard = journal.hear(request)
             evidence = journal.halted
         if evidence is not None:
             raise stopped(evidence)
 
-    def computes_from(self, dataset: DatasetVersion | None) -> None:
+    def computes_from(self, transaction: Transaction, dataset: DatasetVersion | None) -> None:
         """Say what there is on record about data and labels, and remember what this message is answered from.
 
         Args:
             dataset: the registered version that the data folder holds; None at a site that has registered none.
+
+        Raises:
+            LogContradicted: this site has stopped because of what it was shown.
         """
         data = None if dataset is None else "hmac:" + dataset.facts.dsv_id
-        with self._store.transaction() as transaction:
-            self._said |= publish(transaction.connection, self._journal(transaction))
-            labels = label_set_of(transaction.connection, data)
+        journal = self._journal(transaction)
+        if (evidence := journal.halted) is not None:
+            raise stopped(evidence)
+        publish(transaction.connection, journal)
+        labels = label_set_of(transaction.connection, data)
         code = None if self._code is None else "sha256:" + code_digest(self._code).hex()
         self._lineage = Lineage(data, labels, code)
 
@@ -106,10 +112,12 @@ class Logbook:
 
     def speak(self) -> bytes | None:
         """What the answer says about the log; None if nothing was asked and nothing new was signed."""
-        if self._heard is None and not self._said:
-            return None
-        with self._store.transaction() as transaction:
-            return encode(self._journal(transaction).reply(self._heard))
+        said = self._answer or self._heard
+        return None if said is None else encode(said)
+
+    def _say(self, journal: SiteJournal) -> None:
+        """Let the answer bring the events that were signed in this transaction."""
+        self._answer = journal.reply(self._heard)
 
     # What a site signs
 
@@ -124,15 +132,14 @@ class Logbook:
         )
         journal = self._journal(transaction)
         if not journal.has_said(body):
-            self._said = True
             journal.share(body)
+            self._say(journal)
 
     def accepted(self, transaction: Transaction, header: Header, population: str) -> None:
         """Say once for each run that this site takes part in it, with what and by which rules."""
         journal = self._journal(transaction)
         if journal.has_shared(RunAccepted, header.run):
             return
-        self._said = True
         journal.share(
             RunAccepted(
                 code=self._lineage.code,
@@ -143,11 +150,11 @@ class Logbook:
             ),
             run=header.run,
         )
+        self._say(journal)
 
     def charged(self, transaction: Transaction, header: Header, terms: Terms) -> None:
         """Say what was charged to whose budget, in the transaction of the charge."""
         journal = self._journal(transaction)
-        self._said = True
         journal.record(
             Access(
                 release=ReleaseName(header.release_name),
@@ -171,11 +178,11 @@ class Logbook:
             ),
             run=header.run,
         )
+        self._say(journal)
 
     def contributed(self, transaction: Transaction, header: Header, masked: Signed) -> None:
         """Say that the masked vector is on its way, and where this site's own log stands."""
         journal = self._journal(transaction)
-        self._said = True
         own = journal.own
         journal.share(
             Contributed(
@@ -192,6 +199,7 @@ class Logbook:
             ),
             run=header.run,
         )
+        self._say(journal)
 
     def _journal(self, transaction: Transaction) -> SiteJournal:
         return SiteJournal(transaction.connection, self._store.identity, self._clock())

@@ -30,6 +30,7 @@ from fedseal.client.requests import (
     proven_counters,
     task_in,
 )
+from fedseal.compliance.data.registry import DatasetVersion
 from fedseal.compliance.policy import check_header, read_policy
 from fedseal.errors import PeerError
 from fedseal.inputs import Setting
@@ -106,6 +107,7 @@ class Session:
         self.logbook = Logbook(store, self._policy, code)
         self._identity = store.identity
         self._node = node
+        self._dataset: DatasetVersion | None = None
         self._run_config = run_config
         self._data = data
 
@@ -171,13 +173,14 @@ class Session:
         with self._store.transaction() as transaction:
             if (stored := self._answered(transaction, header.digest(), Stage.ADVERTISE, raw)) is not None:
                 return stored
-        self.logbook.computes_from(recheck(self._store, self._data))
+        dataset = recheck(self._store, self._data)
         with self._store.transaction() as transaction:
             if (stored := self._answered(transaction, header.digest(), Stage.ADVERTISE, raw)) is not None:
                 return stored
             check_layout(kind, plan.kind, header.layout, len(header.cohort), room=room_of(header, plan))
             check_header(self._policy, header, kind, plan)
             self.logbook.check_witnessed()
+            self.logbook.computes_from(transaction, dataset)
             before = transaction.run(header.run)
             record = admit(before, header)
             if not transaction.pin_terms(header.run, header.release_name, terms_digest(header.layout, header.plan)):
@@ -226,7 +229,7 @@ class Session:
         if kind.counted(plan.kind):
             check_tables(tables_in(task.records), header.layout.segment(VALUES).length, plan)
         # Again: it is now that the data is used, and a site that stops here has been charged nothing.
-        self.logbook.computes_from(recheck(self._store, self._data))
+        self._dataset = recheck(self._store, self._data)
         # Before the data is touched: whatever happens now, a failure included, was paid for.
         if private and (stored := self._charge(raw, header, before)) is not None:
             return stored
@@ -284,6 +287,7 @@ class Session:
     def _charged(self, transaction: Transaction, header: Header) -> Receipt:
         """The receipt for this session: charged now, or before a crash or an interruption."""
         population, session = REGISTRY[header.release_name].population.value, header.digest()
+        self.logbook.computes_from(transaction, self._dataset)
         if (receipt := transaction.receipt(population, session)) is not None:
             return receipt
         ledger = transaction.ledger(population, header.run, header.plan)

@@ -73,7 +73,6 @@ class FederationJournal:
         self._requests: dict[int, LogRequest] = {}
         self._notes: dict[int, str] = {}
         with engine.begin() as connection:
-            Log.create_tables(connection)
             create_tables(connection)
         with self._transaction() as (connection, entries):
             faulty = self._opened(connection, entries, faulty)

@@ -58,7 +58,6 @@ class SiteJournal:
         self.origin = checkpoint.site_origin(identity.roster.federation, identity.name)
         self.server_origin = checkpoint.server_origin(identity.roster.federation)
         create_tables(connection)
-        Log.create_tables(connection)
 
     @cached_property
     def own(self) -> Log:
@@ -203,9 +202,11 @@ class SiteJournal:
                 return False
         self.__dict__.pop("mirror", None)
         self.mirror.put_checkpoint(str(witness.decode_request(request.body).note))
+        waiting = set(self._connection.execute(select(OUTBOX.c.leaf).where(OUTBOX.c.logged.is_(None))).scalars())
         for index, leaf in zip(indices, request.entries, strict=True):
-            query = update(OUTBOX).where(OUTBOX.c.leaf_hash == leaf_hash(leaf), OUTBOX.c.logged.is_(None))
-            self._connection.execute(query.values(logged=index))
+            if leaf in waiting:
+                query = update(OUTBOX).where(OUTBOX.c.leaf_hash == leaf_hash(leaf), OUTBOX.c.logged.is_(None))
+                self._connection.execute(query.values(logged=index))
         root = "sha256:" + following.root.hex()
         self.record(ForeignAnchor(origin=self.server_origin, size=following.size, root=root))
         return True

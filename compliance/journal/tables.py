@@ -1,6 +1,8 @@
 """What a party keeps beside its logs: a site's events on their way, where authors stand, what proves a forked log."""
 
-from sqlalchemy import Column, Connection, Index, Integer, LargeBinary, MetaData, String, Table, inspect
+from sqlalchemy import Column, Connection, Index, Integer, LargeBinary, MetaData, String, Table
+
+from fedseal.compliance.log.store import Log
 
 METADATA = MetaData()
 # A site's events for the federation's log. ``logged`` is the index at which the site has seen it there.
@@ -61,6 +63,11 @@ PUBLISHED = Table(
 
 
 def create_tables(connection: Connection) -> None:
-    """Make the tables where they are missing: a store of an earlier version has none."""
-    if not inspect(connection).has_table(OUTBOX.name):
-        METADATA.create_all(connection)
+    """Make these tables and those of logs where they are missing: a store of an earlier version has none."""
+    # Asked at every message: by name, not by SQLAlchemy's inspection of each table.
+    if connection.dialect.name == "sqlite":
+        known = connection.exec_driver_sql(f"SELECT 1 FROM sqlite_master WHERE name = '{PUBLISHED.name}'").first()  # noqa: S608
+        if known is not None:
+            return
+    Log.create_tables(connection)
+    METADATA.create_all(connection)
