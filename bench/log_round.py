@@ -119,9 +119,8 @@ def main() -> None:
     share = {key: rows["added"][key] / rows["without"][key] for key in ("wall", "cpu")}
     print(f"share     wall {share['wall']:8.1%}      cpu {share['cpu']:8.1%}    ({asked.sites} sites, in one process)")
     one, server = (statistics.median(values) for values in zip(*parts, strict=True))
-    print(
-        f"of it: one site {1000 * one:.1f} ms, the server {1000 * server:.1f} ms of CPU: {1000 * (one + server):.1f} together"
-    )
+    together = 1000 * (one + server)
+    print(f"of it: one site {1000 * one:.1f} ms, the server {1000 * server:.1f} ms of CPU: {together:.1f} together")
     rows["parts"] = {"site": one, "server": server}
     if asked.out is not None:
         asked.out.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from fedseal.compliance.events.bodies import Genesis, Joined, PolicyChanged
 from fedseal.compliance.events.fields import public_name
 from fedseal.compliance.events.leaf import SERVER_ORG, TIME_FORMAT, Event, Place, keyid_of, read_event, sign_event
-from fedseal.compliance.events.registry import Author, Book, EventType, type_of_form
+from fedseal.compliance.events.registry import Author, Book, EventType, type_of, type_of_form
 from fedseal.compliance.journal.attachment import CONFLICT, OK, UNPROCESSABLE, LogReply, LogRequest
 from fedseal.compliance.journal.tables import AUTHORS, TYPES, WITNESSES, create_tables
 from fedseal.compliance.journal.witnesses import behind, policy_of, server_genesis
@@ -110,11 +110,11 @@ class FederationJournal:
             connection.execute(delete(table).where(table.c.origin == self.origin))
         places: dict[str, Place] = {}
         for start in range(0, entries.size, STRIDE):
-            leaves = entries.leaves(start, start + STRIDE)
-            self._index(connection, range(start, start + len(leaves)), leaves)
-            places |= {e.keyid: e.place_after for e in map(read_event, leaves)}
-        for keyid, place in places.items():
-            self._move(connection, keyid, place)
+            events = [read_event(leaf) for leaf in entries.leaves(start, start + STRIDE)]
+            self._index(connection, range(start, start + len(events)), [(e.kind.name, e.run) for e in events])
+            places |= {e.keyid: e.place_after for e in events}
+        if places:
+            self._move_all(connection, places)
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Connection, Log]]:
@@ -143,12 +143,16 @@ class FederationJournal:
         return self.size
 
     def _write(self, connection: Connection, entries: Log, facts: Sequence[Fact]) -> None:
-        leaves = []
+        leaves: list[bytes] = []
+        kinds: list[tuple[str, str | None]] = []
+        places = self._all_places(connection)
         for event in self._heard:
-            if self._place(connection, event.keyid) == Place(event.seq, event.prev):
+            if places.get(event.keyid, Place()) == Place(event.seq, event.prev):
                 leaves.append(event.leaf)
-                self._move(connection, event.keyid, event.place_after)
-        own, place = keyid_of(self._key.public), self._place(connection, keyid_of(self._key.public))
+                kinds.append((event.kind.name, event.run))
+                places[event.keyid] = event.place_after
+        own = keyid_of(self._key.public)
+        place = places.get(own, Place())
         for fact in facts:
             leaf = sign_event(
                 fact.body,
@@ -160,11 +164,13 @@ class FederationJournal:
                 kind=fact.kind,
             )
             leaves.append(leaf)
+            kinds.append(((fact.kind or type_of(fact.body)).name, None if fact.run is None else fact.run.hex()))
             place = place.after(leaf)
         if facts:
-            self._move(connection, own, place)
+            places[own] = place
         if leaves:
-            self._index(connection, entries.append(leaves), leaves)
+            self._index(connection, entries.append(leaves), kinds)
+            self._move_all(connection, places)
             entries.sign_checkpoint(self._key)
 
     def append_signed(self, leaf: bytes, public_key: bytes) -> int:
@@ -179,9 +185,9 @@ class FederationJournal:
         with self._transaction() as (connection, entries):
             if self._place(connection, event.keyid) != Place(event.seq, event.prev):
                 raise PeerError("an event that is not the next of its author", peer=event.org)
-            self._move(connection, event.keyid, event.place_after)
+            self._move_all(connection, {event.keyid: event.place_after})
             indices = entries.append([leaf])
-            self._index(connection, indices, [leaf])
+            self._index(connection, indices, [(event.kind.name, event.run)])
             entries.sign_checkpoint(self._key)
             self.size = entries.size
         self._requests.clear()
@@ -197,14 +203,21 @@ class FederationJournal:
         row = connection.execute(query).one_or_none()
         return Place() if row is None else Place(row.seq, row.prev)
 
-    def _move(self, connection: Connection, keyid: str, place: Place) -> None:
-        _put(connection, AUTHORS, {"origin": self.origin, "keyid": keyid}, {"seq": place.seq, "prev": place.prev})
+    def _all_places(self, connection: Connection) -> dict[str, Place]:
+        rows = connection.execute(select(AUTHORS).where(AUTHORS.c.origin == self.origin))
+        return {row.keyid: Place(row.seq, row.prev) for row in rows}
 
-    def _index(self, connection: Connection, indices: range, leaves: Sequence[bytes]) -> None:
-        rows = []
-        for index, leaf in zip(indices, leaves, strict=True):
-            event = read_event(leaf)
-            rows.append({"origin": self.origin, "idx": index, "type": event.kind.name, "run": event.run})
+    def _move_all(self, connection: Connection, places: Mapping[str, Place]) -> None:
+        rows = [{"origin": self.origin, "keyid": k, "seq": p.seq, "prev": p.prev} for k, p in places.items()]
+        connection.execute(delete(AUTHORS).where(AUTHORS.c.origin == self.origin, AUTHORS.c.keyid.in_(list(places))))
+        connection.execute(insert(AUTHORS), rows)
+
+    def _index(self, connection: Connection, indices: range, kinds: Sequence[tuple[str, str | None]]) -> None:
+        """Note the type and run of new entries."""
+        rows = [
+            {"origin": self.origin, "idx": index, "type": kind, "run": run}
+            for index, (kind, run) in zip(indices, kinds, strict=True)
+        ]
         connection.execute(insert(TYPES), rows)
 
     def has(self, kind: str, run: bytes) -> bool:
@@ -276,8 +289,7 @@ class FederationJournal:
         """Where authors stand, with what was heard since the last commit."""
         if self._places is None:
             with self._transaction() as (connection, _):
-                rows = connection.execute(select(AUTHORS).where(AUTHORS.c.origin == self.origin))
-                self._places = {row.keyid: Place(row.seq, row.prev) for row in rows}
+                self._places = self._all_places(connection)
         return self._places
 
     def _witnessed(self, site: int, entry: RosterEntry, reply: LogReply) -> None:
