@@ -11,10 +11,10 @@ from fedseal.compliance.events.fields import ReleaseName
 from fedseal.compliance.lineage import budgets
 from fedseal.compliance.lineage.answers import Bound, Impact, Influenced, Thing
 from fedseal.compliance.lineage.kinds import EdgeKind, NodeKind
-from fedseal.compliance.lineage.names import aliases
+from fedseal.compliance.lineage.names import aliases, registered
 from fedseal.compliance.lineage.parts import notices_of
 from fedseal.compliance.lineage.reach import REACHED, TOWARDS, rows
-from fedseal.compliance.lineage.tables import EDGES, MODELS, NODES, PROMOTIONS, ROUNDS
+from fedseal.compliance.lineage.tables import EDGES, NODES, PROMOTIONS, ROUNDS
 
 # What has an impact that somebody may ask for.
 CAUSES = (
@@ -73,8 +73,12 @@ def impact(connection: Connection, start: int, thing: Thing, *, bounded: bool = 
         bounded: whether to compute what bounds the influence on models that are registered or in use. Accounting
             takes far longer than all the rest.
     """
+    pointing = _Pointing.read(connection)
+    named = pointing.registered
     found = {
-        row.id: _Reached(Thing(NodeKind.MODEL.value, row.digest, row.label, row.first_idx), bool(row.chosen))
+        row.id: _Reached(
+            Thing(NodeKind.MODEL.value, row.digest, named.get(row.digest, ""), row.first_idx), bool(row.chosen)
+        )
         for row in rows(connection, _MODELS, start)
         if row.id != start
     }
@@ -93,21 +97,19 @@ def impact(connection: Connection, start: int, thing: Thing, *, bounded: bool = 
     direct: dict[str, list[int]] = {}
     for one in rows(connection, _DIRECT, start):
         direct.setdefault(one.run, []).append(one.sequence)
-    clean = _clean_ancestors(connection, found, start)
+    clean = _clean_ancestors(connection, found, start, named)
     populations = budgets.populations_of(connection, start)
-    pointing = _Pointing.read(connection)
 
     def influenced(number: int, reached: _Reached) -> Influenced:
         digest = reached.thing.digest
         run, sequence = reached.made or (None, None)
         rounds = 0 if run is None or sequence is None else bisect_right(direct.get(run, []), sequence)
-        registered = pointing.registered.get(digest)
         current, before = pointing.current(digest), pointing.before(digest)
-        asked = bounded and populations and (registered or current or before)
+        asked = bounded and populations and (reached.thing.label or current or before)
         limits: tuple[Bound, ...] = budgets.bounds(connection, number, populations) if asked else ()
         return Influenced(
             reached.thing,
-            registered,
+            reached.thing.label or None,
             current,
             before,
             run,
@@ -133,13 +135,10 @@ class _Pointing:
 
     @classmethod
     def read(cls, connection: Connection) -> "_Pointing":
-        registered: dict[str, str] = {}
-        for row in connection.execute(select(MODELS).order_by(MODELS.c.idx)):
-            registered.setdefault(row.model, row.kind)
         ever: dict[str, list[str]] = {}
         for row in connection.execute(select(PROMOTIONS).where(PROMOTIONS.c.alias.is_not(None))):
             ever.setdefault(row.subject, []).append(row.alias)
-        return cls(registered, aliases(connection), ever)
+        return cls(registered(connection), aliases(connection), ever)
 
     def current(self, digest: str) -> tuple[str, ...]:
         """Aliases that point to a model now."""
@@ -150,7 +149,9 @@ class _Pointing:
         return tuple(sorted(set(self.ever.get(digest, ())) - set(self.current(digest))))
 
 
-def _clean_ancestors(connection: Connection, reached: Mapping[int, _Reached], start: int) -> dict[int, Thing]:
+def _clean_ancestors(
+    connection: Connection, reached: Mapping[int, _Reached], start: int, named: Mapping[str, str]
+) -> dict[int, Thing]:
     """For each model the newest that it descends from and that was not reached; none where there is none.
 
     Whatever descends from a model that was reached was reached too, so that the ancestors of a clean model are clean,
@@ -160,7 +161,7 @@ def _clean_ancestors(connection: Connection, reached: Mapping[int, _Reached], st
     things: dict[int, Thing] = {}
     for number in sorted(outside):
         row: Any = connection.execute(select(NODES).where(NODES.c.id == number)).one()
-        things[number] = Thing(row.kind, row.digest, row.label, row.first_idx)
+        things[number] = Thing(row.kind, row.digest, named.get(row.digest, ""), row.first_idx)
     newest: dict[int, tuple[int, int]] = {}
     moved = True
     while moved:

@@ -6,7 +6,7 @@ from sqlalchemy import Connection, select
 
 from fedseal.compliance.lineage.answers import Thing
 from fedseal.compliance.lineage.kinds import NodeKind
-from fedseal.compliance.lineage.tables import NODES, PROMOTIONS
+from fedseal.compliance.lineage.tables import MODELS, NODES, PROMOTIONS
 from fedseal.errors import ConfigError
 
 SHORTEST = 4
@@ -50,6 +50,14 @@ def aliases(connection: Connection) -> dict[str, str]:
     return {row.alias: row.subject for row in connection.execute(query.order_by(PROMOTIONS.c.idx))}
 
 
+def registered(connection: Connection) -> dict[str, str]:
+    """As what each model was registered first."""
+    found: dict[str, str] = {}
+    for row in connection.execute(select(MODELS.c.model, MODELS.c.kind).order_by(MODELS.c.idx)):
+        found.setdefault(row.model, row.kind)
+    return found
+
+
 def _nodes(connection: Connection, text: str, kinds: Collection[NodeKind], *, whole: bool) -> list[tuple[int, Thing]]:
     spelled = [text, *(f"{scheme}:{text}" for scheme in ("sha256", "hmac"))]
     query = select(NODES).where(NODES.c.kind.in_([kind.value for kind in kinds]))
@@ -61,8 +69,11 @@ def _nodes(connection: Connection, text: str, kinds: Collection[NodeKind], *, wh
         query = query.where(ranges[0] | ranges[1] | ranges[2])
     else:
         return []
-    rows = connection.execute(query.order_by(NODES.c.id).limit(SHOWN + 1))
-    return [(row.id, Thing(row.kind, row.digest, row.label, row.first_idx)) for row in rows]
+    rows = connection.execute(query.order_by(NODES.c.id).limit(SHOWN + 1)).all()
+    named = registered(connection) if any(row.kind == NodeKind.MODEL for row in rows) else {}
+    return [
+        (row.id, Thing(row.kind, row.digest, row.label or named.get(row.digest, ""), row.first_idx)) for row in rows
+    ]
 
 
 def _expected(kinds: Collection[NodeKind]) -> str:

@@ -8,9 +8,10 @@ from sqlalchemy import Connection, func, select
 from fedseal.compliance.events.fields import ReleaseName
 from fedseal.compliance.lineage.answers import Notice, Part, RunPart, Thing
 from fedseal.compliance.lineage.kinds import EdgeKind, NodeKind, Taking
+from fedseal.compliance.lineage.names import registered
 from fedseal.compliance.lineage.reach import ANCESTORS, rows
 from fedseal.compliance.lineage.runs import STATISTICS
-from fedseal.compliance.lineage.tables import EDGES, MODELS, NODES, NOTICES, PARTICIPATION, ROUNDS, RUNS
+from fedseal.compliance.lineage.tables import EDGES, NODES, NOTICES, PARTICIPATION, ROUNDS, RUNS
 from fedseal.privacy.plan import decode_plan
 
 # What is listed as a part. Models and runs have lists of their own; rounds and sums are counted.
@@ -105,17 +106,13 @@ def runs_of(connection: Connection, model: int) -> tuple[tuple[RunPart, ...], in
 
 def models_of(connection: Connection, model: int) -> tuple[tuple[int, Thing], ...]:
     """The models that have reached a model, with their nodes, by the entry that names them first; itself left out."""
+    named = registered(connection)
     query = _NODES.where(NODES.c.kind == NodeKind.MODEL).order_by(NODES.c.first_idx, NODES.c.id)
     return tuple(
-        (row.id, Thing(row.kind, row.digest, row.label, row.first_idx))
+        (row.id, Thing(row.kind, row.digest, named.get(row.digest, ""), row.first_idx))
         for row in rows(connection, query, model)
         if row.id != model
     )
-
-
-def registered(connection: Connection) -> set[str]:
-    """The models that some entry registers."""
-    return set(connection.execute(select(MODELS.c.model)).scalars())
 
 
 def notices_of(connection: Connection, digest: str) -> tuple[Notice, ...]:

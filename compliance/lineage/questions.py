@@ -20,9 +20,10 @@ from fedseal.compliance.lineage.answers import (
     Thing,
     indices,
 )
+from fedseal.compliance.lineage.graph import LineageGraph, graph_of
 from fedseal.compliance.lineage.kinds import NodeKind
 from fedseal.compliance.lineage.names import aliases, find
-from fedseal.compliance.lineage.parts import models_of, parts_of, registered, runs_of
+from fedseal.compliance.lineage.parts import models_of, parts_of, runs_of
 from fedseal.compliance.lineage.tables import APPROVALS, CORRECTIONS, EVALUATIONS, GATES, PROMOTIONS
 
 
@@ -40,8 +41,7 @@ class Questions:
         """What a model was made of: runs, data, labels, code, environment, and who said yes to it."""
         number, thing = find(self._connection, model, {NodeKind.MODEL})
         runs, unsigned = runs_of(self._connection, number)
-        named = registered(self._connection)
-        earlier = tuple(other for _, other in models_of(self._connection, number) if other.digest in named)
+        earlier = tuple(other for _, other in models_of(self._connection, number) if other.label)
         query = select(EVALUATIONS).where(EVALUATIONS.c.model == thing.digest)
         figures = tuple(
             Figure(row.name, row.value, row.margin, row.simulated, row.org, row.idx)
@@ -91,6 +91,11 @@ class Questions:
             tuple(run for run in runs[0] if run.run not in {other.run for other in runs[1]}),
             tuple(run for run in runs[1] if run.run not in {other.run for other in runs[0]}),
         )
+
+    def graph(self, model: str) -> LineageGraph:
+        """The lineage of a model, each run as one node."""
+        number, thing = find(self._connection, model, {NodeKind.MODEL})
+        return graph_of(self._connection, number, thing)
 
     def _approvals(self, model: Thing) -> Approvals:
         run = self._connection.execute

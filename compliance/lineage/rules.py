@@ -162,7 +162,7 @@ class Reading:
             case bodies.EnvironmentRecorded(environment=environment, python=python):
                 node(NodeKind.ENVIRONMENT, environment, idx, f"Python {python}")
             case subjects.ModelRegistered() as body:
-                model = node(NodeKind.MODEL, body.model, idx, body.kind.value)
+                model = node(NodeKind.MODEL, body.model, idx)
                 if body.parent is not None:
                     draft.edge(node(NodeKind.MODEL, body.parent, idx), model, EdgeKind.PARENT, idx)
                 if body.bundle is not None:

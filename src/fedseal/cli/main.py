@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from fedseal import __version__
+from fedseal.cli.lineage import lineage
 from fedseal.cli.privacy import privacy
 from fedseal.cli.site import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
@@ -39,6 +40,7 @@ cli = typer.Typer(
 )
 cli.add_typer(privacy, name="privacy")
 cli.add_typer(site, name="site")
+cli.add_typer(lineage, name="lineage")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]
