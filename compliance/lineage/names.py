@@ -63,7 +63,7 @@ def _nodes(connection: Connection, text: str, kinds: Collection[NodeKind], *, wh
     query = select(NODES).where(NODES.c.kind.in_([kind.value for kind in kinds]))
     if whole:
         query = query.where(NODES.c.digest.in_(spelled))
-    elif len(text.partition(":")[2] or text) >= SHORTEST:
+    elif len(text.removeprefix("sha256:").removeprefix("hmac:")) >= SHORTEST:
         # A range, not LIKE: the index serves it. No id has a character beyond "~".
         ranges = [NODES.c.digest.between(one, f"{one}~") for one in spelled]
         query = query.where(ranges[0] | ranges[1] | ranges[2])

@@ -8,7 +8,7 @@ from itertools import pairwise
 from fedseal.compliance.lineage.graph import GraphEdge, GraphNode, LineageGraph
 from fedseal.compliance.lineage.kinds import NodeKind
 
-WIDTH, HEIGHT, GAP, COLUMN = 208, 50, 14, 292
+WIDTH, HEIGHT, GAP, COLUMN = 208, 50, 14, 276
 MARGIN = 28
 # What an edge that passes a column takes of its height.
 BEND = 6
@@ -224,7 +224,7 @@ def _ways(layers: list[int], edges: Mapping[tuple[int, int], bool]) -> dict[tupl
 
 
 def _ordered(layers: list[int], ways: Mapping[tuple[int, int], list[int]], boxes: list[_Box]) -> list[list[int]]:
-    """Columns of boxes and bends, in an order in which edges cross little: by the mean place of what each is joined to."""
+    """Columns of boxes and bends, ordered so that edges cross little: by the mean place of what each is joined to."""
     columns: list[list[int]] = [[] for _ in range(max(layers) + 1)]
     rank = {kind: place for place, kind in enumerate(("model", "run", "site", "population", "dataset", "label_set"))}
 
