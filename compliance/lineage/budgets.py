@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, select
 
 from fedseal.compliance.lineage.answers import Bound, Epsilon, Spent, Thing
 from fedseal.compliance.lineage.kinds import EdgeKind, NodeKind
-from fedseal.compliance.lineage.reach import ANCESTORS, TOWARDS, rows
+from fedseal.compliance.lineage.reach import ANCESTORS, CARRIED, TOWARDS, rows
 from fedseal.compliance.lineage.tables import BUDGETS, DP_LEDGER, EDGES, NODES, ROUNDS
 from fedseal.privacy.accounting import HasEvent, epsilon_rdp, spent_by
 from fedseal.privacy.plan import decode_plan
@@ -39,19 +39,19 @@ def two_epsilons(charged: Mapping[str, int], delta: float) -> tuple[float, float
 
 def populations_of(connection: Connection, start: int) -> tuple[str, ...]:
     """The populations whose persons' data a thing is or holds; none for code and settings."""
-    carried = select(TOWARDS.c.node)
+    carried = select(CARRIED.c.node)
     holds = (EdgeKind.HOLDS, EdgeKind.LABELLED)
     query = (
-        select(NODES.c.id, NODES.c.kind, NODES.c.digest)
-        .select_from(TOWARDS.join(NODES, NODES.c.id == TOWARDS.c.node))
-        .where(NODES.c.kind.in_([NodeKind.POPULATION, NodeKind.DATASET, NodeKind.LABEL_SET]))
+        select(NODES.c.digest)
+        .select_from(CARRIED.join(NODES, NODES.c.id == CARRIED.c.node))
+        .where(NODES.c.kind == NodeKind.POPULATION)
     )
-    found = {row.digest for row in rows(connection, query, start) if row.kind == NodeKind.POPULATION}
+    found = {row.digest for row in rows(connection, query, start)}
     # A label set's population is its dataset's, a dataset's the one that holds it.
     inner, outer = EDGES.alias("inner_edge"), EDGES.alias("outer_edge")
     near = select(inner.c.src).where(inner.c.dst.in_(carried), inner.c.kind.in_(holds))
     far = select(outer.c.src).where(outer.c.dst.in_(near), outer.c.kind == EdgeKind.HOLDS)
-    held = select(NODES.c.digest).where(NODES.c.kind == NodeKind.POPULATION, NODES.c.id.in_(near) | NODES.c.id.in_(far))
+    held = select(NODES.c.digest).where(NODES.c.kind == NodeKind.POPULATION, NODES.c.id.in_(near.union(far)))
     return tuple(sorted(found | {row.digest for row in rows(connection, held, start)}))
 
 

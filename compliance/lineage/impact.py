@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -37,29 +37,29 @@ class _Reached:
     thing: Thing
     chosen: bool
     made: tuple[str, int] | None = None
-    parents: set[int] = field(default_factory=set)
+    parents: tuple[int, ...] = ()
 
 
 # Built once: SQLAlchemy then compiles them once.
 _MODELS = (
-    select(NODES.c.id, NODES.c.digest, NODES.c.label, NODES.c.first_idx, REACHED.c.chosen)
+    select(
+        NODES.c.id,
+        NODES.c.digest,
+        NODES.c.first_idx,
+        REACHED.c.chosen,
+        ROUNDS.c.run,
+        ROUNDS.c.sequence,
+        EDGES.c.src,
+    )
     .select_from(REACHED.join(NODES, NODES.c.id == REACHED.c.node))
+    .outerjoin(ROUNDS, ROUNDS.c.model_out == NODES.c.id)
+    .outerjoin(EDGES, (EDGES.c.dst == NODES.c.id) & (EDGES.c.kind == int(EdgeKind.PARENT)))
     .where(NODES.c.kind == NodeKind.MODEL.value)
-    .order_by(NODES.c.first_idx, NODES.c.id)
-)
-_MADE = select(ROUNDS.c.model_out, ROUNDS.c.run, ROUNDS.c.sequence).select_from(
-    REACHED.join(ROUNDS, ROUNDS.c.model_out == REACHED.c.node)
-)
-_PARENTS = (
-    select(EDGES.c.dst, EDGES.c.src)
-    .select_from(REACHED.join(EDGES, EDGES.c.dst == REACHED.c.node))
-    .where(EDGES.c.kind == int(EdgeKind.PARENT))
 )
 _DIRECT = (
     select(ROUNDS.c.run, ROUNDS.c.sequence)
     .select_from(TOWARDS.join(ROUNDS, ROUNDS.c.node == TOWARDS.c.node))
     .where(ROUNDS.c.release != ReleaseName.EVALUATION.value, ROUNDS.c.superseded.is_(False))
-    .order_by(ROUNDS.c.run, ROUNDS.c.sequence)
 )
 
 
@@ -75,28 +75,11 @@ def impact(connection: Connection, start: int, thing: Thing, *, bounded: bool = 
     """
     pointing = _Pointing.read(connection)
     named = pointing.registered
-    found = {
-        row.id: _Reached(
-            Thing(NodeKind.MODEL.value, row.digest, named.get(row.digest, ""), row.first_idx), bool(row.chosen)
-        )
-        for row in rows(connection, _MODELS, start)
-        if row.id != start
-    }
-    for made in rows(connection, _MADE, start):
-        if made.model_out in found:
-            found[made.model_out].made = (made.run, made.sequence)
-    for edge in rows(connection, _PARENTS, start):
-        if edge.dst in found:
-            found[edge.dst].parents.add(edge.src)
-    if thing.kind == NodeKind.MODEL:
-        # What is older than a model is clean of it.
-        itself = select(EDGES.c.src).where(EDGES.c.dst == start, EDGES.c.kind == int(EdgeKind.PARENT))
-        for one in found.values():
-            if start in one.parents:
-                one.parents |= set(connection.execute(itself).scalars())
+    found = _models(connection, start, thing, named)
     direct: dict[str, list[int]] = {}
-    for one in rows(connection, _DIRECT, start):
-        direct.setdefault(one.run, []).append(one.sequence)
+    # Sorted here: asked for an order, SQLite reads the whole table of rounds in it.
+    for run, sequence in sorted(map(tuple, rows(connection, _DIRECT, start))):
+        direct.setdefault(run, []).append(sequence)
     clean = _clean_ancestors(connection, found, start, named)
     populations = budgets.populations_of(connection, start)
 
@@ -125,6 +108,30 @@ def impact(connection: Connection, start: int, thing: Thing, *, bounded: bool = 
     return Impact(thing, populations, notices_of(connection, thing.digest), models)
 
 
+def _models(connection: Connection, start: int, thing: Thing, named: Mapping[str, str]) -> dict[int, _Reached]:
+    """The models that were reached, by the entry that named them first."""
+    found: dict[int, _Reached] = {}
+    for number, digest, first, chosen, run, sequence, parent in rows(connection, _MODELS, start):
+        one = found.get(number)
+        if one is None:
+            kind = NodeKind.MODEL.value
+            one = found[number] = _Reached(Thing(kind, digest, named.get(digest, ""), first), bool(chosen))
+        one.chosen = one.chosen and bool(chosen)
+        if run is not None:
+            one.made = (run, sequence)
+        if parent is not None and parent not in one.parents:
+            one.parents += (parent,)
+    found.pop(start, None)
+    if thing.kind == NodeKind.MODEL:
+        # What is older than a model is clean of it.
+        itself = select(EDGES.c.src).where(EDGES.c.dst == start, EDGES.c.kind == int(EdgeKind.PARENT))
+        older = tuple(connection.execute(itself).scalars())
+        for one in found.values():
+            if start in one.parents:
+                one.parents += older
+    return dict(sorted(found.items(), key=lambda pair: (pair[1].thing.idx, pair[0])))
+
+
 @dataclass(frozen=True, slots=True)
 class _Pointing:
     """What models are registered as, and which aliases point to them or did."""
@@ -142,10 +149,14 @@ class _Pointing:
 
     def current(self, digest: str) -> tuple[str, ...]:
         """Aliases that point to a model now."""
+        if digest not in self.ever:
+            return ()
         return tuple(sorted(alias for alias in set(self.ever.get(digest, ())) if self.now[alias] == digest))
 
     def before(self, digest: str) -> tuple[str, ...]:
         """Aliases that pointed to a model, and do no more."""
+        if digest not in self.ever:
+            return ()
         return tuple(sorted(set(self.ever.get(digest, ())) - set(self.current(digest))))
 
 
@@ -157,21 +168,26 @@ def _clean_ancestors(
     Whatever descends from a model that was reached was reached too, so that the ancestors of a clean model are clean,
     and older: looking stops at the first on each way.
     """
-    outside = {p for one in reached.values() for p in one.parents if p not in reached and p != start}
+    outside = set[int]().union(*(one.parents for one in reached.values())) - reached.keys() - {start}
     things: dict[int, Thing] = {}
     for number in sorted(outside):
         row: Any = connection.execute(select(NODES).where(NODES.c.id == number)).one()
         things[number] = Thing(row.kind, row.digest, named.get(row.digest, ""), row.first_idx)
+    known = {number: (one.idx, number) for number, one in things.items()}
     newest: dict[int, tuple[int, int]] = {}
-    moved = True
-    while moved:
-        moved = False
-        # In the order of the log: nearly always once is enough.
+    changed = unordered = True
+    # In the order of the log parents come before children: then once is enough.
+    while changed and unordered:
+        changed = unordered = False
+        seen: set[int] = set()
         for number, one in reached.items():
-            choices = [(things[p].idx, p) for p in one.parents if p in things]
-            choices += [newest[p] for p in one.parents if p in newest]
-            best = max(choices, default=None)
-            if best is not None and newest.get(number) != best:
+            seen.add(number)
+            best = newest.get(number)
+            for parent in one.parents:
+                other = known.get(parent) or newest.get(parent)
+                if other is not None and (best is None or other > best):
+                    best, changed = other, True
+                unordered = unordered or (parent in reached and parent not in seen)
+            if best is not None:
                 newest[number] = best
-                moved = True
     return {number: things[best] for number, (_, best) in newest.items()}

@@ -55,6 +55,8 @@ class EdgeKind(IntEnum):
 
 
 LAST_INFLUENCE = EdgeKind.PARENT
+# What leads from a thing to data and labels that hold it.
+AMONG_DATA = (EdgeKind.GUIDELINE, EdgeKind.LABELLED, EdgeKind.DERIVED, EdgeKind.PREPROCESSING, EdgeKind.HOLDS)
 # What leads from a thing to the rounds that computed with it, before any sum was made.
 TOWARDS_ROUNDS = (
     EdgeKind.DATA,
@@ -62,11 +64,7 @@ TOWARDS_ROUNDS = (
     EdgeKind.CODE,
     EdgeKind.SETTING,
     EdgeKind.ROUND_OF,
-    EdgeKind.GUIDELINE,
-    EdgeKind.LABELLED,
-    EdgeKind.DERIVED,
-    EdgeKind.PREPROCESSING,
-    EdgeKind.HOLDS,
+    *AMONG_DATA,
 )
 
 

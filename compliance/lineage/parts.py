@@ -12,7 +12,6 @@ from fedseal.compliance.lineage.names import registered
 from fedseal.compliance.lineage.reach import ANCESTORS, rows
 from fedseal.compliance.lineage.runs import STATISTICS
 from fedseal.compliance.lineage.tables import EDGES, NODES, NOTICES, PARTICIPATION, ROUNDS, RUNS
-from fedseal.privacy.plan import decode_plan
 
 # What is listed as a part. Models and runs have lists of their own; rounds and sums are counted.
 LISTED = (
@@ -93,7 +92,7 @@ def runs_of(connection: Connection, model: int) -> tuple[tuple[RunPart, ...], in
             RunPart(
                 run,
                 "" if row is None else row.study,
-                "" if row is None else decode_plan(bytes.fromhex(row.plan)).kind.label,
+                "" if row is None else row.plan,
                 releases.count(ReleaseName.UPDATE),
                 sum(releases.count(release) for release in STATISTICS),
                 releases.count(ReleaseName.EVALUATION),

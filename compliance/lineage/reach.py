@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import CTE, BindParameter, Connection, Select, bindparam, case, func, literal, select
 
-from fedseal.compliance.lineage.kinds import LAST_INFLUENCE, TOWARDS_ROUNDS, EdgeKind
+from fedseal.compliance.lineage.kinds import AMONG_DATA, LAST_INFLUENCE, TOWARDS_ROUNDS, EdgeKind
 from fedseal.compliance.lineage.tables import EDGES
 
 _start: BindParameter[Any] = bindparam("start")
@@ -29,30 +29,27 @@ def _walk(*, back: bool) -> CTE:
     return walk.union(step.where(EDGES.c.kind <= LAST_INFLUENCE))
 
 
-def _towards() -> CTE:
-    """Every node on a way from ``start`` to rounds that computed with it; a round is an end."""
-    kinds = [int(kind) for kind in TOWARDS_ROUNDS]
-    start = select(literal(0).label("steps"), _start.label("node")).subquery("from_here")
-    walk = select(start.c.node).cte("towards", recursive=True)
+def _along(name: str, kinds: Iterable[EdgeKind]) -> CTE:
+    """``start``, and every node on a way from it along edges of these kinds."""
+    start = select(literal(0).label("steps"), _start.label("node")).subquery(f"{name}_start")
+    walk = select(start.c.node).cte(name, recursive=True)
     step = select(EDGES.c.dst).select_from(walk.join(EDGES, EDGES.c.src == walk.c.node))
-    return walk.union(step.where(EDGES.c.kind.in_(kinds)))
+    return walk.union(step.where(EDGES.c.kind.in_([int(kind) for kind in kinds])))
 
 
 def _once(walk: CTE) -> CTE:
     return select(walk.c.node, func.min(walk.c.chosen).label("chosen")).group_by(walk.c.node).cte(f"{walk.name}_once")
 
 
-# Each node once: columns ``node`` and ``chosen``; ``towards`` has ``node`` alone.
-REACHED = _once(_walk(back=False))
+# Columns ``node`` and ``chosen``; the last two have ``node`` alone. Ancestors stand there once each. What was reached
+# may stand there with both flags: who reads it takes the smaller, which is quicker than to let the database do it.
+REACHED = _walk(back=False)
 ANCESTORS = _once(_walk(back=True))
-TOWARDS = _towards()
+# A round is an end.
+TOWARDS = _along("towards", TOWARDS_ROUNDS)
+CARRIED = _along("carried", AMONG_DATA)
 
 
 def rows(connection: Connection, query: Select[Any], start: int) -> Sequence[Any]:
     """The rows of a query over one of these, from a node."""
     return connection.execute(query, {"start": start}).all()
-
-
-def newest(candidates: Iterable[tuple[int, int]]) -> int | None:
-    """Of pairs (first index, node) the node that was named last."""
-    return max(candidates, default=(0, None))[1]

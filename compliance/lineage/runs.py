@@ -127,7 +127,7 @@ class RunLineage:
             kind = NodeKind.DATASET if digest.startswith("hmac:") else NodeKind.MODEL
             chosen = draft.known(digest) or draft.node(kind, digest, idx)
             draft.edge(chosen, run, EdgeKind.SELECTED_WITH, idx)
-        self._created = Created(self._run, run, body.study, first, body.rounds, body.plan.encoded, idx)
+        self._created = Created(self._run, run, body.study, first, body.rounds, body.plan.kind, idx)
         draft.row(RUNS, **asdict(self._created))
 
     def accepted(self, body: RunAccepted, site: str, idx: int) -> None:

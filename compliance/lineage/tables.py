@@ -29,7 +29,7 @@ NODES = _table(
     Column("digest", String, nullable=False),
     Column("label", String, nullable=False),
     Column("first_idx", BigInteger, nullable=False),
-    Index("lineage_node_digest", "digest", "kind", unique=True),
+    Index("lineage_node_kind", "kind", "digest", unique=True),
 )
 # ``src`` influenced ``dst``; of several entries that say so, the first.
 EDGES = _table(
