@@ -7,12 +7,12 @@ nothing else. A node that is reached both ways counts as reached without.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import CTE, BindParameter, Connection, Select, bindparam, case, func, literal, select
+from sqlalchemy import CTE, BigInteger, BindParameter, Connection, Select, bindparam, case, cast, func, literal, select
 
 from fedseal.compliance.lineage.kinds import AMONG_DATA, LAST_INFLUENCE, TOWARDS_ROUNDS, EdgeKind
 from fedseal.compliance.lineage.tables import EDGES
 
-_start: BindParameter[Any] = bindparam("start")
+_start: BindParameter[Any] = bindparam("start", type_=BigInteger)
 
 
 def _walk(*, back: bool) -> CTE:
@@ -31,7 +31,8 @@ def _walk(*, back: bool) -> CTE:
 
 def _along(name: str, kinds: Iterable[EdgeKind]) -> CTE:
     """``start``, and every node on a way from it along edges of these kinds."""
-    start = select(literal(0).label("steps"), _start.label("node")).subquery(f"{name}_start")
+    # Cast for PostgreSQL, which takes a parameter in a list of columns for text.
+    start = select(literal(0).label("steps"), cast(_start, BigInteger).label("node")).subquery(f"{name}_start")
     walk = select(start.c.node).cte(name, recursive=True)
     step = select(EDGES.c.dst).select_from(walk.join(EDGES, EDGES.c.src == walk.c.node))
     return walk.union(step.where(EDGES.c.kind.in_([int(kind) for kind in kinds])))
