@@ -1,5 +1,7 @@
 """Logs with a story of a test's own: every entry signed by whom it should be, in chains that hold."""
 
+from collections.abc import Iterator
+
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import StaticPool
 from support.keys import SERVER, key
@@ -224,3 +226,28 @@ class Story:
             ),
             run,
         )
+
+
+def chapters(story: Story) -> Iterator[None]:
+    """A story in steps, with a crash, statistics, two runs that take turns, approvals."""
+    story.register("m0")
+    story.begin("a", "m0", plan=NOISY)
+    yield
+    for number in (1, 2, 3):
+        story.accept("a", number, f"data {number}")
+    story.round("a", None, {1: "data 1"}, release=ReleaseName.MOMENTS)
+    yield
+    story.charge("a", 1, 2)
+    story.round("a", "m0", {1: "data 1", 2: "data 2"}, at=1)
+    story.begin("b", "m0")
+    yield
+    story.round("a", "m1", {1: "data 1", 3: "data 3"}, at=2)
+    yield
+    story.round("b", "m0", {2: "other"}, at=1)
+    story.round("a", "m1", {1: "data 1", 2: "data 2"}, at=2)
+    yield
+    story.sum("a", 3, 9, "m2", (1, 3))
+    yield
+    story.contribute("a", 3, 3, 9, "late data")
+    story.finish("a", "m3")
+    story.finish("b", "m9")

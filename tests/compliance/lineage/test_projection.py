@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Connection, select
-from support.journals import NOISY, Story, digest, memory, secret
+from support.journals import NOISY, Story, chapters, digest, memory, secret
 
 from fedseal.compliance.events import subjects
 from fedseal.compliance.events.fields import ReleaseName, WithdrawalReason
@@ -220,31 +220,6 @@ def test_a_version_that_takes_anothers_place_is_clean_of_it(tables: Connection, 
 
 
 # The same from everywhere
-
-
-def chapters(story: Story) -> Iterator[None]:
-    """A story in steps, with a crash, statistics, two runs that take turns, approvals."""
-    story.register("m0")
-    story.begin("a", "m0", plan=NOISY)
-    yield
-    for number in (1, 2, 3):
-        story.accept("a", number, f"data {number}")
-    story.round("a", None, {1: "data 1"}, release=ReleaseName.MOMENTS)
-    yield
-    story.charge("a", 1, 2)
-    story.round("a", "m0", {1: "data 1", 2: "data 2"}, at=1)
-    story.begin("b", "m0")
-    yield
-    story.round("a", "m1", {1: "data 1", 3: "data 3"}, at=2)
-    yield
-    story.round("b", "m0", {2: "other"}, at=1)
-    story.round("a", "m1", {1: "data 1", 2: "data 2"}, at=2)
-    yield
-    story.sum("a", 3, 9, "m2", (1, 3))
-    yield
-    story.contribute("a", 3, 3, 9, "late data")
-    story.finish("a", "m3")
-    story.finish("b", "m9")
 
 
 @pytest.mark.parametrize("stride", [1, 3, 4096])
