@@ -117,7 +117,7 @@ def _models(connection: Connection, start: int, thing: Thing, named: Mapping[str
             kind = NodeKind.MODEL.value
             one = found[number] = _Reached(Thing(kind, digest, named.get(digest, ""), first), bool(chosen))
         one.chosen = one.chosen and bool(chosen)
-        if run is not None:
+        if run is not None and (one.made is None or (run, sequence) < one.made):
             one.made = (run, sequence)
         if parent is not None and parent not in one.parents:
             one.parents += (parent,)

@@ -74,4 +74,4 @@ class Taking(StrEnum):
     CONTRIBUTED = "contributed"  # it signed that its vector is on the way; no sum is known to hold it
     SUMMED = "summed"  # and the server says that it is in the sum
     UNSIGNED = "unsigned"  # the server says that it is in the sum, and no entry of the site says so yet
-    DROPPED = "dropped"  # the server says that it fell out
+    DROPPED = "dropped"  # the server says that it fell out, and no vector of it is known

@@ -149,6 +149,8 @@ class RunLineage:
         took = replace(took, dataset=body.dataset, label_set=body.label_set, code=body.code)
         summed = self._summed.get(body.sequence)
         before = self._took.get(took.key)
+        if before is not None:
+            took = replace(took, reason=before.reason)
         if summed is not None and before is not None and before.status == Taking.UNSIGNED:
             took = replace(took, status=Taking.SUMMED.value)
             self._influence(took, summed.node)
@@ -156,9 +158,9 @@ class RunLineage:
 
     def dropped(self, body: Dropped, site: str, idx: int) -> None:
         """A site fell out of an attempt."""
+        # One whose vector has arrived may still be in the sum: its entry stays, with the reason beside it.
         before = self._took.get((body.sequence, body.attempt, site)) or self._taking(body, site, Taking.DROPPED, idx)
-        reason = f"{body.stage.value}: {body.reason.value}"
-        self._keep(replace(before, status=Taking.DROPPED.value, reason=reason, idx=idx))
+        self._keep(replace(before, reason=f"{body.stage.value}: {body.reason.value}"))
 
     def aggregated(self, body: Aggregated, sites: tuple[str, ...], idx: int) -> None:
         """A sum: what its sites used, the model they got and the statistics before it have influenced it."""
@@ -170,7 +172,10 @@ class RunLineage:
         draft.edge(node, aggregate, EdgeKind.SUM, idx)
         for site in sites:
             took = self._took.get((body.sequence, body.attempt, site))
-            took = self._unsigned(body, site, idx) if took is None else replace(took, status=Taking.SUMMED.value)
+            if took is None or took.status == Taking.DROPPED:
+                took = self._unsigned(body, site, idx)
+            else:
+                took = replace(took, status=Taking.SUMMED.value)
             self._keep(took)
             self._influence(took, node)
         model = None if body.model_in is None else draft.node(NodeKind.MODEL, body.model_in, idx)

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import Connection, select
 from support.journals import NOISY, Story, chapters, digest, memory, secret
 
-from fedseal.compliance.events import subjects
-from fedseal.compliance.events.fields import ReleaseName, WithdrawalReason
+from fedseal.compliance.events import bodies, subjects
+from fedseal.compliance.events.fields import DropReason, DropStage, ReleaseName, WithdrawalReason
 from fedseal.compliance.lineage.projection import Projection
 from fedseal.compliance.lineage.questions import Questions
 from fedseal.compliance.lineage.tables import EDGES, METADATA, NODES, PARTICIPATION
@@ -205,6 +205,45 @@ def test_a_sites_word_that_comes_late_still_counts(tables: Connection, story: St
     assert questions.show(digest("m1")).unsigned == 0
     assert digest("m1") in models(questions, secret("data 1"))
     assert [row.status for row in tables.execute(select(PARTICIPATION))] == ["summed"]
+
+
+@pytest.mark.parametrize("order", ["contributed first", "dropped first", "summed first"])
+def test_a_site_that_falls_silent_after_its_vector_arrived_is_in_the_sum(
+    tables: Connection, story: Story, order: str
+) -> None:
+    story.begin("a", "m0")
+    gone = bodies.Dropped(
+        release=ReleaseName.UPDATE,
+        round=1,
+        sequence=1,
+        attempt=0,
+        site=3,
+        stage=DropStage.UNMASK,
+        reason=DropReason.SILENT,
+    )
+    steps = {
+        "contributed": lambda: story.contribute("a", 3, 1, 1, "data 3"),
+        "dropped": lambda: story.server(gone, "a"),
+        "summed": lambda: story.sum("a", 1, 1, "m0", (3,)),
+    }
+    first = order.partition(" ")[0]
+    for name in sorted(steps, key=lambda name: (name != first, name)):
+        steps[name]()
+    story.finish("a", "m1")
+    assert digest("m1") in models(asked(tables, story), secret("data 3"))
+    (row,) = tables.execute(select(PARTICIPATION))
+    assert (row.status, row.dataset, row.reason) == ("summed", secret("data 3"), "unmask: silent")
+    assert "round.contributed/v1" in story.log.leaf(row.idx).decode()
+
+
+def test_a_site_that_was_dropped_and_sent_nothing_has_no_influence(tables: Connection, story: Story) -> None:
+    story.begin("a", "m0")
+    story.accept("a", 3, "data 3")
+    gone = {"round": 1, "sequence": 1, "attempt": 0, "site": 3, "stage": "mask", "reason": "silent"}
+    story.server(bodies.Dropped.model_validate({"release": "update", **gone}), "a")
+    story.round("a", "m0", {1: "data 1", 2: "data 2"}, at=1)
+    story.finish("a", "m1")
+    assert models(asked(tables, story), secret("data 3")) == {}
 
 
 def test_a_version_that_takes_anothers_place_is_clean_of_it(tables: Connection, story: Story) -> None:
