@@ -10,7 +10,9 @@ from fedseal.compliance.lineage.draft import Draft
 from fedseal.compliance.lineage.rules import Reading
 from fedseal.compliance.lineage.sources import Source
 from fedseal.compliance.lineage.tables import METADATA, STATE, VERSION
-from fedseal.errors import ConfigError
+from fedseal.compliance.log.tree import EMPTY, Frontier
+from fedseal.errors import DataError
+from fedseal.merkle import HASH_LENGTH, leaf_hash
 
 STRIDE = 4096
 
@@ -37,22 +39,30 @@ class Projection:
 
         Raises:
             PeerError: an entry cannot be read. Nothing of this call is left.
+            DataError: the entries are not those of the log's root. Nothing of this call is left.
         """
-        start = self._continued(source)
-        if start is None:
+        frontier = self._continued(source)
+        if frontier is None:
             self._empty()
-            start = 0
-        size = source.size
+            frontier = EMPTY
+        start, size = frontier.size, source.size
         draft = Draft(self._connection)
         reading = Reading(self._connection, draft)
         for first in range(start, size, stride):
-            for idx, leaf in enumerate(source.leaves(first, min(first + stride, size)), start=first):
+            leaves = source.leaves(first, min(first + stride, size))
+            frontier, _ = frontier.extend([leaf_hash(leaf) for leaf in leaves])
+            for idx, leaf in enumerate(leaves, start=first):
                 reading.read(read_event(leaf, source.origin), idx)
             draft.flush()
             reading.forget_runs()
+        if frontier.size != size or frontier.root != source.root(size):
+            raise DataError(
+                "the log's entries are not those of its root: it was damaged, or changed from outside",
+                next_step="Restore the log from a mirror, or ask another copy.",
+            )
         self._connection.execute(delete(STATE))
-        state = {"version": VERSION, "origin": source.origin, "size": size, "root": source.root(size).hex()}
-        self._connection.execute(insert(STATE).values(state))
+        state = {"version": VERSION, "origin": source.origin, "size": size, "root": frontier.root.hex()}
+        self._connection.execute(insert(STATE).values(**state, frontier=b"".join(frontier.hashes).hex()))
         return size - start
 
     def rebuild(self, source: Source) -> int:
@@ -72,26 +82,20 @@ class Projection:
                 found.update(json.dumps(values, separators=(",", ":")).encode("ascii"))
         return "sha256:" + found.hexdigest()
 
-    def _continued(self, source: Source) -> int | None:
-        """From which entry on these tables can be continued; None where they have to be made anew."""
+    def _continued(self, source: Source) -> Frontier | None:
+        """From where on these tables can be continued; None where they have to be made anew."""
         row = self._connection.execute(select(STATE)).one_or_none()
         if row is None or row.version != VERSION or row.origin != source.origin or row.size > source.size:
             return None
-        return int(row.size) if source.root(row.size).hex() == row.root else None
+        if source.root(row.size).hex() != row.root:
+            return None
+        raw = bytes.fromhex(row.frontier)
+        hashes = tuple(raw[i : i + HASH_LENGTH] for i in range(0, len(raw), HASH_LENGTH))
+        return Frontier(row.size, hashes)
 
     def _empty(self) -> None:
         for table in METADATA.sorted_tables:
             self._connection.execute(delete(table))
-
-
-def check_size(projection: Projection) -> None:
-    """That there is anything to ask.
-
-    Raises:
-        ConfigError: the log is empty.
-    """
-    if not projection.size:
-        raise ConfigError("the log has no entries yet", next_step="Run a study first.")
 
 
 def _sortable(row: list[object]) -> list[tuple[bool, object]]:

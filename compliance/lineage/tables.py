@@ -18,9 +18,14 @@ def _key(name: str, kind: type[BigInteger] | type[String] | type[Integer] = BigI
     return Column(name, kind(), primary_key=True, autoincrement=False)
 
 
-# What the projection has read: up to which size of which log, and that log's root there.
+# What the projection has read: up to which size of which log, its root there, and the hashes that the root follows from.
 STATE = _table(
-    "state", _key("version", Integer), Column("origin", String), Column("size", BigInteger), Column("root", String)
+    "state",
+    _key("version", Integer),
+    Column("origin", String),
+    Column("size", BigInteger),
+    Column("root", String),
+    Column("frontier", Text),
 )
 NODES = _table(
     "node",

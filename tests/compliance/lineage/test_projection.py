@@ -1,18 +1,22 @@
 """The tables follow from the log: the same from any copy, in any steps, and what they say is what the entries say."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, select
 from support.journals import NOISY, Story, chapters, digest, memory, secret
+from support.keys import SERVER
 
 from fedseal.compliance.events import bodies, subjects
 from fedseal.compliance.events.fields import DropReason, DropStage, ReleaseName, WithdrawalReason
 from fedseal.compliance.lineage.projection import Projection
 from fedseal.compliance.lineage.questions import Questions
+from fedseal.compliance.lineage.sources import ExportedLog
 from fedseal.compliance.lineage.tables import EDGES, METADATA, NODES, PARTICIPATION
+from fedseal.compliance.log.export import export
 from fedseal.compliance.log.store import Log
-from fedseal.errors import PeerError
+from fedseal.errors import DataError, PeerError
 
 
 @pytest.fixture
@@ -305,6 +309,27 @@ def test_an_entry_that_cannot_be_read_leaves_the_tables_as_they_were(tables: Con
     with pytest.raises(PeerError), tables.begin_nested():
         projection.update(story.log)
     assert projection.digest() == before
+
+
+def test_entries_that_are_not_those_of_the_root_are_refused(tables: Connection, story: Story, tmp_path: Path) -> None:
+    for _ in chapters(story):
+        pass
+    story.log.sign_checkpoint(SERVER)
+    export(story.log, tmp_path)
+    Projection(tables).update(ExportedLog(tmp_path))
+    before = Projection(tables).digest()
+    (bundle,) = (path for path in (tmp_path / "tile" / "entries").rglob("*") if path.is_file())
+    whole = bundle.read_bytes()
+    # Still an entry that can be read, of another site's data.
+    changed = whole.replace(secret("data 1").encode(), secret("data 2").encode())
+    assert changed != whole
+    bundle.write_bytes(changed)
+    with pytest.raises(DataError, match="not those of its root"), memory().begin() as fresh:
+        Projection(fresh).update(ExportedLog(tmp_path))
+    bundle.write_bytes(whole)
+    with memory().begin() as fresh:
+        Projection(fresh).update(ExportedLog(tmp_path))
+        assert Projection(fresh).digest() == before
 
 
 def test_every_table_has_the_index_of_an_entry(tables: Connection) -> None:
