@@ -18,7 +18,7 @@ def _key(name: str, kind: type[BigInteger] | type[String] | type[Integer] = BigI
     return Column(name, kind(), primary_key=True, autoincrement=False)
 
 
-# What the projection has read: up to which size of which log, its root there, and the hashes that the root follows from.
+# What the projection has read: up to which size of which log, its root there, and the hashes which give that root.
 STATE = _table(
     "state",
     _key("version", Integer),
