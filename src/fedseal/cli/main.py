@@ -17,6 +17,7 @@ from fedseal import __version__
 from fedseal.cli.data import data
 from fedseal.cli.erase import erase
 from fedseal.cli.labels import labels
+from fedseal.cli.lineage import lineage
 from fedseal.cli.privacy import privacy
 from fedseal.cli.site import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
@@ -45,6 +46,7 @@ cli.add_typer(site, name="site")
 cli.add_typer(labels, name="labels")
 cli.add_typer(data, name="data")
 cli.add_typer(erase, name="erase")
+cli.add_typer(lineage, name="lineage")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]
