@@ -131,7 +131,7 @@ class Logbook:
             roster="sha256:" + identity.roster.digest().hex(),
         )
         journal = self._journal(transaction)
-        if not journal.has_said(body):
+        if journal.last_said(Joined) != body:
             journal.share(body)
             self._say(journal)
 

@@ -92,9 +92,13 @@ class DatasetDetails(Frozen):
 
 
 class Guideline(Frozen):
-    """``label.guideline``: a version of the guideline that annotators follow, by the digest of its text."""
+    """``label.guideline``: a version of the guideline that annotators follow, by the digest of its text.
+
+    ``replaces`` is the one that this site worked by before.
+    """
 
     guideline: Digest
+    replaces: Digest | None
 
 
 class LabelSetRegistered(Frozen):

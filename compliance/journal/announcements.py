@@ -109,9 +109,10 @@ def _publish_labels(connection: Connection, journal: SiteJournal) -> bool:
     sets, done = label_sets(connection), journal.published(_LABELS)
     for number, found in enumerate(sets[done:], start=done + 1):
         shared = shared_facts(found.id, found.facts, found.tool, LabelStore.look(connection).keys)
-        guideline = Guideline(guideline=shared.guideline_version)
-        if not journal.has_said(guideline):
-            journal.share(guideline)
+        before = journal.last_said(Guideline)
+        if before is None or before.guideline != shared.guideline_version:
+            replaced = None if before is None else before.guideline
+            journal.share(Guideline(guideline=shared.guideline_version, replaces=replaced))
         journal.share(
             LabelSetRegistered(
                 label_set=shared.label_set,

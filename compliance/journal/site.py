@@ -9,6 +9,7 @@ import hmac
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import TypeVar
 
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -16,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from fedseal.compliance.events.bodies import ForeignAnchor, Genesis
 from fedseal.compliance.events.fields import public_name, sha256
 from fedseal.compliance.events.leaf import TIME_FORMAT, Place, read_event, sign_event
-from fedseal.compliance.events.registry import EventType, type_of, type_of_form
+from fedseal.compliance.events.registry import EventType, type_of_form
 from fedseal.compliance.events.subjects import Shared
 from fedseal.compliance.journal.attachment import MOST_EVENTS, OK, UNPROCESSABLE, LogReply, LogRequest
 from fedseal.compliance.journal.tables import EVIDENCE, OUTBOX, PUBLISHED, create_tables
@@ -29,6 +30,7 @@ from fedseal.privacy.secagg.keys import derive
 from fedseal.privacy.store import Identity
 
 INCONSISTENT = "inconsistent"
+F = TypeVar("F", bound=Frozen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +93,12 @@ class SiteJournal:
         self.record(Shared(leaf=sha256(leaf), event_type=event.kind.name), run=run)
         return leaf
 
-    def has_said(self, body: Frozen) -> bool:
-        """Whether the newest event of this form, outside any run, says the same."""
-        query = select(OUTBOX.c.leaf).where(OUTBOX.c.run.is_(None), OUTBOX.c.type == type_of(body).name)
+    def last_said(self, form: type[F]) -> F | None:
+        """The newest event of a form, outside any run, that this site has signed."""
+        query = select(OUTBOX.c.leaf).where(OUTBOX.c.run.is_(None), OUTBOX.c.type == type_of_form(form).name)
         leaf = self._connection.execute(query.order_by(OUTBOX.c.seq.desc()).limit(1)).scalar()
-        return leaf is not None and read_event(leaf, "this site").body == body
+        body = None if leaf is None else read_event(leaf, "this site").body
+        return body if isinstance(body, form) else None
 
     def has_shared(self, body: type[Frozen], run: bytes) -> bool:
         """Whether the site has signed an event of this form about a run."""

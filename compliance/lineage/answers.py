@@ -21,7 +21,7 @@ class Notice:
     """What was said of a dataset or a label set later: withdrawn, superseded or corrected, and by which."""
 
     notice: str
-    reason: str
+    reason: str | None
     by: str | None
     idx: int
 

@@ -96,9 +96,9 @@ class Reading:
                 if body.preprocessing is not None:
                     code = node(NodeKind.CODE, body.preprocessing, idx, "preprocessing")
                     draft.edge(code, dataset, EdgeKind.PREPROCESSING, idx)
-            case subjects.DatasetSuperseded(dataset=old, by=new, reason=reason):
+            case subjects.DatasetSuperseded(dataset=old, by=new):
                 self._replaced(NodeKind.DATASET, old, new, idx)
-                self._notice(idx, old, "superseded", reason.value, new)
+                self._notice(idx, old, "superseded", None, new)
             case subjects.DatasetWithdrawn(dataset=dataset_id, reason=reason):
                 node(NodeKind.DATASET, dataset_id, idx)
                 self._notice(idx, dataset_id, "withdrawn", reason.value, None)
@@ -113,14 +113,14 @@ class Reading:
                     draft.edge(node(NodeKind.DATASET, body.dataset, idx), labels, EdgeKind.LABELLED, idx)
                 for parent in body.parents:
                     draft.edge(node(NodeKind.LABEL_SET, parent, idx), labels, EdgeKind.DERIVED, idx)
-            case subjects.LabelSetCorrected(label_set=old, by=new, reason=why):
+            case subjects.LabelSetCorrected(label_set=old, by=new):
                 self._replaced(NodeKind.LABEL_SET, old, new, idx)
-                self._notice(idx, old, "corrected", why.value, new)
+                self._notice(idx, old, "corrected", None, new)
 
     def _replaced(self, kind: NodeKind, old: str, new: str, idx: int) -> None:
         self._draft.edge(self._node(kind, old, idx), self._node(kind, new, idx), EdgeKind.REPLACED, idx)
 
-    def _notice(self, idx: int, subject: str, notice: str, reason: str, by: str | None) -> None:
+    def _notice(self, idx: int, subject: str, notice: str, reason: str | None, by: str | None) -> None:
         self._draft.row(NOTICES, idx=idx, subject=subject, notice=notice, reason=reason, by=by)
 
     def _budget(self, event: Event, idx: int) -> None:

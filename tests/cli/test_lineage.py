@@ -15,7 +15,7 @@ from support.keys import SERVER, make_roster
 
 from fedseal.compliance.events import subjects
 from fedseal.compliance.events.fields import Alias
-from fedseal.compliance.journal.federation import policy_of
+from fedseal.compliance.journal.witnesses import policy_of
 from fedseal.compliance.log.checkpoint import server_origin
 from fedseal.compliance.log.database import open_database
 from fedseal.compliance.log.export import export

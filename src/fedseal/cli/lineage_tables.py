@@ -13,6 +13,7 @@ from fedseal.compliance.lineage.answers import (
     Epsilon,
     Impact,
     Influenced,
+    Notice,
     Part,
     Promotion,
     RunPart,
@@ -58,7 +59,7 @@ def told_impact(found: Impact, *, every: bool) -> Iterator[object]:
     yield Text(f"{found.thing.kind} {found.thing.digest}  #{found.thing.idx}")
     for notice in found.notices:
         by = f" by {short(notice.by)}" if notice.by else ""
-        yield Text(f"{notice.notice} ({notice.reason}){by}  #{notice.idx}")
+        yield Text(f"{_said(notice)}{by}  #{notice.idx}")
     if not found.models:
         yield Text("It has reached no model.")
         return
@@ -139,7 +140,7 @@ def parts_table(title: str, parts: Iterable[Part]) -> Table:
     """Parts of a model, one a row."""
     table = _table(title, "entry", "kind", "id", "", "sites", "rounds", "notices")
     for part in parts:
-        notices = "; ".join(f"{n.notice} ({n.reason}) #{n.idx}" for n in part.notices)
+        notices = "; ".join(f"{_said(n)} #{n.idx}" for n in part.notices)
         name = part.thing.label + (" only guided a choice" if part.chosen else "")
         rounds = f"{part.rounds}" if part.rounds else ""
         thing = part.thing
@@ -206,3 +207,8 @@ def _table(title: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column)
     return table
+
+
+def _said(notice: Notice) -> str:
+    """What was said of something, and why where that was said too."""
+    return notice.notice if notice.reason is None else f"{notice.notice} ({notice.reason})"

@@ -9,7 +9,7 @@ from support.histories import NOISY, Story, chapters, digest, memory, secret
 from support.keys import SERVER
 
 from fedseal.compliance.events import bodies, subjects
-from fedseal.compliance.events.fields import DropReason, DropStage, ReleaseName, WithdrawalReason
+from fedseal.compliance.events.fields import DropReason, DropStage, ReleaseName
 from fedseal.compliance.lineage.projection import Projection
 from fedseal.compliance.lineage.questions import Questions
 from fedseal.compliance.lineage.sources import ExportedLog
@@ -251,15 +251,14 @@ def test_a_site_that_was_dropped_and_sent_nothing_has_no_influence(tables: Conne
 
 
 def test_a_version_that_takes_anothers_place_is_clean_of_it(tables: Connection, story: Story) -> None:
-    reason = WithdrawalReason.ERASURE
-    story.site(1, subjects.DatasetSuperseded(dataset=secret("old"), by=secret("new"), reason=reason))
+    story.site(1, subjects.DatasetSuperseded(dataset=secret("old"), by=secret("new")))
     story.begin("a", "m0")
     story.round("a", "m0", {1: "new"})
     story.finish("a", "m1")
     questions = asked(tables, story)
     assert models(questions, secret("old")) == {}
     (notice,) = questions.impact(secret("old"), bounded=False).notices
-    assert (notice.notice, notice.reason, notice.by) == ("superseded", "erasure", secret("new"))
+    assert (notice.notice, notice.reason, notice.by) == ("superseded", None, secret("new"))
 
 
 # The same from everywhere

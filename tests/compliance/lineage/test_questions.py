@@ -169,7 +169,7 @@ def test_a_guideline_reaches_the_models_of_its_labels(tables: Connection, story:
                     "guideline": digest(guide),
                     "label_schema": digest("schema"),
                     "adjudication": "majority",
-                    "tool": "csv",
+                    "tool": "table",
                     "parents": (),
                 }
             ),

@@ -105,7 +105,7 @@ def test_mirror_and_export_give_the_same_lineage_and_proofs(federation: Federati
 
 
 def test_a_proof_of_a_row_holds_for_whoever_has_the_policy(federation: Federation) -> None:
-    from fedseal.compliance.journal.federation import policy_of
+    from fedseal.compliance.journal.witnesses import policy_of
 
     policy = policy_of(federation.roster, 0)
     with open_database(federation.server, reading=True).connect() as source:
