@@ -18,7 +18,7 @@ from fedseal.errors import ConfigError
 
 # Where a run's folder keeps the store of its server, in the order in which they are looked for.
 STORES = ("federation/server/server.sqlite", "server/server.sqlite", "server.sqlite")
-_SERVERS = "/server/fedseal-log"
+_SERVERS = "/server"
 _LOGS = "Give a server's or a site's store, a PostgreSQL URL, an exported log's folder, or a run's folder."
 
 

@@ -69,7 +69,7 @@ FINAL = digest(hashlib.sha256(b"x").hexdigest())
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("show", FINAL), "study a"),
+        (("show", FINAL), "study-a"),
         (("impact", "site-1"), "rounds of its run"),
         (("impact", secret("data 2")[5:13], "--all"), "unbounded"),
         (("epsilon", "site-1"), "Renyi"),

@@ -89,7 +89,7 @@ class Story:
         """A run from a model; what it uses is called after itself."""
         return self.server(
             bodies.RunCreated(
-                study=f"study {run}",
+                study=f"study-{run}",
                 contract=digest(f"contract {run}"),
                 code=digest("code"),
                 environment=digest("environment"),

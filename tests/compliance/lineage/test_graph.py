@@ -84,7 +84,7 @@ def test_a_run_is_one_node_with_all_that_happened_in_it(questions: Questions) ->
     assert (digest("m0"), digest("a3"), False) not in edges
     assert (secret("data 1"), runs[1], False) not in edges
     notes = {node.digest: node.note for node in graph.nodes}
-    assert notes[runs[0]] == "study a, 3 rounds, plan local"
+    assert notes[runs[0]] == "study-a, 3 rounds, plan local"
 
 
 def test_boxes_of_the_picture_do_not_overlap_and_lines_end_at_them(questions: Questions) -> None:
