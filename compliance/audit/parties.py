@@ -75,4 +75,4 @@ class Parties:
 def _site_of(origin: str) -> str:
     """The name of the site whose log or witness is called so; see `checkpoint.site_origin`."""
     parts = origin.split("/")
-    return public_name(unquote(parts[2])) if len(parts) == 4 and parts[1] == "site" else public_name(origin)
+    return public_name(unquote(parts[2])) if len(parts) == 3 and parts[1] == "site" else public_name(origin)
