@@ -44,6 +44,10 @@ class Parties:
     def _add(self, org: str, author: Author, public: bytes, actor: str | None = None) -> None:
         self._keys.setdefault(keyid_of(public), Party(org, author, public, actor or actor_of(public)))
 
+    def owner(self, event: Event) -> Party | None:
+        """Whose key an entry names, wherever in the log it stands; None if nobody has named it so far."""
+        return self._keys.get(event.keyid)
+
     def accept(self, event: Event) -> Party:
         """Check an entry that comes next, and remember what it changes.
 

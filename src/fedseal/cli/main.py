@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from fedseal import __version__
+from fedseal.cli.audit import audit
 from fedseal.cli.labels import labels
 from fedseal.cli.privacy import privacy
 from fedseal.cli.site import site
@@ -41,6 +42,7 @@ cli = typer.Typer(
 cli.add_typer(privacy, name="privacy")
 cli.add_typer(site, name="site")
 cli.add_typer(labels, name="labels")
+cli.add_typer(audit, name="audit")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]
