@@ -17,6 +17,7 @@ from fedseal import __version__
 from fedseal.cli.audit import audit
 from fedseal.cli.labels import labels
 from fedseal.cli.privacy import privacy
+from fedseal.cli.report import report
 from fedseal.cli.site import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
 
@@ -43,6 +44,7 @@ cli.add_typer(privacy, name="privacy")
 cli.add_typer(site, name="site")
 cli.add_typer(labels, name="labels")
 cli.add_typer(audit, name="audit")
+cli.add_typer(report, name="report")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]

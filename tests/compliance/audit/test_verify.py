@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 
 import pytest
+from support.chains import TIME, Chain
 from support.flower import Federation
 from support.keys import SERVER, key
 
@@ -13,18 +14,16 @@ from fedseal.compliance.audit.source import open_log
 from fedseal.compliance.audit.verify import MOST_FINDINGS, AuditCode, Verdict, verify
 from fedseal.compliance.events.bodies import Genesis, Joined, PersonAdded, PersonRemoved
 from fedseal.compliance.events.fields import Alias, Meaning, ReviewOutcome, Role
-from fedseal.compliance.events.leaf import SERVER_ORG, Place, sign_event
+from fedseal.compliance.events.leaf import Place, sign_event
 from fedseal.compliance.events.registry import Book
 from fedseal.compliance.events.subjects import Reviewed, Signature
 from fedseal.compliance.log.checkpoint import Checkpoint, Cosigner, cosign, log_key, sign_checkpoint, site_origin
 from fedseal.compliance.log.note import Note
 from fedseal.compliance.log.quorum import Policy, federation_policy
 from fedseal.compliance.log.tree import root_of
-from fedseal.config import Frozen
 from fedseal.errors import LocalError
 from fedseal.privacy.secagg.keys import SigningKey
 
-TIME = "2026-11-20T22:04:05.123456Z"
 ORIGIN = "test/server"
 COSIGNERS = [Cosigner(site_origin("test", f"site-{n}"), key(f"site-{n}")) for n in (1, 2, 3)]
 POLICY: Policy = federation_policy(log_key(ORIGIN, SERVER.public), [c.vkey for c in COSIGNERS], 0)
@@ -37,21 +36,6 @@ def note(leaves: list[bytes], cosigners: int = 3, signer: SigningKey = SERVER) -
     signed = sign_checkpoint(checkpoint, signer)
     lines = tuple(cosign(checkpoint, each, 1_800_000_000) for each in COSIGNERS[:cosigners])
     return str(Note(signed.text, (*signed.signatures, *lines)))
-
-
-class Chain:
-    """Leaves by whoever, chained."""
-
-    def __init__(self) -> None:
-        self.leaves: list[bytes] = []
-        self.places: dict[bytes, Place] = {}
-
-    def add(self, body: Frozen, signer: SigningKey = SERVER, org: str = SERVER_ORG, **fields: str) -> "Chain":
-        place = self.places.get(signer.public, Place())
-        leaf = sign_event(body, signer, place, org=org, time=TIME, actor=fields.get("actor"))
-        self.places[signer.public] = place.after(leaf)
-        self.leaves.append(leaf)
-        return self
 
 
 def joined(number: int, **changes: object) -> Joined:
@@ -133,22 +117,20 @@ def test_a_sites_own_log_needs_no_checkpoint() -> None:
 
 PERSON = PersonAdded(person="act_" + 32 * "1", key=key("ann").public.hex(), roles=(Role.APPROVER,))
 APPROVED = Signature(model="sha256:" + 64 * "b", alias=Alias.PRODUCTION, meaning=Meaning.APPROVED, role=Role.APPROVER)
-ANN = {"actor": "act_" + 32 * "1"}
+ANN = "act_" + 32 * "1"
 
 
 def test_a_person_signs_between_being_added_and_removed() -> None:
     site = (key("site-1"), "site-1")
-    book = ordinary().add(PERSON, *site).add(APPROVED, key("ann"), "site-1", **ANN)
+    book = ordinary().add(PERSON, *site).add(APPROVED, key("ann"), "site-1", actor=ANN)
     assert judged(book.leaves).code is AuditCode.OK
-    book.add(PersonRemoved(person=ANN["actor"]), *site).add(APPROVED, key("ann"), "site-1", **ANN)
+    book.add(PersonRemoved(person=ANN), *site).add(APPROVED, key("ann"), "site-1", actor=ANN)
     verdict = judged(book.leaves)
     assert [f.index for f in verdict.findings] == [len(book.leaves) - 1]
 
 
 def test_a_known_person_who_is_removed_leaves_everybody_elses_keys() -> None:
-    book = (
-        ordinary().add(PERSON, key("site-1"), "site-1").add(PersonRemoved(person=ANN["actor"]), key("site-1"), "site-1")
-    )
+    book = ordinary().add(PERSON, key("site-1"), "site-1").add(PersonRemoved(person=ANN), key("site-1"), "site-1")
     assert judged(book.add(REVIEWED).leaves).code is AuditCode.OK
 
 

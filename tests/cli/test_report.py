@@ -1,0 +1,58 @@
+"""`fedseal report` from the command line: exit codes, both forms, and logs that do not hold."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.recorded import LAST, exported, whole
+
+from fedseal.compliance.reports.report import document_keys
+from fedseal.compliance.reports.template import ANNEX_IV, MODEL_CARD, read_template
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+REPORTS = {"annex-iv": ANNEX_IV, "model-card": MODEL_CARD}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return exported(whole().leaves, tmp_path)
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_with_gaps_ends_with_10(name: str, log: Path, fedseal: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out.html"
+    done = fedseal("report", name, LAST, "--log", log, "-o", out)
+    assert done.returncode == 10
+    assert "NOT RECORDED" in done.stdout
+    assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_with_its_documents_a_report_is_whole(name: str, log: Path, fedseal: Run, tmp_path: Path) -> None:
+    documents, out = tmp_path / "docs.toml", tmp_path / "out.json"
+    keys = document_keys(read_template(REPORTS[name]))
+    tables = [f'[document.{key}]\ntitle = "{key}"\nsha256 = "{64 * "1"}"\n' for key in sorted(keys)]
+    documents.write_text("".join(tables), encoding="utf-8")
+    done = fedseal("report", name, LAST, "--log", log, "-o", out, "--documents", documents, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == json.loads(out.read_text(encoding="utf-8"))
+    assert json.loads(done.stdout)["complete"] is True
+
+
+def test_no_report_is_made_from_a_log_that_does_not_hold(fedseal: Run, tmp_path: Path) -> None:
+    leaves = whole().leaves
+    log = exported([*leaves[:9], *leaves[10:]], tmp_path)
+    out = tmp_path / "out.html"
+    done = fedseal("report", "model-card", LAST, "--log", log, "-o", out)
+    assert (done.returncode, out.exists()) == (7, False)
+    assert "audit verify" in done.stderr
+
+
+def test_what_cannot_be_made_is_said(log: Path, fedseal: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out.html"
+    assert fedseal("report", "model-card", 64 * "0", "--log", log, "-o", out).returncode == 3
+    assert fedseal("report", "model-card", LAST, "--log", tmp_path / "no", "-o", out).returncode == 3
+    assert fedseal("report", "model-card", LAST, "--log", log, "-o", tmp_path / "no" / "x.html").returncode == 3
+    assert fedseal("report", "model-card", tmp_path / "docs", "--log", log, "-o", out).returncode == 3
