@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from fedseal.compliance.audit.parties import Parties
+from fedseal.compliance.audit.parties import Parties, witnesses_of
 from fedseal.compliance.audit.source import LogCopy
 from fedseal.compliance.audit.verify import Verdict
 from fedseal.compliance.events.leaf import Event, read_event
@@ -57,9 +57,9 @@ def proof_of(copy: LogCopy, index: int) -> Proof:
 
 def author_of(event: Event, policy: Policy, book: Book) -> str:
     """Who signed an entry, in words, as far as a policy alone can say."""
-    party = Parties(policy, book).owner(event)
+    party = Parties(policy, book, alone=True).owner(event)
     if party is None:
-        return f"{event.org}, by a key that the policy does not name (a person's stands in the log): not checked"
+        return f"{event.org}, by a key that the policy does not name: not checked"
     if (party.org, party.actor) != (event.org, event.actor) or not event.signed_by(party.public):
         return f"{event.org}: THE SIGNATURE DOES NOT HOLD"
     return f"{event.org}, whose signature holds"
@@ -75,7 +75,7 @@ def check_entry(raw: bytes, leaf: bytes, policy: Policy) -> Verdict:
         proof = parse_proof(raw)
     except MalformedError as error:
         raise ConfigError(f"no proof: {error.message}") from None
-    verdict = Verdict(witnesses=len(policy.witnesses))
+    verdict = Verdict(witnesses=witnesses_of(policy))
     try:
         judged = check_proof(proof, leaf, policy)
     except (MalformedError, SignatureError) as error:
@@ -115,7 +115,7 @@ def check_consistency(old: bytes, new: bytes, copy: LogCopy) -> Verdict:
         size=second.checkpoint.size,
         root=second.checkpoint.root,
         cosigned=second.cosigned,
-        witnesses=len(policy.witnesses),
+        witnesses=witnesses_of(policy),
         final=second.final,
     )
     before, after = first.checkpoint, second.checkpoint

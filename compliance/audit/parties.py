@@ -1,14 +1,18 @@
 """Who may sign what in a log: the keys that a policy names, and the persons that its parties have added since."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 from fedseal.compliance.events.bodies import Joined, PersonAdded, PersonRemoved
 from fedseal.compliance.events.fields import public_name
-from fedseal.compliance.events.leaf import SERVER_ORG, Event, Place, actor_of, keyid_of
+from fedseal.compliance.events.leaf import SERVER_ORG, Event, Place, actor_of, keyid_of, read_event
 from fedseal.compliance.events.registry import Author, Book
-from fedseal.compliance.log.quorum import Policy
+from fedseal.compliance.log.checkpoint import witness_key
+from fedseal.compliance.log.quorum import Policy, Witness
 from fedseal.errors import PeerError
+
+PERSON = "person"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +31,11 @@ class Parties:
     Args:
         policy: the log's; its log signs for the server, its witnesses for the sites.
         book: whether this is the federation's log or a site's own.
+        alone: whether single entries are looked at: persons that the policy names are then known from it. In a whole
+            log its own entries say who was added, and when.
     """
 
-    def __init__(self, policy: Policy, book: Book = Book.FEDERATION) -> None:
+    def __init__(self, policy: Policy, book: Book = Book.FEDERATION, *, alone: bool = False) -> None:
         self._book = book
         self._keys: dict[str, Party] = {}
         self._places: dict[str, Place] = {}
@@ -39,7 +45,11 @@ class Parties:
             else:
                 self._add(_site_of(entry.key.name), Author.SITE, entry.key.public)
         for witness in policy.witnesses:
-            self._add(_site_of(witness.name), Author.SITE, witness.key.public)
+            if not is_person(witness.name):
+                self._add(_site_of(witness.name), Author.SITE, witness.key.public)
+            elif alone:
+                org, _, actor = witness.name.split("/")
+                self._add(org, Author.PERSON, witness.key.public, actor)
 
     def _add(self, org: str, author: Author, public: bytes, actor: str | None = None) -> None:
         self._keys.setdefault(keyid_of(public), Party(org, author, public, actor or actor_of(public)))
@@ -74,6 +84,38 @@ class Parties:
             case PersonRemoved(person=person):
                 self._keys = {k: p for k, p in self._keys.items() if p.actor != person or p.author is not Author.PERSON}
         return party
+
+
+def is_person(name: str) -> bool:
+    """Whether a policy's witness of this name is a person: an author whose cosignature nobody asks for."""
+    parts = name.split("/")
+    return len(parts) == 3 and parts[1] == PERSON
+
+
+def witnesses_of(policy: Policy) -> int:
+    """How many there are, without the persons."""
+    return sum(not is_person(witness.name) for witness in policy.witnesses)
+
+
+def with_persons(policy: Policy, leaves: Iterable[bytes]) -> Policy:
+    """A policy that also names the persons whom the log's parties have added, for whoever reads no such entries.
+
+    They become witnesses outside of every group: `fedseal-verify` takes a policy's keys for those that may sign.
+    """
+    found = {witness.key.public: witness for witness in policy.witnesses}
+    for leaf in leaves:
+        if b'"type":"actor.added/v1"' not in leaf:
+            continue
+        try:
+            event = read_event(leaf)
+        except PeerError:
+            continue
+        if isinstance(event.body, PersonAdded):
+            name, public = f"{event.org}/{PERSON}/{event.body.person}", bytes.fromhex(event.body.key)
+            known = {witness.name for witness in found.values()}
+            if name not in known and public not in {entry.key.public for entry in policy.logs}:
+                found.setdefault(public, Witness(name, witness_key(name, public)))
+    return replace(policy, witnesses=tuple(found.values()))
 
 
 def _site_of(origin: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from fedseal.compliance.audit.parties import Parties
+from fedseal.compliance.audit.parties import Parties, witnesses_of
 from fedseal.compliance.events.leaf import read_event
 from fedseal.compliance.events.registry import Book
 from fedseal.compliance.log.checkpoint import Checkpoint
@@ -95,7 +95,7 @@ def verify(
         seen: states of the log that are known from elsewhere, without a signature: it has to contain each.
         entries: whether entries are read and their signatures checked, beside the tree.
     """
-    verdict = Verdict(witnesses=len(policy.witnesses))
+    verdict = Verdict(witnesses=witnesses_of(policy))
     checkpoint = None
     if note is not None or book is Book.FEDERATION:
         checkpoint = _judge_note(verdict, note, policy)

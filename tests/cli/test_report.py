@@ -10,6 +10,7 @@ from support.recorded import LAST, exported, whole
 
 from fedseal.compliance.reports.report import document_keys
 from fedseal.compliance.reports.template import ANNEX_IV, MODEL_CARD, read_template
+from fedseal_verify.cli import main as verify_main
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 REPORTS = {"annex-iv": ANNEX_IV, "model-card": MODEL_CARD}
@@ -56,3 +57,22 @@ def test_what_cannot_be_made_is_said(log: Path, fedseal: Run, tmp_path: Path) ->
     assert fedseal("report", "model-card", LAST, "--log", tmp_path / "no", "-o", out).returncode == 3
     assert fedseal("report", "model-card", LAST, "--log", log, "-o", tmp_path / "no" / "x.html").returncode == 3
     assert fedseal("report", "model-card", tmp_path / "docs", "--log", log, "-o", out).returncode == 3
+
+
+def test_a_log_with_persons_signatures_holds_for_the_other_verifier_too(
+    log: Path, fedseal: Run, tmp_path: Path
+) -> None:
+    """Persons are added by entries, which `fedseal-verify` does not interpret: the policy of an export names them."""
+    assert verify_main(["log", str(log)]) == 1
+    out = tmp_path / "again"
+    assert fedseal("audit", "export", "--log", log, out).returncode == 0
+    assert verify_main(["log", str(out)]) == 0
+    assert fedseal("audit", "verify", "--log", out).returncode == 0
+    assert "3 of 3 witnesses" in fedseal("audit", "verify", "--log", out).stdout
+    approval = next(i for i, leaf in enumerate(whole().leaves) if b"model.approved/v1" in leaf)
+    proof, policy = tmp_path / "x.tlog-proof", out / "policy.txt"
+    assert fedseal("audit", "prove", str(approval), "--log", out, "-o", proof).returncode == 0
+    checked = ("--leaf", str(tmp_path / "x.json"), "--policy", str(policy))
+    assert verify_main(["proof", str(proof), *checked]) == 0
+    assert fedseal("audit", "check", proof, *checked).returncode == 0
+    assert "site-1, whose signature holds" in fedseal("audit", "show", str(approval), "--log", out).stderr

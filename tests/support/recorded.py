@@ -146,26 +146,41 @@ def _run(log: Chain, run: str, start: str, end: str) -> None:
 
 
 def _round(log: Chain, run: str, number: int, model_in: str) -> None:
-    step = {"release": ReleaseName.UPDATE, "sequence": number, "attempt": 0}
+    update = ReleaseName.UPDATE
     for n in SITES:
         charged = bodies.Charged(
-            **step, population=secret(f"persons {n}"), plan=plan_facts(PLAN), delta="0.00001", alpha="3"
+            release=update,
+            sequence=number,
+            attempt=0,
+            population=secret(f"persons {n}"),
+            plan=plan_facts(PLAN),
+            delta="0.00001",
+            alpha="3",
         )
         by_site(log, n, charged, run)
-    log.add(bodies.Dropped(**step, round=number, site=3, stage=DropStage.UNMASK, reason=DropReason.SILENT), run=run)
-    log.add(
-        bodies.Aggregated(
-            **step,
-            round=number,
-            header=digest(f"header {number}"),
-            sites=SITES,
-            threshold=2,
-            colluders=1,
-            aggregate=digest(f"sum {number}"),
-            model_in=model_in,
-        ),
-        run=run,
+    dropped = bodies.Dropped(
+        release=update,
+        round=number,
+        sequence=number,
+        attempt=0,
+        site=3,
+        stage=DropStage.UNMASK,
+        reason=DropReason.SILENT,
     )
+    log.add(dropped, run=run)
+    aggregated = bodies.Aggregated(
+        release=update,
+        round=number,
+        sequence=number,
+        attempt=0,
+        header=digest(f"header {number}"),
+        sites=SITES,
+        threshold=2,
+        colluders=1,
+        aggregate=digest(f"sum {number}"),
+        model_in=model_in,
+    )
+    log.add(aggregated, run=run)
 
 
 def _judged(log: Chain, model: str) -> None:

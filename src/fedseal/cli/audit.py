@@ -141,6 +141,7 @@ def export(
 ) -> None:
     """Write the log as files that other people's programs read."""
     from fedseal.cli.audit_upkeep import record_export, sign_own_checkpoint
+    from fedseal.compliance.audit.parties import with_persons
     from fedseal.compliance.log.export import export as write
 
     with deciding():
@@ -149,7 +150,7 @@ def export(
         with opened(log, policy, own=own) as copy:
             if copy.log.checkpoint() is None:
                 raise ConfigError("a log without a checkpoint cannot be written out")
-            size = write(copy.log, folder, copy.policy)
+            size = write(copy.log, folder, with_persons(copy.policy, copy.leaves()))
             root = copy.log.root(size)
         if record:
             record_export(log, size, root, own=own)
