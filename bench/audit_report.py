@@ -51,7 +51,7 @@ def main() -> None:
             audited = time.perf_counter()
             history = read_history(copy.leaves(), recorded.LAST)
             report = make_report(read_template(ANNEX_IV), history, Documents())
-            text = page.render(report, verdict, made="now", log="log")
+            text = page.render(report, verdict, made="now")
         done = time.perf_counter()
     bare = _bare(log.leaves, key("site-1"))
     print(f"{len(log.leaves)} entries, verdict {verdict.code.name}")

@@ -71,18 +71,22 @@ class Parties:
             raise PeerError("signed by one party in the name of another", peer=party.org)
         if party.author not in event.kind.authors or self._book not in event.kind.books:
             raise PeerError(f"an entry {event.kind.name} that its author may not make here", peer=party.org)
-        if Place(event.seq, event.prev) != self._places.get(event.keyid, Place()):
-            raise PeerError("not the next entry of its author: one is missing, moved or doubled", peer=party.org)
         if not event.signed_by(party.public):
             raise PeerError("a signature that does not hold", peer=party.org)
+        follows = Place(event.seq, event.prev) == self._places.get(event.keyid, Place())
+        # Also after a gap: one missing entry is one finding, not one for everything that its author said since.
+        self._places[event.keyid] = event.place_after
+        if not follows:
+            raise PeerError("not the next entry of its author: one is missing, moved or doubled", peer=party.org)
         if isinstance(event.body, Joined) and (event.body.name, event.body.key) != (party.org, party.public.hex()):
             raise PeerError("a site that joins under another name or key than its own", peer=party.org)
-        self._places[event.keyid] = event.place_after
         match event.body:
             case PersonAdded(person=person, key=key):
                 self._add(party.org, Author.PERSON, bytes.fromhex(key), person)
             case PersonRemoved(person=person):
-                self._keys = {k: p for k, p in self._keys.items() if p.actor != person or p.author is not Author.PERSON}
+                # Only the organisation that added a person can remove it.
+                gone = (party.org, Author.PERSON, person)
+                self._keys = {k: p for k, p in self._keys.items() if (p.org, p.author, p.actor) != gone}
         return party
 
 

@@ -15,14 +15,14 @@ _DIGEST = re.compile(r"(?:sha256|hmac):[0-9a-f]{64}|act_[0-9a-f]{32}|\b[0-9a-f]{
 SHOWN = 4
 
 
-def render(report: Report, verdict: Verdict, *, made: str, log: str) -> str:
+def render(report: Report, verdict: Verdict, *, made: str, own_word: bool = False) -> str:
     """The page.
 
     Args:
         report: what it says.
         verdict: what a check of the log found, just before.
         made: when, as text.
-        log: what to name as the log in the commands that prove an entry.
+        own_word: whether the copy of the log itself has said whose signatures count.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -37,7 +37,7 @@ def render(report: Report, verdict: Verdict, *, made: str, log: str) -> str:
         template=report.template,
         verdict=verdict,
         made=made,
-        log=log,
+        own_word=own_word,
         State=State,
         shown=SHOWN,
         percent=report.percent,
@@ -53,7 +53,7 @@ def digests(text: str) -> Markup:
     return Markup("").join([*parts, escape(text[end:])])
 
 
-def as_json(report: Report, verdict: Verdict, *, made: str) -> dict[str, Any]:
+def as_json(report: Report, verdict: Verdict, *, made: str, own_word: bool = False) -> dict[str, Any]:
     """The same, for programs."""
     return {
         "version": 1,
@@ -69,6 +69,7 @@ def as_json(report: Report, verdict: Verdict, *, made: str) -> dict[str, Any]:
             "cosigned": list(verdict.cosigned),
             "witnesses": verdict.witnesses,
             "final": verdict.final,
+            "policy_of_the_copy": own_word,
         },
         "completeness": round(report.completeness, 4),
         "complete": report.complete,

@@ -123,7 +123,7 @@ def _document(fact: Fact, documents: Documents, logged: dict[str, list[int]]) ->
         return Answer(fact.label, State.MISSING)
     entries = tuple(logged.get(named.sha256, ()))
     state = State.RECORDED if entries else State.DOCUMENT
-    return Answer(fact.label, state, (Value(f"{named.title}, sha256:{named.sha256}", entries),))
+    return Answer(fact.label, state, (Value(f"{named.title}: sha256:{named.sha256}", entries),))
 
 
 def _logged(history: History) -> dict[str, list[int]]:

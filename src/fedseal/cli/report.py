@@ -93,11 +93,12 @@ def _write(
                 peer=verdict.origin,
                 next_step=f"See what is wrong: fedseal audit verify --log {log}",
             )
+        own_word = copy.own_word
         history = read_history(copy.leaves(), _digest(model))
     made = make_report(template, history, named)
     now = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-    found = json.dumps(page.as_json(made, verdict, made=now), indent=2, ensure_ascii=False)
-    text = found if out.suffix == ".json" else page.render(made, verdict, made=now, log=log)
+    found = json.dumps(page.as_json(made, verdict, made=now, own_word=own_word), indent=2, ensure_ascii=False)
+    text = found if out.suffix == ".json" else page.render(made, verdict, made=now, own_word=own_word)
     try:
         out.write_text(text, encoding="utf-8")
     except OSError as error:

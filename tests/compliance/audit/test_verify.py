@@ -134,6 +134,11 @@ def test_a_known_person_who_is_removed_leaves_everybody_elses_keys() -> None:
     assert judged(book.add(REVIEWED).leaves).code is AuditCode.OK
 
 
+def test_only_the_organisation_that_added_a_person_removes_it() -> None:
+    book = ordinary().add(PERSON, key("site-1"), "site-1").add(PersonRemoved(person=ANN), key("site-2"), "site-2")
+    assert judged(book.add(APPROVED, key("ann"), "site-1", actor=ANN).leaves).code is AuditCode.OK
+
+
 # What is wrong with the last entry, and the log up to there.
 WRONG: dict[str, Callable[[], Chain]] = {
     "nobody has named": lambda: ordinary().add(joined(9), key("site-9"), "site-9"),
@@ -155,6 +160,8 @@ def test_a_left_out_doubled_or_moved_entry_is_found() -> None:
     leaves = ordinary().add(REVIEWED).add(REVIEWED).leaves
     for changed in ([*leaves[:4], *leaves[5:]], [*leaves, leaves[-1]], [*leaves[:-2], leaves[-1], leaves[-2]]):
         assert "one is missing, moved or doubled" in judged(changed).findings[0].what
+    # One gap is one finding, whatever its author says afterwards.
+    assert len(judged([*leaves[:4], *leaves[5:]]).findings) == 1
 
 
 def test_a_signature_that_does_not_hold_is_found() -> None:
