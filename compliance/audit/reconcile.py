@@ -24,6 +24,7 @@ from fedseal.compliance.events.bodies import (
 from fedseal.compliance.events.fields import ReleaseName, sha256
 from fedseal.compliance.events.leaf import Event, read_event
 from fedseal.compliance.events.subjects import Shared
+from fedseal.compliance.journal.attachment import MOST_EVENTS
 from fedseal.compliance.log.tree import EMPTY
 from fedseal.errors import PeerError
 from fedseal.merkle import leaf_hash
@@ -187,15 +188,18 @@ def _compare_entries(
     """What the site has signed, and what the log has of it: the same bytes, all that have arrived. The others."""
     signed = set(site.signed)
     arrived = max((index for index, anchor in own.anchors if anchor.size == answered), default=-1)
-    late = []
+    late, ahead = [], 0
     for leaf in site.signed:
-        if leaf in federation.of_site:
-            continue
-        index = own.shared.get(sha256(leaf))
-        if leaf in site.seen or (index is not None and index < arrived):
-            result.found.append(Disagreement(Dispute.UNLOGGED, own=index))
-        else:
-            late.append(leaf)
+        place = federation.of_site.get(leaf)
+        if place is None:
+            index = own.shared.get(sha256(leaf))
+            # An answer brings so many of the entries that the site had not seen in the log by then, oldest first.
+            brought = index is not None and index < arrived and ahead < MOST_EVENTS
+            if leaf in site.seen or brought:
+                result.found.append(Disagreement(Dispute.UNLOGGED, own=index))
+            else:
+                late.append(leaf)
+        ahead += place is None or place >= answered
     invented = [i for leaf, i in federation.of_site.items() if leaf not in signed]
     result.found.extend(Disagreement(Dispute.INVENTED, i) for i in invented)
     result.waiting = len(late)

@@ -197,7 +197,7 @@ class Story:
         if not silent:
             self._listen(answered=True)
             self._train(number, lying)
-        present = [n for n in self.sites if n != SITE and self.rng.random() < 0.8]
+        present = [n for n in self.sites if n != SITE and (lying is not None or self.rng.random() < 0.8)]
         for n in present:
             for body in (_charged(number, PLAN), self._contributed(number, None, None)):
                 self.fed.append(self.sites[n].write(body, self.run))

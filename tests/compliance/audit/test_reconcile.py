@@ -97,6 +97,13 @@ def test_without_the_servers_cosignature_an_entry_is_only_late() -> None:
     assert result.waiting > 0
 
 
+def test_what_an_answer_had_no_room_for_is_only_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = Story(7, Lie.LEFT_OUT_ANSWERED).told()
+    assert Dispute.UNLOGGED in {one.dispute for one in compared(sides).found}
+    monkeypatch.setattr(module, "MOST_EVENTS", 0)
+    assert Dispute.UNLOGGED not in {one.dispute for one in compared(sides).found}
+
+
 def test_a_disagreement_names_the_entries_it_is_about() -> None:
     sides = Story(3, Lie.DATASET).told()
     (one,) = compared(sides).found
