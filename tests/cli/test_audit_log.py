@@ -113,6 +113,9 @@ def test_a_proof_travels_alone(honest: Federation, exported: Path, fedseal: Run,
     assert fedseal(*check).returncode == 2
     assert fedseal("audit", "prove", "999", "--log", exported, "-o", proof).returncode == 2
     assert fedseal("audit", "prove", "x", "--log", exported, "-o", proof).returncode == 2
+    for place in (tmp_path / "no" / "x.tlog-proof", tmp_path / "x.json"):
+        assert fedseal("audit", "prove", "7", "--log", exported, "-o", place).returncode == 2
+    assert fedseal("audit", "export", "--log", exported, proof).returncode == 2
 
 
 def test_an_entry_is_found_by_index_and_by_either_digest(honest: Federation, fedseal: Run, tmp_path: Path) -> None:

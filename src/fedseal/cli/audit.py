@@ -65,15 +65,14 @@ def prove(
     """Write a proof that an entry stands in the log, for somebody who has neither the log nor fedseal."""
     from fedseal.compliance.audit.evidence import index_of, proof_of
 
-    with deciding(), opened(log, policy, own=own) as copy:
-        index = index_of(copy, entry)
-        proof = proof_of(copy, index)
-        leaf = copy.log.leaf(index)
     beside = out.with_suffix(".json")
     if beside == out:
         raise OperatorError("the proof would overwrite its entry", next_step="Call it something like x.tlog-proof.")
-    out.write_text(str(proof), encoding="utf-8")
-    beside.write_bytes(leaf)
+    with deciding(), opened(log, policy, own=own) as copy:
+        index = index_of(copy, entry)
+        proof = proof_of(copy, index)
+        beside.write_bytes(copy.log.leaf(index))
+        out.write_text(str(proof), encoding="utf-8")
     _say(f"Proof of entry {index}: {out}\nThe entry:          {beside}")
     _say(f"Check it anywhere:  fedseal-verify proof {out} --leaf {beside} --policy POLICY")
 
@@ -204,6 +203,8 @@ def deciding() -> Iterator[None]:
         yield
     except (ConfigError, DataError) as error:
         raise OperatorError(error.message, next_step=error.next_step) from None
+    except OSError as error:
+        raise OperatorError(f"{error.filename} cannot be read or written: {error.strerror}") from None
 
 
 @contextmanager

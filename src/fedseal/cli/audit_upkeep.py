@@ -30,7 +30,10 @@ def evidence(
     from fedseal.compliance.audit.contradictions import write_evidence
 
     with opened(site, reading=True) as (store, transaction):
-        written = write_evidence(transaction.connection, store.identity, folder)
+        try:
+            written = write_evidence(transaction.connection, store.identity, folder)
+        except OSError as error:
+            raise ConfigError(f"{error.filename} cannot be written: {error.strerror}") from None
     if not written:
         _say("This site has kept no evidence: no log has contradicted itself here.")
         return
