@@ -52,6 +52,9 @@ def test_data_files_are_in_the_wheel_and_tests_are_not(wheel: Path) -> None:
     for wanted in (
         "fedseal/py.typed",
         "fedseal/simulation/templates/report.html.j2",
+        "fedseal/compliance/reports/templates/report.html.j2",
+        "fedseal/compliance/reports/annex_iv.toml",
+        "fedseal/compliance/reports/model_card.toml",
         "fedseal/cli/scaffold/task.py.txt",
         "fedseal/examples/breast-cancer/pyproject.toml",
         "fedseal/examples/breast-cancer/task.py",

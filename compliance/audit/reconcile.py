@@ -2,6 +2,10 @@
 
 The federation's log cannot put words into a site's mouth: it has not the key. It can leave words out, or claim that a
 site was in a sum. And a site can sign one thing and do another. Each comparison here is one such disagreement.
+
+An entry that is on its way is none: a site that fell out of a round has signed what the server never received. It was
+left out where the site has seen it in the log before, or where the log holds the site's cosignature from an answer that
+brought the entry along.
 """
 
 from collections import Counter
@@ -17,8 +21,10 @@ from fedseal.compliance.events.bodies import (
     ForeignAnchor,
     RunCreated,
 )
-from fedseal.compliance.events.fields import ReleaseName
+from fedseal.compliance.events.fields import ReleaseName, sha256
 from fedseal.compliance.events.leaf import Event, read_event
+from fedseal.compliance.events.subjects import Shared
+from fedseal.compliance.journal.attachment import MOST_EVENTS
 from fedseal.compliance.log.tree import EMPTY
 from fedseal.errors import PeerError
 from fedseal.merkle import leaf_hash
@@ -52,14 +58,23 @@ class Disagreement:
 @dataclass(frozen=True, slots=True)
 class SiteSide:
     """What a site holds: its number and name for the log, its own log, every entry it has signed for the federation's,
-    and its ledger's charges as (run, plan) in hex.
+    which of these it has seen there, and its ledger's charges as (run, plan) in hex.
     """
 
     number: int
     org: str
     own: Sequence[bytes]
     signed: Sequence[bytes]
+    seen: frozenset[bytes]
     charges: Sequence[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class Reconciled:
+    """What came of it. ``waiting``: how many entries of the site are on their way to the log."""
+
+    found: list[Disagreement] = field(default_factory=list)
+    waiting: int = 0
 
 
 Key = tuple[str | None, ReleaseName, int, int]
@@ -77,17 +92,35 @@ class _Federation:
     roots: dict[int, bytes] = field(default_factory=dict)
 
 
-def reconcile(entries: Iterable[bytes], site: SiteSide) -> list[Disagreement]:
-    """Everything that the federation's log and a site disagree about."""
-    found: list[Disagreement] = []
-    federation = _sorted(entries, site, found)
-    accesses, anchors = _own(site, found)
-    _compare_entries(federation, site, found)
-    _compare_sums(federation, site, found)
-    _compare_reading(federation, accesses, found)
-    _compare_charges(federation, site, found)
-    _compare_histories(federation, site, anchors, found)
-    return found
+@dataclass(slots=True)
+class _Own:
+    """The site's own log, sorted for comparing: what it read for which release, which states of the federation's log it
+    cosigned, and where it noted that it had signed an entry, by the entry's digest.
+    """
+
+    accesses: dict[Key, tuple[int, Access]] = field(default_factory=dict)
+    anchors: list[tuple[int, ForeignAnchor]] = field(default_factory=list)
+    shared: dict[str, int] = field(default_factory=dict)
+
+
+def reconcile(entries: Iterable[bytes], site: SiteSide, *, answered: int = 0) -> Reconciled:
+    """Everything that the federation's log and a site disagree about.
+
+    Args:
+        entries: the federation's log.
+        site: the site's side.
+        answered: the largest size of the log that it holds a cosignature of this site for; see `LogCopy.cosigned_by`.
+    """
+    result = Reconciled()
+    federation = _sorted(entries, site, result.found)
+    own = _own(site, result.found)
+    signed = _signed(site, result.found)
+    late = _compare_entries(federation, site, own, answered, result)
+    _compare_sums(federation, site, signed, result.found)
+    _compare_reading(federation, own.accesses, result.found)
+    _compare_charges(federation, site, [signed[leaf] for leaf in late if leaf in signed], result.found)
+    _compare_histories(federation, site, own.anchors, result.found)
+    return result
 
 
 def _sorted(entries: Iterable[bytes], site: SiteSide, found: list[Disagreement]) -> _Federation:
@@ -120,10 +153,8 @@ def _key(run: str | None, body: Contributed | Aggregated | Access | Charged) -> 
     return (run, body.release, body.sequence, body.attempt)
 
 
-def _own(
-    site: SiteSide, found: list[Disagreement]
-) -> tuple[dict[Key, tuple[int, Access]], list[tuple[int, ForeignAnchor]]]:
-    accesses, anchors = {}, []
+def _own(site: SiteSide, found: list[Disagreement]) -> _Own:
+    own = _Own()
     for index, leaf in enumerate(site.own):
         try:
             event = read_event(leaf, "this site")
@@ -132,26 +163,54 @@ def _own(
             continue
         match event.body:
             case Access() as body:
-                accesses[_key(event.run, body)] = (index, body)
+                own.accesses[_key(event.run, body)] = (index, body)
             case ForeignAnchor() as body:
-                anchors.append((index, body))
-    return accesses, anchors
+                own.anchors.append((index, body))
+            case Shared() as body:
+                own.shared[body.leaf] = index
+    return own
 
 
-def _compare_entries(federation: _Federation, site: SiteSide, found: list[Disagreement]) -> None:
-    """What the site has signed, and what the log has of it: the same bytes, all of them."""
-    signed = set(site.signed)
-    found.extend(Disagreement(Dispute.UNLOGGED) for leaf in site.signed if leaf not in federation.of_site)
-    found.extend(Disagreement(Dispute.INVENTED, i) for leaf, i in federation.of_site.items() if leaf not in signed)
-
-
-def _compare_sums(federation: _Federation, site: SiteSide, found: list[Disagreement]) -> None:
-    """Sums that claim the site, and what it has sent for them."""
-    sent = {}
+def _signed(site: SiteSide, found: list[Disagreement]) -> dict[bytes, Event]:
+    """The events in what the site has signed, by leaf."""
+    events = {}
     for leaf in site.signed:
-        event = read_event(leaf, "this site")
-        if isinstance(event.body, Contributed):
-            sent[_key(event.run, event.body)] = event.body
+        try:
+            events[leaf] = read_event(leaf, "this site")
+        except PeerError:
+            found.append(Disagreement(Dispute.UNREADABLE))
+    return events
+
+
+def _compare_entries(
+    federation: _Federation, site: SiteSide, own: _Own, answered: int, result: Reconciled
+) -> list[bytes]:
+    """What the site has signed, and what the log has of it: the same bytes, all that have arrived. The others."""
+    signed = set(site.signed)
+    arrived = max((index for index, anchor in own.anchors if anchor.size == answered), default=-1)
+    late, ahead = [], 0
+    for leaf in site.signed:
+        place = federation.of_site.get(leaf)
+        if place is None:
+            index = own.shared.get(sha256(leaf))
+            # An answer brings so many of the entries that the site had not seen in the log by then, oldest first.
+            brought = index is not None and index < arrived and ahead < MOST_EVENTS
+            if leaf in site.seen or brought:
+                result.found.append(Disagreement(Dispute.UNLOGGED, own=index))
+            else:
+                late.append(leaf)
+        ahead += place is None or place >= answered
+    invented = [i for leaf, i in federation.of_site.items() if leaf not in signed]
+    result.found.extend(Disagreement(Dispute.INVENTED, i) for i in invented)
+    result.waiting = len(late)
+    return late
+
+
+def _compare_sums(
+    federation: _Federation, site: SiteSide, signed: Mapping[bytes, Event], found: list[Disagreement]
+) -> None:
+    """Sums that claim the site, and what it has sent for them."""
+    sent = {_key(e.run, e.body): e.body for e in signed.values() if isinstance(e.body, Contributed)}
     for index, event, body in federation.aggregated:
         mine = sent.get(_key(event.run, body))
         if site.number in body.sites and (mine is None or mine.header != body.header):
@@ -175,14 +234,15 @@ def _compare_reading(
             found.append(Disagreement(Dispute.CODE, index, own))
 
 
-def _compare_charges(federation: _Federation, site: SiteSide, found: list[Disagreement]) -> None:
-    """The plan of the run, the plans charged, and the site's ledger."""
+def _compare_charges(federation: _Federation, site: SiteSide, late: Sequence[Event], found: list[Disagreement]) -> None:
+    """The plan of the run, the plans charged, and the site's ledger. ``late``: entries on their way to the log."""
     for index, run, body in federation.charged:
         created = None if run is None else federation.created.get(run)
         if created is not None and body.release is ReleaseName.UPDATE and body.plan != created.plan:
             found.append(Disagreement(Dispute.PLAN, index))
-    logged = Counter((run or "", body.plan.encoded) for _, run, body in federation.charged)
-    if logged != Counter(site.charges):
+    stated = [(run, body) for _, run, body in federation.charged]
+    stated += [(event.run, event.body) for event in late if isinstance(event.body, Charged)]
+    if Counter((run or "", body.plan.encoded) for run, body in stated) != Counter(site.charges):
         found.append(Disagreement(Dispute.CHARGES))
 
 

@@ -4,11 +4,11 @@ One pass over the leaves. What is wrong is listed, not raised: an auditor wants 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from fedseal.compliance.audit.parties import Parties
+from fedseal.compliance.audit.parties import Parties, witnesses_of
 from fedseal.compliance.events.leaf import read_event
 from fedseal.compliance.events.registry import Book
 from fedseal.compliance.log.checkpoint import Checkpoint
@@ -16,7 +16,7 @@ from fedseal.compliance.log.malformed import MalformedError
 from fedseal.compliance.log.note import SignatureError
 from fedseal.compliance.log.quorum import Policy, evaluate
 from fedseal.compliance.log.tree import EMPTY, Frontier
-from fedseal.errors import PeerError
+from fedseal.errors import LocalError, PeerError
 from fedseal.merkle import leaf_hash
 
 MOST_FINDINGS = 100
@@ -80,25 +80,30 @@ def verify(
     *,
     book: Book = Book.FEDERATION,
     earlier: Sequence[str] = (),
+    seen: Sequence[Checkpoint] = (),
     entries: bool = True,
 ) -> Verdict:
     """Check a log.
 
     Args:
         leaves: all of them, from the first.
-        note: its newest checkpoint with the cosignatures it has; None where it has none.
+        note: its newest checkpoint with the cosignatures it has; None where it has none. A site's own log needs none:
+            what holds it are the states of it that stand in the federation's log.
         policy: whose signatures count.
         book: the federation's log or a site's own.
         earlier: checkpoints that somebody kept: the log has to contain each.
+        seen: states of the log that are known from elsewhere, without a signature: it has to contain each.
         entries: whether entries are read and their signatures checked, beside the tree.
     """
-    verdict = Verdict(witnesses=len(policy.witnesses))
-    checkpoint = _judge_note(verdict, note, policy)
-    kept = [k for k in (_read_kept(verdict, text, policy) for text in earlier) if k is not None]
+    verdict = Verdict(witnesses=witnesses_of(policy))
+    checkpoint = None
+    if note is not None or book is Book.FEDERATION:
+        checkpoint = _judge_note(verdict, note, policy)
+    kept = [*seen, *(k for k in (_read_kept(verdict, text, policy) for text in earlier) if k is not None)]
     wanted = {k.size for k in kept} | ({checkpoint.size} if checkpoint is not None else set())
     frontier, roots, fresh = EMPTY, {0: EMPTY.root}, list[bytes]()
     parties = Parties(policy, book)
-    for index, leaf in enumerate(leaves):
+    for index, leaf in enumerate(_read(verdict, leaves)):
         fresh.append(leaf_hash(leaf))
         # Many at once: one at a time the tree would cost as much as the hashing.
         if len(fresh) == BATCH or index + 1 in wanted:
@@ -107,8 +112,17 @@ def verify(
         if entries:
             _judge_entry(verdict, parties, index, leaf)
     frontier = frontier.extend(fresh)[0]
+    if note is None and book is Book.SITE:
+        verdict.size, verdict.root, verdict.final = frontier.size, frontier.root, True
     _judge_tree(verdict, checkpoint, kept, frontier, roots)
     return verdict
+
+
+def _read(verdict: Verdict, leaves: Iterable[bytes]) -> Iterator[bytes]:
+    try:
+        yield from leaves
+    except (PeerError, LocalError) as error:
+        verdict.found(None, f"the entries cannot be read to the end: {error.message}")
 
 
 def _judge_note(verdict: Verdict, note: str | None, policy: Policy) -> Checkpoint | None:

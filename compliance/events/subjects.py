@@ -43,9 +43,11 @@ class DatasetRegistered(Frozen):
 
     dataset: Commitment
     population: Commitment
+    unit: PrivacyUnit
     data_schema: Digest | None
     preprocessing: Digest | None
     legal_basis: tuple[LegalBasis, ...]
+    special_categories: tuple[SpecialCategory, ...]
     purpose: Purpose
     retention_until: Day
     parents: tuple[Commitment, ...]
@@ -78,13 +80,11 @@ class DatasetDetails(Frozen):
     quality_report: Digest
     rows: Count
     subjects: Count
-    unit: PrivacyUnit
     split: Commitment | None
     assignment: Commitment | None
     source: SourceSystem
     query: Digest | None
     extracted_on: Day
-    special_categories: tuple[SpecialCategory, ...]
     consent_scope: Name | None
 
 

@@ -56,7 +56,7 @@ def _publish_data(connection: Connection, journal: SiteJournal) -> bool:
         match occurrence:
             case Registered(facts=facts, shared=shared):
                 population = journal.commitment("population", facts.population.encode("utf-8"))
-                journal.share(_registered(shared, population))
+                journal.share(_registered(facts, shared, population))
                 journal.record(_details(facts))
             case Superseded(old=old, new=new):
                 journal.share(DatasetSuperseded(dataset=_hmac(old), by=_hmac(new)))
@@ -68,11 +68,13 @@ def _publish_data(connection: Connection, journal: SiteJournal) -> bool:
     return bool(fresh)
 
 
-def _registered(facts: SharedDatasetFacts, population: str) -> DatasetRegistered:
+def _registered(own: DatasetFacts, facts: SharedDatasetFacts, population: str) -> DatasetRegistered:
     # Under the name that charges to its budget have.
     return DatasetRegistered(
         dataset=_hmac(facts.dsv_id),
         population=population,
+        unit=own.privacy_unit,
+        special_categories=own.special_categories,
         data_schema=_sha(facts.schema_digest),
         preprocessing=_sha(facts.preprocessing_digest),
         legal_basis=facts.legal_basis,
@@ -92,13 +94,11 @@ def _details(facts: DatasetFacts) -> DatasetDetails:
         quality_report=_sha(facts.quality_report_digest) or "",
         rows=facts.rows,
         subjects=facts.subjects,
-        unit=facts.privacy_unit,
         split=None if split is None else _hmac(split.seed_commitment),
         assignment=None if split is None else _hmac(split.assignment_digest),
         source=facts.source.system,
         query=_sha(facts.source.query_digest),
         extracted_on=_day(facts.source.extracted_at),
-        special_categories=facts.special_categories,
         consent_scope=public_name(facts.consent_scope_version) if facts.consent_scope_version else None,
     )
 

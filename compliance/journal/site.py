@@ -148,6 +148,16 @@ class SiteJournal:
         row = self._connection.execute(query).one_or_none()
         return None if row is None else Evidence(row.kind, row.known, row.offered, row.time)
 
+    def unsettled(self) -> list[tuple[int, bytes]]:
+        """What nobody has settled yet: its number, and the request that was refused."""
+        query = select(EVIDENCE).where(EVIDENCE.c.settled.is_(None)).order_by(EVIDENCE.c.number)
+        return [(row.number, row.offered) for row in self._connection.execute(query)]
+
+    def settle(self, number: int) -> None:
+        """Note that somebody has decided that this site goes on in spite of a contradiction. The evidence stays."""
+        query = update(EVIDENCE).where(EVIDENCE.c.number == number)
+        self._connection.execute(query.values(settled=self._now.strftime(TIME_FORMAT)))
+
     def hear(self, request: LogRequest) -> LogReply:
         """Check a checkpoint against all that was seen before, cosign it, and take its entries into the mirror.
 

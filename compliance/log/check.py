@@ -2,7 +2,8 @@
 
 from fedseal.compliance.log.checkpoint import Checkpoint, read_checkpoint
 from fedseal.compliance.log.malformed import MalformedError
-from fedseal.compliance.log.store import DAMAGED, Log
+from fedseal.compliance.log.reading import ReadableLog
+from fedseal.compliance.log.store import DAMAGED
 from fedseal.compliance.log.tiles import WIDTH
 from fedseal.compliance.log.tree import EMPTY
 from fedseal.errors import LocalError
@@ -11,7 +12,7 @@ from fedseal.merkle import leaf_hash
 STEP = 16 * WIDTH
 
 
-def check_log(log: Log) -> Checkpoint:
+def check_log(log: ReadableLog) -> Checkpoint:
     """Read every leaf, compare the stored hashes, the head and every checkpoint with them; return the log's state.
 
     It says nothing about a history that was rewritten as a whole: the log's witnesses do.

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from fedseal.compliance.log.checkpoint import read_checkpoint
 from fedseal.compliance.log.quorum import Policy, format_policy
-from fedseal.compliance.log.store import Log
+from fedseal.compliance.log.reading import ReadableLog
 from fedseal.compliance.log.tiles import bundles_of, encode_entries, encode_hashes, tiles_of
 from fedseal.errors import LocalError
 
 
-def export(log: Log, directory: Path, policy: Policy | None = None) -> int:
+def export(log: ReadableLog, directory: Path, policy: Policy | None = None) -> int:
     """Write the log up to its newest checkpoint, and return how many leaves that are.
 
     ``checkpoint``, ``tile/<level>/...``, ``tile/entries/...``, and ``policy.txt`` where a policy is given. The

@@ -30,6 +30,7 @@ class ExitCode(IntEnum):
     PEER = 7
     ABORTED = 8
     FALSIFIED = 9
+    INCOMPLETE = 10
     INTERNAL = 70
     INTERRUPTED = 130
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from fedseal.cli.audit import audit
+from fedseal.cli.report import report
+from fedseal.compliance.audit.verify import AuditCode
 from fedseal.errors import ExitCode
 from fedseal.study import Contract
 
@@ -37,6 +40,22 @@ def test_the_protocols_diagrams_are_those_of_the_tables() -> None:
 def test_every_exit_code_is_documented() -> None:
     documented = {int(n) for n in re.findall(r"^\| (\d+) \|", text("docs/exit-codes.md"), re.MULTILINE)}
     assert documented == {int(code) for code in ExitCode}
+
+
+def test_every_verdict_of_an_audit_is_documented() -> None:
+    documented = {int(n) for n in re.findall(r"^\| \*\*(\d+)\*\* \|", text("docs/exit-codes.md"), re.MULTILINE)}
+    assert documented == {int(code) for code in AuditCode} | {int(ExitCode.USAGE)}
+
+
+def test_every_command_of_an_audit_is_documented() -> None:
+    page = text("docs/audit-log.md") + text("docs/reports.md")
+    names = [
+        command.name or command.callback.__name__
+        for command in (*audit.registered_commands, *report.registered_commands)
+        if command.callback
+    ]
+    for name in names:
+        assert f"fedseal {'report' if name in ('model_card', 'annex_iv') else 'audit'} {name.replace('_', '-')}" in page
 
 
 def test_every_key_of_a_contract_is_documented() -> None:

@@ -14,11 +14,13 @@ import typer
 from rich.console import Console
 
 from fedseal import __version__
+from fedseal.cli.audit import audit
 from fedseal.cli.data import data
 from fedseal.cli.erase import erase
 from fedseal.cli.labels import labels
 from fedseal.cli.lineage import lineage
 from fedseal.cli.privacy import privacy
+from fedseal.cli.report import report
 from fedseal.cli.site import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
 
@@ -47,6 +49,8 @@ cli.add_typer(labels, name="labels")
 cli.add_typer(data, name="data")
 cli.add_typer(erase, name="erase")
 cli.add_typer(lineage, name="lineage")
+cli.add_typer(audit, name="audit")
+cli.add_typer(report, name="report")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]

@@ -28,6 +28,8 @@ def register(story: Story, number: int, data: str, parents: tuple[str, ...] = ()
                 "dataset": secret(data),
                 "data_schema": digest("schema"),
                 "population": secret(f"population {number}"),
+                "unit": "person",
+                "special_categories": (),
                 "purpose": "research",
                 "legal_basis": ("6-1-e",),
                 "retention_until": "2027-01-01",
