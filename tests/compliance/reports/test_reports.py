@@ -119,7 +119,7 @@ def test_what_the_log_holds_is_stated(history: History) -> None:
     (approved,) = answer(report, "2(e)", "Who approved, and what the signature means").values
     assert approved.text == f"site-1: {ANN}, approved, approver, production, 2026-11-20 22:04:05 UTC"
     legal = answer(report, "2(d)", "Purpose and legal basis").values
-    assert legal[0].text == "site-1: training, GDPR 6(1)(e), GDPR 9(2)(j)"
+    assert legal[0].text == "site-1: research, GDPR 6(1)(e), GDPR 9(2)(j)"
     (withdrawn,) = answer(report, "2(d)", "Data withdrawn since").values
     assert secret("data 2") in withdrawn.text
     assert answer(report, "6", "Rolled back").state is State.NONE
