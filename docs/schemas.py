@@ -6,10 +6,22 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from fedseal.compliance.policy import SitePolicy
+from fedseal.compliance.registry.bundle import InputSchema, Manifest, Recipe
+from fedseal.compliance.registry.description import Description
+from fedseal.compliance.registry.rules import RegistryRules
 from fedseal.simulation.result import Result
 from fedseal.study import Contract
 
-SCHEMAS: dict[str, type[BaseModel]] = {"result-1": Result, "study-1": Contract, "site-policy-1": SitePolicy}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "result-1": Result,
+    "study-1": Contract,
+    "site-policy-1": SitePolicy,
+    "registry-1": RegistryRules,
+    "model-description-1": Description,
+    "bundle-manifest-1": Manifest,
+    "bundle-recipe-1": Recipe,
+    "bundle-schema-1": InputSchema,
+}
 
 
 def schema_text(model: type[BaseModel]) -> str:

@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 
 from fedseal import __version__
+from fedseal.cli.model import model
+from fedseal.cli.person import person
 from fedseal.cli.privacy import privacy
 from fedseal.cli.site import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
@@ -39,6 +41,8 @@ cli = typer.Typer(
 )
 cli.add_typer(privacy, name="privacy")
 cli.add_typer(site, name="site")
+cli.add_typer(model, name="model")
+cli.add_typer(person, name="person")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]
