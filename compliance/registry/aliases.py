@@ -210,7 +210,7 @@ class _Replay:
         stack = self.stacks[body.alias]
         places = [i for i, binding in enumerate(stack) if binding.bundle == body.bundle]
         # Whatever was promoted after it is no longer something to go back to.
-        del stack[places[-1] if places else len(stack) - 1 :]
+        del stack[places[-1] if places else len(stack) :]
         self._bind(body.alias, Binding(body.model, str(body.bundle), index))
         return None
 

@@ -24,7 +24,7 @@ from fedseal.compliance.events.leaf import Place, sign_event
 from fedseal.compliance.events.subjects import Signature
 from fedseal.compliance.registry.aliases import Registration, State
 from fedseal.compliance.registry.people import Approval, Person
-from fedseal.compliance.registry.rules import AliasRules, unmet
+from fedseal.compliance.registry.rules import AliasRules, Required, unmet
 from fedseal.errors import ConfigError, PolicyRefused
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secret import Secret
@@ -51,19 +51,20 @@ def count(state: State, rules: AliasRules, registration: Registration, alias: Al
             a for a in given if a.meaning is required.meaning and a.role in required.roles and a.actor not in barred
         ]
     signers = {r.meaning: frozenset(a.actor for a in counted if a.meaning is r.meaning) for r in rules.approvals}
-    missing = []
-    group = unmet(rules.approvals, signers)
-    if group:
-        wanted = " and ".join(
-            f"{r.persons} as {r.meaning.value} ({' or '.join(role.value for role in r.roles)})" for r in group
-        )
-        have = len(frozenset[str]().union(*(signers[r.meaning] for r in group)))
-        barred_words = ", none of them its author" if rules.not_author else ""
-        missing.append(f"different persons have to sign: {wanted}{barred_words}; {have} did")
+    missing = [_in_words(group, signers, rules) for group in unmet(rules.approvals, signers)]
     organisations = len({a.org for a in counted})
-    if organisations < rules.organisations:
+    if 1 < rules.organisations > organisations:
         missing.append(f"persons of {rules.organisations} organisations have to sign; {organisations} did")
     return Counted(tuple(counted), tuple(missing))
+
+
+def _in_words(group: tuple[Required, ...], signers: dict[Meaning, frozenset[str]], rules: AliasRules) -> str:
+    wanted = " and ".join(f"{r.persons} as {r.meaning.value} ({' or '.join(r.roles)})" for r in group)
+    have = len(frozenset[str]().union(*(signers[r.meaning] for r in group)))
+    others = any(r.meaning is not Meaning.AUTHORED for r in group)
+    barred = ", none of them the author" if rules.not_author and others else ""
+    persons = "persons" if sum(r.persons for r in group) == 1 else "different persons"
+    return f"{persons} have to sign: {wanted}{barred}; {have} did"
 
 
 def sign(state: State, key: SigningKey, body: Signature, place: Place, time: str) -> bytes:

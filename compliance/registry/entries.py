@@ -9,6 +9,7 @@ from fedseal.compliance.events.leaf import Event, read_event
 from fedseal.compliance.events.registry import type_of_form
 from fedseal.compliance.journal.tables import TYPES
 from fedseal.compliance.log.checkpoint import read_checkpoint
+from fedseal.compliance.log.quorum import Policy, evaluate
 from fedseal.compliance.log.store import Log
 from fedseal.config import Frozen
 from fedseal.errors import LocalError
@@ -62,6 +63,12 @@ class Entries:
         """The root over the first ``size`` entries; IndexError if there are fewer."""
         with self._engine.begin() as connection:
             return Log(connection, self.origin).root(size)
+
+    def is_final(self, size: int, policy: Policy) -> bool:
+        """Whether a quorum has cosigned the checkpoint of ``size``; SignatureError if a known signature is wrong."""
+        with self._engine.begin() as connection:
+            note = Log(connection, self.origin).checkpoint(size)
+        return note is not None and evaluate(policy, note).final
 
     def included(self, indices: Iterable[int], size: int) -> bool:
         """Whether the entries as they are read now are those of the signed checkpoint of ``size``.

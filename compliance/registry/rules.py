@@ -114,15 +114,20 @@ def read_rules(path: Path) -> RegistryRules:
     return validate(RegistryRules, tables, text=text, source=str(path))
 
 
-def unmet(required: tuple[Required, ...], signers: dict[Meaning, frozenset[str]]) -> tuple[Required, ...]:
-    """A smallest group of requirements that too few different persons have signed for; empty if there is none.
+def unmet(required: tuple[Required, ...], signers: dict[Meaning, frozenset[str]]) -> tuple[tuple[Required, ...], ...]:
+    """The requirements that too few persons have signed for; or, where each alone has enough, a smallest group of them
+    that too few different persons have.
 
     No person may fill two places, and so many places can be filled exactly if any group of requirements has at least
     as many persons as places (Hall 1935).
     """
     for many in range(1, len(required) + 1):
-        for group in combinations(required, many):
-            persons = frozenset[str]().union(*(signers.get(one.meaning, frozenset()) for one in group))
-            if len(persons) < sum(one.persons for one in group):
-                return group
+        found = tuple(group for group in combinations(required, many) if not _filled(group, signers))
+        if found:
+            return found if many == 1 else found[:1]
     return ()
+
+
+def _filled(group: tuple[Required, ...], signers: dict[Meaning, frozenset[str]]) -> bool:
+    persons = frozenset[str]().union(*(signers.get(one.meaning, frozenset()) for one in group))
+    return len(persons) >= sum(one.persons for one in group)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from fedseal.cli.person import PassphraseFile, RoleName, key_in
-from fedseal.errors import ConfigError
+from fedseal.errors import ConfigError, ExitCode
 
 model = typer.Typer(
     help="Models and their bundles: register, sign, check, promote, roll back, suspend, export.",
@@ -238,6 +238,36 @@ def witness(log: Log, as_json: AsJson = False) -> None:
         names = [site.name for site in found.store.identity.roster.sites]
         size = witness_all(found.journal, [folder / f"{name}.sqlite" for name in names])
     say({"final_size": size}, f"A quorum of the sites has cosigned {size} entries.", as_json=as_json)
+
+
+@model.command()
+def recheck(
+    log: Log,
+    rules: Annotated[
+        list[Path] | None, typer.Option("--rules", help="What aliases ask for; earlier versions too, one option each.")
+    ] = None,
+    database: Database = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make every promotion of a log again, from the entries before it. Ends with code 9 if one does not hold."""
+    from fedseal.cli.registry import opened, say
+    from fedseal.compliance.registry.bundle import short
+    from fedseal.compliance.registry.recheck import recheck as made_again
+    from fedseal.compliance.registry.rules import read_rules
+
+    asked = [read_rules(path) for path in rules or [RULES]]
+    with opened(log, None, database) as found:
+        promotions = made_again(found.registry.entries, found.registry.parties, found.journal.policy, asked)
+    outcome = [
+        {"index": p.index, "alias": p.alias.value, "bundle": p.bundle, "problems": list(p.problems)} for p in promotions
+    ]
+    lines = [
+        f"Entry {p.index}, {p.alias.value} to {short(p.bundle or '')}: {'; '.join(p.problems) or 'holds'}."
+        for p in promotions
+    ]
+    say({"promotions": outcome}, "\n".join(lines) or "Nothing was promoted.", as_json=as_json)
+    if any(p.problems for p in promotions):
+        raise typer.Exit(int(ExitCode.FALSIFIED))
 
 
 @model.command()

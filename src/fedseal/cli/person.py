@@ -2,8 +2,9 @@
 
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
+import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -54,7 +55,9 @@ def key(
 def add(
     public: Annotated[str, typer.Argument(help="The person's public key, 64 hexadecimal digits.")],
     name: Annotated[str, typer.Option(help="Who it is; stays in this store, the log has a pseudonym.")],
-    role: Annotated[list[RoleName], typer.Option(help="A role; may be given several times.")],
+    role: Annotated[
+        list[str], typer.Option(help="A role; may be given several times.", click_type=click.Choice(get_args(RoleName)))
+    ],
     log: Annotated[Path | None, typer.Option("--log", help="The server's store, or a simulated run's folder.")] = None,
     site: SiteStorePath = None,
     actor: Annotated[
