@@ -328,3 +328,12 @@ def put(world: World, index: int, leaf: bytes) -> None:
     with world.engine.begin() as connection:
         first = connection.execute(select(func.min(LEAVES.c.position))).scalar_one()
         connection.execute(update(LEAVES).where(LEAVES.c.position == first + index).values(leaf=leaf))
+
+
+@pytest.mark.parametrize(("who", "org"), [("mallory", "server"), ("ben", "server"), ("eva", "site-1")])
+def test_a_signature_in_anothers_name_does_not_count(world: World, who: str, org: str) -> None:
+    """Whoever may write into the log signs as eva, with another key, or as another organisation's eva."""
+    world.journal.append_signed(leaf(world, signature(), key(who), "eva", org), key(who).public)
+    assert "not made with the person's key" in world.registry.state().refused[0].reason
+    refused(world)
+    twin(world)
