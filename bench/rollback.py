@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
-from support.flower import make_federation
 
 from fedseal.compliance.events.bodies import Aggregated
 from fedseal.compliance.events.fields import Alias, ReleaseName
@@ -27,6 +26,10 @@ from fedseal.compliance.registry.promotion import Origin, Registry
 from fedseal.compliance.registry.rules import AliasRules, RegistryRules
 from fedseal.server.store import ServerStore
 from fedseal.simulation.witnessing import witness_all
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from support.flower import make_federation
 
 RULES = RegistryRules(version=1, production=AliasRules())
 FEDSEAL = "from fedseal.cli.main import main; main()"

@@ -7,6 +7,7 @@ it cannot be moved to another model, nor given again by whoever has seen it.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,12 +20,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from fedseal.compliance.events.fields import Alias, Meaning
+from fedseal.compliance.events.fields import Actor, Alias, Count, Digest, Meaning, Name
 from fedseal.compliance.events.leaf import Place, sign_event
 from fedseal.compliance.events.subjects import Signature
 from fedseal.compliance.registry.aliases import Registration, State
 from fedseal.compliance.registry.people import Approval, Person
 from fedseal.compliance.registry.rules import AliasRules, Required, unmet
+from fedseal.config import Frozen
 from fedseal.errors import ConfigError, PolicyRefused
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secret import Secret
@@ -67,20 +69,34 @@ def _in_words(group: tuple[Required, ...], signers: dict[Meaning, frozenset[str]
     return f"{persons} have to sign: {wanted}{barred}; {have} did"
 
 
-def sign(state: State, key: SigningKey, body: Signature, place: Place, time: str) -> bytes:
-    """A person's signature as a leaf, for `FederationJournal.append_signed`.
+class Request(Frozen):
+    """What a person is asked to sign, complete: for somebody who has a key, and no access to the log.
+
+    ``seq`` and ``prev`` say what the person's next event has to follow.
+    """
+
+    version: Literal[1] = 1
+    person: Actor
+    org: Name
+    seq: Count
+    prev: Digest
+    body: Signature
+
+
+def request(state: State, person: Person, body: Signature, place: Place) -> Request:
+    """Ask a person to sign a bundle.
 
     Args:
         state: the registry as it stands.
-        key: the person's.
+        person: who is asked.
         body: what is signed.
         place: where the person's chain stands: `FederationJournal.place_of`.
-        time: UTC with six decimals.
 
     Raises:
-        PolicyRefused: nobody was added with this key, or the person may not sign this.
+        PolicyRefused: the person may not sign this, or there is no such bundle.
     """
-    person = signer(state, key.public)
+    if not person.active:
+        raise PolicyRefused("this person was removed, and signs no more")
     if body.role not in person.roles:
         raise PolicyRefused(
             f"this person does not have the role {body.role.value}",
@@ -89,7 +105,12 @@ def sign(state: State, key: SigningKey, body: Signature, place: Place, time: str
     registration = state.registered.get(body.bundle or "")
     if registration is None or registration.model != body.model:
         raise PolicyRefused("this bundle is not registered", next_step="See `fedseal model list`.")
-    return sign_event(body, key, place, org=person.org, time=time, actor=person.actor)
+    return Request(person=person.actor, org=person.org, seq=place.seq, prev=place.prev, body=body)
+
+
+def sign(asked: Request, key: SigningKey, time: str) -> bytes:
+    """A person's signature as a leaf, for `FederationJournal.append_signed`. ``time``: UTC with six decimals."""
+    return sign_event(asked.body, key, Place(asked.seq, asked.prev), org=asked.org, time=time, actor=asked.person)
 
 
 def signer(state: State, public_key: bytes) -> Person:

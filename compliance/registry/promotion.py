@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from fedseal.compliance.events.bodies import Charged
 from fedseal.compliance.events.fields import Alias, Meaning, ModelKind, Role, RollbackReason, decimal
-from fedseal.compliance.events.leaf import TIME_FORMAT
+from fedseal.compliance.events.leaf import TIME_FORMAT, read_event
 from fedseal.compliance.events.registry import EVENTS
 from fedseal.compliance.events.subjects import (
     Evaluated,
@@ -25,12 +25,12 @@ from fedseal.compliance.events.subjects import (
 )
 from fedseal.compliance.journal.federation import Fact, FederationJournal
 from fedseal.compliance.registry.aliases import RETIRED, SUSPENDED, TYPES, Binding, Registration, State, Status, replay
-from fedseal.compliance.registry.approvals import Counted, count, sign
+from fedseal.compliance.registry.approvals import Counted, Request, count, request, sign, signer
 from fedseal.compliance.registry.bundle import Bundle, BundleStore, short
 from fedseal.compliance.registry.entries import Entries, names_of
 from fedseal.compliance.registry.gates import Finality, Found, check_gates, evaluations_of, largest_epsilon
 from fedseal.compliance.registry.mlflow import Tags
-from fedseal.compliance.registry.people import Parties
+from fedseal.compliance.registry.people import Parties, Person
 from fedseal.compliance.registry.rules import RegistryRules
 from fedseal.errors import ConfigError, PolicyRefused
 from fedseal.privacy.secagg.keys import SigningKey
@@ -47,6 +47,15 @@ class Origin:
     round: int
     parent: str | None
     kind: ModelKind = ModelKind.GLOBAL
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a signature is for: an alias, with a meaning, in a role."""
+
+    alias: Alias
+    meaning: Meaning
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +158,42 @@ class Registry:
         bodies = [Evaluated(model=model, measures=tuple(p), simulated=simulated, report=report) for p in parts]
         self._journal.commit([Fact(body, run) for body in bodies])
 
-    def approve(
-        self, registration: Registration, alias: Alias, meaning: Meaning, role: Role, key: SigningKey, now: datetime
-    ) -> int:
+    def ask(self, person: Person, registration: Registration, aim: Aim) -> Request:
+        """What a person would sign, for whoever signs elsewhere.
+
+        Raises:
+            PolicyRefused: the person may not sign this.
+        """
+        body = Signature(
+            model=registration.model,
+            alias=aim.alias,
+            meaning=aim.meaning,
+            role=aim.role,
+            bundle=registration.bundle,
+        )
+        return request(self.state(), person, body, self._journal.place_of(person.key))
+
+    def submit(self, leaf: bytes) -> int:
+        """Append a signature that was made elsewhere; the index.
+
+        Raises:
+            PolicyRefused: it is no signature under a bundle, or of nobody who may sign.
+            PeerError: it does not hold, or its author has signed something else since it was asked for.
+        """
+        event = read_event(leaf, "a signer")
+        person = self.state().persons.get(event.actor)
+        if not isinstance(event.body, Signature) or person is None or not person.active:
+            raise PolicyRefused("this is no signature of a person who may sign", next_step="See `fedseal person list`.")
+        return self._journal.append_signed(leaf, person.key)
+
+    def approve(self, registration: Registration, aim: Aim, key: SigningKey, now: datetime) -> int:
         """Append a person's signature under a bundle; the index.
 
         Raises:
             PolicyRefused: nobody signs with this key, or may not sign this.
         """
-        body = Signature(model=registration.model, alias=alias, meaning=meaning, role=role, bundle=registration.bundle)
-        place = self._journal.place_of(key.public)
-        return self._journal.append_signed(sign(self.state(), key, body, place, now.strftime(TIME_FORMAT)), key.public)
+        asked = self.ask(signer(self.state(), key.public), registration, aim)
+        return self.submit(sign(asked, key, now.strftime(TIME_FORMAT)))
 
     # Moving aliases
 

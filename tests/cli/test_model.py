@@ -1,6 +1,7 @@
 """`fedseal model` and `fedseal person`: from a finished simulation into production and back, and what is refused."""
 
 import json
+import shutil
 import stat
 import subprocess
 from collections.abc import Callable
@@ -13,11 +14,13 @@ from support.studies import TINY
 
 from fedseal.cli.model import AliasName, MeaningName, ReasonName
 from fedseal.cli.person import RoleName
+from fedseal.cli.simulating import run_simulation
 from fedseal.compliance.events.fields import Alias, Meaning, Role, RollbackReason
 from fedseal.compliance.registry.approvals import load_key
 from fedseal.compliance.registry.bundle import BundleStore, read_bundle
 from fedseal.errors import ConfigError, ExitCode
 from fedseal.privacy.secret import Secret
+from fedseal.simulation.simulate import Options
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -60,10 +63,10 @@ def said(done: "subprocess.CompletedProcess[str]") -> Any:
 class Desk:
     """Where somebody sits with a run, rules, and two people's keys."""
 
-    def __init__(self, fedseal: Run, folder: Path) -> None:
+    def __init__(self, fedseal: Run, folder: Path, run: Path) -> None:
         self.fedseal, self.folder = fedseal, folder
-        done = fedseal("simulate", TINY, "--no-baselines", "--out", folder / "runs", "--json")
-        self.run = folder / "runs" / said(done)["run"]
+        self.run = folder / "run"
+        shutil.copytree(run, self.run)
         self.rules = folder / "registry.toml"
         self.rules.write_text(RULES, encoding="utf-8")
 
@@ -95,9 +98,18 @@ class Desk:
         return self.model("promote", bundle, "--alias", "production", "--rules", self.rules)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished simulation, to be copied."""
+    out = tmp_path_factory.mktemp("runs")
+    run_simulation(TINY, Options(baselines=False), out, as_json=True)
+    (run,) = (path for path in out.iterdir() if path.is_dir())
+    return run
+
+
 @pytest.fixture
-def desk(fedseal: Run, tmp_path: Path) -> Desk:
-    return Desk(fedseal, tmp_path)
+def desk(fedseal: Run, tmp_path: Path, finished: Path) -> Desk:
+    return Desk(fedseal, tmp_path, finished)
 
 
 def test_a_simulated_models_way_into_production_and_back(desk: Desk, tmp_path: Path) -> None:
@@ -141,6 +153,32 @@ def test_a_simulated_models_way_into_production_and_back(desk: Desk, tmp_path: P
         ExitCode.POLICY,
         "suspended",
     )
+
+
+def test_a_signature_that_is_made_where_the_log_is_not(desk: Desk, tmp_path: Path) -> None:
+    bundle, other = desk.register(0.5), desk.register(0.7)
+    ben, ana = desk.person("ben", "approver"), desk.person("ana", "ml-engineer")
+    bundles = BundleStore(desk.run / "federation" / "server" / "bundles")
+    ask = ("ask", bundle, "--alias", "production", "--meaning", "approved", "--person")
+    assert desk.model(*ask, ben, "--out", tmp_path / "request").returncode == 0
+    told(desk.model(*ask, "act_" + 32 * "0", "--out", tmp_path / "r2"), ExitCode.CONFIG, "no such person")
+
+    def sign(folder: Path, key: str, out: str) -> "subprocess.CompletedProcess[str]":
+        files = ("--bundle", folder, "--key", tmp_path / f"{key}.pem", "--out", tmp_path / out)
+        return desk.fedseal("model", "sign", tmp_path / "request", *files)
+
+    told(sign(bundles.path(other), "ben", "s0"), ExitCode.CONFIG, "another bundle")
+    assert sign(bundles.path(bundle), "ana", "forged").returncode == 0
+    told(desk.model("submit", tmp_path / "forged"), ExitCode.PEER, "does not hold")
+    assert sign(bundles.path(bundle), "ben", "signature").returncode == 0
+    assert said(desk.model("submit", tmp_path / "signature", "--json"))["index"] > 40
+    told(desk.model("submit", tmp_path / "signature"), ExitCode.PEER, "not the next")
+    (tmp_path / "nonsense").write_text("bm9uc2Vuc2U=", encoding="utf-8")
+    told(desk.model("submit", tmp_path / "nonsense"), ExitCode.PEER, "not canonical")
+    assert [a["person"] for a in said(desk.model("show", bundle, "--json"))["approvals"]] == [ben]
+    assert desk.fedseal("person", "remove", ana, "--log", desk.run).returncode == 0
+    ask = ("ask", bundle, "--alias", "production", "--meaning", "authored", "--person", ana)
+    told(desk.model(*ask, "--out", tmp_path / "r3"), ExitCode.POLICY, "removed")
 
 
 def test_a_bundle_with_a_changed_byte_is_refused_by_every_command(desk: Desk) -> None:

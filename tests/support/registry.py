@@ -20,7 +20,7 @@ from fedseal.compliance.journal.federation import Fact, FederationJournal
 from fedseal.compliance.log import checkpoint, witness
 from fedseal.compliance.log.database import open_database
 from fedseal.compliance.registry.bundle import Bundle, BundleStore, InputSchema, Recipe, make_bundle, tensors_of
-from fedseal.compliance.registry.promotion import Origin, Registry
+from fedseal.compliance.registry.promotion import Aim, Origin, Registry
 from fedseal.compliance.registry.rules import RegistryRules
 from fedseal.config import Frozen, parse_toml
 from fedseal.privacy.plan import LocalGaussian, PrivacyPlan
@@ -171,7 +171,7 @@ class World:
     ) -> int:
         """A person signs a bundle; the index."""
         registration = self.registry.find(made.digest, self.registry.state())
-        return self.registry.approve(registration, alias, meaning, role, key(name), NOW)
+        return self.registry.approve(registration, Aim(alias, meaning, role), key(name), NOW)
 
     def people(self) -> None:
         """An engineer and two approvers."""

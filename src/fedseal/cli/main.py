@@ -14,9 +14,9 @@ import typer
 from rich.console import Console
 
 from fedseal import __version__
-from fedseal.cli.model import model
 from fedseal.cli.person import person
 from fedseal.cli.privacy import privacy
+from fedseal.cli.signing import model
 from fedseal.cli.site import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
 

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from fedseal.cli.person import PassphraseFile, RoleName, key_in
 from fedseal.errors import ConfigError, ExitCode
 
 model = typer.Typer(
@@ -99,45 +98,6 @@ def show(which: Which, log: Log, bundles: Bundles = None, database: Database = N
         say(shown, "", as_json=True)
     else:
         print_description(shown)
-
-
-@model.command()
-def approve(
-    which: Which,
-    alias: AliasOption,
-    meaning: Annotated[MeaningName, typer.Option(help="What the signature means.")],
-    key: Annotated[Path, typer.Option("--key", help="The signer's key file.")],
-    log: Log,
-    role: Annotated[RoleName | None, typer.Option(help="In which role; the signer's only one if not given.")] = None,
-    passphrase_file: PassphraseFile = None,
-    bundles: Bundles = None,
-    database: Database = None,
-    as_json: AsJson = False,
-) -> None:
-    """Sign a bundle with your own key, for one alias and with one meaning."""
-    from fedseal.cli.registry import opened, say
-    from fedseal.compliance.events.fields import Alias, Meaning, Role
-    from fedseal.compliance.registry.approvals import signer
-    from fedseal.compliance.registry.bundle import short
-
-    signing = key_in(key, passphrase_file)
-    with opened(log, bundles, database) as found:
-        registry, state = found.registry, found.registry.state()
-        registration = registry.find(which, state)
-        who = signer(state, signing.public)
-        if role is None and len(who.roles) != 1:
-            raise ConfigError(
-                "this person has several roles", next_step="Say in which they sign: --role " + " or ".join(who.roles)
-            )
-        acting = next(iter(who.roles)) if role is None else Role(role)
-        # Nobody signs what is not there: the files are read and checked first.
-        registry.bundles.get(registration.bundle)
-        index = registry.approve(registration, Alias(alias), Meaning(meaning), acting, signing, datetime.now(UTC))
-        name = found.names().get(who.actor, who.actor)
-    outcome = {"index": index, "person": who.actor, "role": acting.value, "meaning": meaning, "alias": alias}
-    outcome |= {"bundle": registration.bundle, "model": registration.model}
-    text = f"{name}, {acting.value}, has signed bundle {short(registration.bundle)} for {alias} as {meaning}: "
-    say(outcome, f"{text}entry {index}.", as_json=as_json)
 
 
 @model.command()

@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from sqlalchemy import Engine
 
 from fedseal.compliance.journal.federation import FederationJournal
 from fedseal.compliance.registry.bundle import BundleStore
@@ -52,16 +53,26 @@ def opened(log: Path, bundles: Path | None = None, database: str | None = None) 
     """
     path = store_of(log)
     store = ServerStore.open(path)
-    with free_to_use(path):
-        engine = store.engine
-        if database is not None:
-            from fedseal.compliance.log.database import open_database
-
-            engine = open_database(database)
+    with free_to_use(path), _engine(store, database) as engine:
         identity = store.identity
         journal = FederationJournal(engine, identity.key, identity.roster, faulty=0, now=lambda: datetime.now(UTC))
         kept = BundleStore(bundles or path.parent / "bundles")
         yield Opened(Registry(journal, engine, kept), journal, store, path)
+
+
+@contextmanager
+def _engine(store: ServerStore, database: str | None) -> Iterator[Engine]:
+    """The log's database: the store's own, or one by URL."""
+    if database is None:
+        yield store.engine
+        return
+    from fedseal.compliance.log.database import open_database
+
+    engine = open_database(database)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def store_of(log: Path) -> Path:

@@ -115,6 +115,14 @@ def test_a_signature_in_a_role_that_the_person_lacks_does_not_count(world: World
     twin(world)
 
 
+def test_nobody_takes_a_role_that_their_organisation_did_not_give(world: World) -> None:
+    world.person("kim", Role.AUDITOR)
+    world.journal.append_signed(leaf(world, signature(), key("kim"), "kim"), key("kim").public)
+    refused(world)
+    assert "role that the person does not have" in world.registry.state().refused[0].reason
+    twin(world)
+
+
 def test_a_role_that_the_rules_do_not_ask_for_does_not_count(world: World) -> None:
     world.person("kim", Role.AUDITOR)
     world.sign(GOOD, "kim", role=Role.AUDITOR)
@@ -167,6 +175,26 @@ def test_an_author_does_not_approve_the_own_model(world: World) -> None:
     world.sign(GOOD, "ana")
     refused(world, "none of them the author")
     twin(world)
+
+
+def test_whoever_has_signed_as_author_counts_for_nothing_else(world: World) -> None:
+    """Also where the rules ask for no author: without the rule it would be enough."""
+    text = """
+version = 1
+[production]
+not_author = true
+[[production.approvals]]
+meaning = "approved"
+roles = ["ml-engineer", "approver"]
+persons = 2
+"""
+    world.sign(GOOD, "ana", role=Role.ML_ENGINEER)
+    world.witness()
+    with pytest.raises(PolicyRefused, match="none of them the author; 1 did"):
+        world.promote(GOOD, text=text)
+    world.witness()
+    world.promote(GOOD, text=text.replace("true", "false"))
+    assert world.current() == GOOD.digest
 
 
 def test_another_organisation_neither_changes_nor_removes_a_person(world: World) -> None:
@@ -277,6 +305,19 @@ def test_a_promotion_with_signatures_that_were_not_given_for_it_counts_for_nothi
         assert world.current() is None
     world.server_says(promoted((index,)))
     assert world.current() == BAD.digest
+
+
+def test_a_promotion_by_a_removed_persons_signature_counts_for_nothing(world: World) -> None:
+    by_eva = world.sign(GOOD, "eva")
+    aim = {"model": GOOD.model_digest, "bundle": GOOD.digest}
+    passed = world.server_says(gate(**aim))
+    world.remove("eva")
+    world.server_says(promoted((passed,), (by_eva,)).model_copy(update=aim))
+    assert world.current() is None
+    assert "was removed" in world.registry.state().refused[-1].reason
+    others = [a.index for a in world.registry.state().approvals]
+    world.server_says(promoted((passed,), tuple(others)).model_copy(update=aim))
+    assert world.current() == GOOD.digest
 
 
 def test_only_the_server_moves_an_alias(world: World) -> None:
