@@ -96,12 +96,21 @@ def spaced(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(json.loads((folder / MANIFEST).read_text()), indent=1))
 
 
+def unversioned(folder: Path) -> None:
+    """Canonical, and with a default left out."""
+    text = (folder / MANIFEST).read_text()
+    assert text.endswith(',"version":1}')
+    (folder / MANIFEST).write_text(text.replace(',"version":1}', "}"))
+
+
 def longer(folder: Path) -> None:
     with (folder / MODEL).open("ab") as file:
         file.write(b"x")
 
 
-@pytest.mark.parametrize("change", [extra_file, extra_folder, linked, missing, escaping, absolute, spaced, longer])
+@pytest.mark.parametrize(
+    "change", [extra_file, extra_folder, linked, missing, escaping, absolute, spaced, unversioned, longer]
+)
 def test_a_folder_that_is_no_bundle_is_refused(kept: Path, change: Callable[[Path], None]) -> None:
     assert read_bundle(kept) == bundle()
     change(kept)

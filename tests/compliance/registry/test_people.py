@@ -15,6 +15,7 @@ from fedseal.compliance.registry.aliases import TYPES, replay
 from fedseal.compliance.registry.directory import Directory
 from fedseal.compliance.registry.entries import Entries
 from fedseal.compliance.registry.people import Parties
+from fedseal.database import connect
 from fedseal.errors import ConfigError, PolicyRefused
 from fedseal.server.store import ServerStore
 from fedseal.simulation.witnessing import witness_all
@@ -54,6 +55,9 @@ def test_a_sites_person_is_in_the_log_when_the_site_has_answered(tmp_path: Path)
     (person,) = replay(entries.of(TYPES), parties).persons.values()
     assert (person.org, person.key) == ("site-2", key("zoe").public)
     assert final == journal.size
+    # What a site has mirrored replays to the same registry as the server's log.
+    mirror = Entries(connect(federation.sites[1], reading=True), journal.origin)
+    assert replay(mirror.of(TYPES), parties) == replay(entries.of(TYPES), parties)
     with opened(federation.sites[2]) as (_, transaction):
         assert Directory(transaction.connection).names() == {body.person: "Zoe"}
     # The server neither changes nor removes another organisation's person.
