@@ -33,12 +33,14 @@ check: setup-dev
 bench: setup-dev
 	$(BIN)/python bench/secagg.py --out bench/results/secagg.json
 	$(BIN)/python bench/memory.py --out bench/results/memory.json
+	$(BIN)/python bench/log.py --out bench/results/log.json
 
 # The long trials behind the claims in docs/evidence.md.
 evidence: setup-dev
 	$(BIN)/python bench/secure_sum.py
 	$(BIN)/python bench/demo_seeds.py --out bench/results/demo_seeds.json
 	$(BIN)/python bench/privacy_audit.py --out bench/results/privacy_audit.json
+	$(BIN)/python bench/log_durability.py
 	$(PYTEST) -m slow
 
 setup: $(VENV)/.simulation

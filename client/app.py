@@ -6,21 +6,25 @@ and simply builds them again.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 
+from fedseal.client.counting import count_persons
+from fedseal.client.datasets.recheck import recheck
 from fedseal.client.gradient_sum import GradientSum
 from fedseal.client.metrics import Measured, measure
-from fedseal.client.mod import open_store, sealed_mod
+from fedseal.client.mod import DATA_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
 from fedseal.client.noise import clipped_sum, noisy_mean
 from fedseal.client.normalise import Normalisation, moment_rows, normalised
-from fedseal.client.records import CONTROL, arrays_of
-from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE, MEMORY
-from fedseal.client.task import SiteData, Split, Task, build_model, size
+from fedseal.client.records import CONTROL, arrays_of, tables_in
+from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE, DONE_UNCLIPPED, MEMORY
+from fedseal.client.task import Persons, SiteData, Split, Task, build_model, size
 from fedseal.client.trainer import Arrays, Trainer, TrainSettings, load
 from fedseal.client.variates import (
     MEMORY_NAME,
@@ -33,12 +37,10 @@ from fedseal.client.variates import (
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PlanKind, SharedSkellam, Unit, decode_plan
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.releases import MOMENTS, VALIDATION_RATIO
+from fedseal.privacy.releases import COUNTS, MOMENTS, REGISTRY, VALIDATION_RATIO
 from fedseal.privacy.store import Identity, SiteStore
 from fedseal.study import load_task
 
-STUDY_KEY = "fedseal-study"
-DATA_KEY = "fedseal-data"
 WEIGHT = "num-examples"
 # A laptop simulates dozens of sites in one process; a real site is one.
 WARM_SITES = 64
@@ -74,15 +76,23 @@ class Warm:
     def __init__(self) -> None:
         self._sites: OrderedDict[tuple[object, ...], SiteWork] = OrderedDict()
 
-    def work(self, context: Context, identity: Identity) -> SiteWork:
-        """The work of the site that a context belongs to, built at its first message."""
+    def work(self, context: Context, store: SiteStore) -> SiteWork:
+        """The work of the site that a context belongs to, built at its first message, and anew for every version of its
+        data.
+
+        Raises:
+            DataError: the data is not the registered version, or stopped being it while it was read.
+        """
+        identity, version = store.identity, recheck(store, data_folder(context))
         folder, reference = _setting(context, DATA_KEY), _task_reference(context)
         study = context.node_config.get(STUDY_KEY)
         # With the federation: its roster says what the site is called and by how many persons noisy sums are divided.
-        key = (folder, reference, study, identity.roster.digest(), identity.number)
+        number = None if version is None else version.number
+        key = (folder, reference, study, identity.roster.digest(), identity.number, number)
         if key not in self._sites:
             task = cast(Task, load_task(reference, study))
             split = task.data(SiteData(identity.name, Path(folder)))
+            recheck(store, Path(folder))
             entry = identity.roster.entry(identity.number)
             self._sites[key] = SiteWork(task, split, entry.persons if entry else 0)
             if len(self._sites) > WARM_SITES:
@@ -93,16 +103,20 @@ class Warm:
     def train(self, message: Message, context: Context) -> Message:
         """Answer a TRAIN message that the mod has let through."""
         store = open_store(context)
-        identity = store.identity
-        work = self.work(context, identity)
+        work = self.work(context, store)
         facts = message.content.config_records[CONTROL]
         if facts["release"] == MOMENTS:
-            return _moments(message, facts, identity, work)
+            return _moments(message, facts, store.identity, work)
+        if facts["release"] == COUNTS:
+            return _counts(message, facts, work, work.split.train, work.split.columns)
         return _train(message, facts, store, work)
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Answer an EVALUATE message that the mod has let through."""
-        work = self.work(context, open_store(context).identity)
+        work = self.work(context, open_store(context))
+        facts = message.content.config_records[CONTROL]
+        if REGISTRY[cast(str, facts["release"])].counted(decode_plan(cast(bytes, facts["plan"])).kind):
+            return _counts(message, facts, work, work.split.test, {})
         module = build_model(work.task)
         load(module, arrays_of(next(iter(message.content.array_records.values()))))
         persons = normalised(work.split.test, normalisation_of(_settings(message)))
@@ -123,11 +137,15 @@ def _train(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWo
     settings = _settings(message)
     normalisation, plan = normalisation_of(settings), decode_plan(cast(bytes, facts["plan"]))
     streams = _streams(store.identity, facts)
-    if isinstance(plan, SharedSkellam) and plan.unit == Unit.PERSON:
+    if plan.kind is PlanKind.DISTRIBUTED:
         (received,) = (arrays_of(record) for record in message.content.array_records.values())
-        summed = work.gradient_sum(normalisation).at(received, plan.clip_norm, streams("torch"))
-        arrays = ArrayRecord({name: Array(array) for name, array in summed.items()})
-        return Message(RecordDict({DONE: _done(facts), "arrays": arrays}), reply_to=message)
+        # Of the signed header: the plan's clip norm, or where it adapts the round's.
+        (clip,) = cast(list[float], facts["ranges"])
+        summed = work.gradient_sum(normalisation).counted(received, clip, streams("torch"))
+        arrays = ArrayRecord({name: Array(array) for name, array in summed.arrays.items()})
+        done = _done(facts)
+        done[DONE_UNCLIPPED] = summed.unclipped
+        return Message(RecordDict({DONE: done, "arrays": arrays}), reply_to=message)
     trainer = work.trainer(normalisation)
     received, beside = divide(arrays_of(next(iter(message.content.array_records.values()))))
     content = RecordDict({DONE: _done(facts)})
@@ -194,6 +212,21 @@ def _moments(message: Message, facts: ConfigRecord, identity: Identity, work: Si
             "metrics": MetricRecord({WEIGHT: len(rows)}),
         }
     )
+    return Message(content, reply_to=message)
+
+
+def _counts(
+    message: Message, facts: ConfigRecord, work: SiteWork, persons: Persons, columns: Mapping[str, NDArray[np.float64]]
+) -> Message:
+    """Persons counted into the tables that the round asks for; of the received model, where one came along."""
+    tables = tables_in({"config": _settings(message)})
+    model = None
+    if tables.needs_model and message.content.array_records:
+        module = build_model(work.task)
+        load(module, arrays_of(next(iter(message.content.array_records.values()))))
+        model = (module, normalised(persons, normalisation_of(_settings(message))))
+    counts = count_persons(tables, work.task, persons, model, columns)
+    content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({COUNTS: Array(counts)})})
     return Message(content, reply_to=message)
 
 

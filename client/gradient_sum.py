@@ -6,6 +6,7 @@ share of noise added to them, which `release` and `privacy.shares` see to; here 
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,16 @@ from fedseal.client.task import Persons, Task, batch_of, build_model, size
 from fedseal.client.trainer import Arrays, load
 from fedseal.privacy.plan import Performance
 from fedseal.privacy.randomness import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class ClippedSum:
+    """A sum of clipped gradients, in doubles by parameter, and the count of who was not clipped: plus a half for each
+    person whose gradient was within the bound, minus a half for each other.
+    """
+
+    arrays: Arrays
+    unclipped: float
 
 
 class GradientSum:
@@ -46,22 +57,23 @@ class GradientSum:
         check_per_person(task, self._wrapped, persons)
 
     def at(self, arrays: Mapping[str, NDArray[Any]], clip: float, stream: Stream) -> Arrays:
-        """The sum over all training persons at the model with these parameters.
+        """The sum alone of `counted`: arrays of the parameters' shapes in doubles."""
+        return self.counted(arrays, clip, stream).arrays
+
+    def counted(self, arrays: Mapping[str, NDArray[Any]], clip: float, stream: Stream) -> ClippedSum:
+        """The sum over all training persons at the model with these parameters, and how many were not clipped.
 
         Args:
             arrays: the parameters, by name.
             clip: bound on the L2 norm of one person's whole gradient.
             stream: seeds torch's own generator, for dropout and the like.
 
-        Returns:
-            Arrays of the parameters' shapes in doubles.
-
         Raises:
             ConfigError: the arrays do not fit the model.
         """
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            torch.manual_seed(int(stream.words64(1)[0] >> np.uint64(1)))
+            torch.default_generator.manual_seed(int(stream.words64(1)[0] >> np.uint64(1)))
             load(self._module, arrays)
             self._wrapped.train()
             return clipped_gradient_sum(self._wrapped, self._module, self._task, self._persons, clip, self._portion)
@@ -69,8 +81,8 @@ class GradientSum:
 
 def clipped_gradient_sum(
     wrapped: GradSampleModule, module: nn.Module, task: Task, persons: Persons, clip: float, portion: int
-) -> Arrays:
-    """The sum of the clipped gradients of all persons, in doubles.
+) -> ClippedSum:
+    """The sum of the clipped gradients of all persons, and how many were not clipped.
 
     Args:
         wrapped: Opacus' wrapper of ``module``.
@@ -82,6 +94,7 @@ def clipped_gradient_sum(
     """
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     total = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in parameters.items()}
+    unclipped = 0.0
     for start in range(0, size(persons), portion):
         clear_gradients(wrapped)
         batch = batch_of(persons, np.arange(start, min(start + portion, size(persons))))
@@ -89,9 +102,12 @@ def clipped_gradient_sum(
         check_shape(losses, batch)
         torch.autograd.backward(losses.sum())
         gradients = {name: p.grad_sample.double() for name, p in parameters.items()}  # type: ignore[attr-defined]
-        factors = torch.from_numpy(clip_factors(formed_squares(list(gradients.values())), clip))
+        squares = formed_squares(list(gradients.values()))
+        # Written so that what is no number counts as clipped: it is in the sum as nothing.
+        unclipped += float(np.where(squares <= clip * clip, 0.5, -0.5).sum())
+        factors = torch.from_numpy(clip_factors(squares, clip))
         for name, gradient in gradients.items():
             # A person whose gradient is no number somewhere counts as zero: 0 times infinity would not.
             total[name] += torch.tensordot(factors, torch.nan_to_num(gradient, 0.0, 0.0, 0.0), dims=1)
     clear_gradients(wrapped)
-    return {name: value.numpy() for name, value in total.items()}
+    return ClippedSum({name: value.numpy() for name, value in total.items()}, unclipped)

@@ -7,10 +7,14 @@ carries the cosignature, and a site that has stopped still says that it has.
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
-from fedseal.compliance.events.bodies import Anchor, Charged, Contributed, Joined, RunAccepted
+from fedseal.compliance.data.code import code_digest
+from fedseal.compliance.data.registry import DatasetVersion
+from fedseal.compliance.events.bodies import Access, Anchor, Charged, Contributed, Joined, RunAccepted
 from fedseal.compliance.events.fields import ReleaseName, decimal, public_name
 from fedseal.compliance.events.plans import plan_facts
+from fedseal.compliance.journal.announcements import label_set_of, publish
 from fedseal.compliance.journal.attachment import OK, LogReply, read_request
 from fedseal.compliance.journal.site import SiteJournal, stopped
 from fedseal.compliance.policy import SitePolicy
@@ -46,14 +50,15 @@ class Logbook:
     Args:
         store: the site's store.
         policy: the site's rules.
-        lineage: what it computes from.
+        code: the folder of the study's code; None where the node names none.
         clock: the time.
     """
 
-    def __init__(self, store: SiteStore, policy: SitePolicy, lineage: Lineage, clock: Clock = utc_now) -> None:
+    def __init__(self, store: SiteStore, policy: SitePolicy, code: Path | None, clock: Clock = utc_now) -> None:
         self._store = store
         self._policy = policy
-        self._lineage = lineage
+        self._code = code
+        self._lineage = Lineage()
         self._clock = clock
         self._heard: LogReply | None = None
         self._said = False
@@ -72,6 +77,19 @@ class Logbook:
             evidence = journal.halted
         if evidence is not None:
             raise stopped(evidence)
+
+    def computes_from(self, dataset: DatasetVersion | None) -> None:
+        """Say what there is on record about data and labels, and remember what this message is answered from.
+
+        Args:
+            dataset: the registered version that the data folder holds; None at a site that has registered none.
+        """
+        data = None if dataset is None else "hmac:" + dataset.facts.dsv_id
+        with self._store.transaction() as transaction:
+            self._said |= publish(transaction.connection, self._journal(transaction))
+            labels = label_set_of(transaction.connection, data)
+        code = None if self._code is None else "sha256:" + code_digest(self._code).hex()
+        self._lineage = Lineage(data, labels, code)
 
     def check_witnessed(self) -> None:
         """That the message that opens a round brought a checkpoint this site could cosign.
@@ -130,6 +148,17 @@ class Logbook:
         """Say what was charged to whose budget, in the transaction of the charge."""
         journal = self._journal(transaction)
         self._said = True
+        journal.record(
+            Access(
+                release=ReleaseName(header.release_name),
+                sequence=header.release_seq,
+                attempt=header.attempt,
+                dataset=self._lineage.dataset,
+                label_set=self._lineage.label_set,
+                code=self._lineage.code,
+            ),
+            run=header.run,
+        )
         journal.share(
             Charged(
                 release=ReleaseName(header.release_name),

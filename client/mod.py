@@ -32,6 +32,8 @@ from fedseal.privacy.store import SiteStore
 from fedseal.wire import encode
 
 STORE_KEY = "fedseal-store"
+DATA_KEY = "fedseal-data"
+STUDY_KEY = "fedseal-study"
 
 
 def sealed_mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -44,7 +46,7 @@ def sealed_mod(message: Message, context: Context, call_next: ClientAppCallable)
 
     try:
         store = open_store(context)
-        session = Session(store, context.node_id, context.run_config)
+        session = Session(store, context.node_id, context.run_config, data_folder(context), code_folder(context))
         answer = session.answer(control_bytes(message), message, call_app)
         return sealed_reply(message, answer.control, answer.vector, session.logbook.speak())
     # The one blanket except of this package: whatever the study's code raises may quote data, and must not travel.
@@ -64,6 +66,18 @@ def open_store(context: Context) -> SiteStore:
     if not isinstance(path, str):
         raise ConfigError(f"the node's configuration has no {STORE_KEY!r}")
     return SiteStore.open(Path(path))
+
+
+def data_folder(context: Context) -> Path | None:
+    """The data folder named in the node's own configuration, if one is."""
+    path = context.node_config.get(DATA_KEY)
+    return Path(path) if isinstance(path, str) else None
+
+
+def code_folder(context: Context) -> Path | None:
+    """The folder of the study's code, if the node's own configuration names it."""
+    path = context.node_config.get(STUDY_KEY)
+    return Path(path) if isinstance(path, str) else None
 
 
 def refusal_for(error: BaseException) -> Refusal:

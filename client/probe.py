@@ -99,7 +99,7 @@ def quiet() -> Iterator[None]:
 
 def check_shape(losses: Tensor, batch: Batch, *, batch_level: bool = False) -> None:
     """One loss a person, or one number for the batch where the study declares that; ConfigError otherwise."""
-    if losses.shape != (len(batch[0]),) and not (batch_level and losses.ndim == 0):
+    if losses.shape != batch[0].shape[:1] and not (batch_level and losses.ndim == 0):
         raise ConfigError(
             f"loss() returned shape {tuple(losses.shape)} for a batch of {len(batch[0])} persons",
             next_step="Return one loss for each person, shape (batch,): reduction='none', not 'mean'. A loss of the "

@@ -5,6 +5,7 @@ What leaves a site is built here and nowhere else: control bytes, and one flat i
 
 import copy
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedseal.errors import PeerError
 from fedseal.inputs import task_digest
+from fedseal.privacy.counts import Tables, read_tables
 from fedseal.privacy.npy import to_npy
 from fedseal.privacy.releases import VALUES
 from fedseal.privacy.secagg.header import Header
@@ -25,6 +27,8 @@ LIFETIME = 3600.0
 BYTES = "message"
 VECTOR = "vector"
 LOG = "log"
+# The setting of a release of counts that says what is counted.
+TABLES = "tables"
 
 
 def control_bytes(message: Message) -> bytes:
@@ -78,6 +82,12 @@ def task_records(message: Message) -> dict[str, ArrayRecord | ConfigRecord]:
     if len(arrays) > 1 or len(settings) > 1 or len(arrays) + len(settings) != len(records):
         raise PeerError("a task with more than one record of arrays and one of settings", peer="server")
     return {name: r for name, r in records.items() if isinstance(r, ArrayRecord | ConfigRecord)}
+
+
+def tables_in(records: Mapping[str, ArrayRecord | ConfigRecord]) -> Tables:
+    """The tables of counts that a task asks for; PeerError if there are none of the closed list."""
+    settings = [record for record in records.values() if isinstance(record, ConfigRecord)]
+    return read_tables(settings[0].get(TABLES) if settings else None)
 
 
 def received_digest(records: dict[str, ArrayRecord | ConfigRecord]) -> bytes:

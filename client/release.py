@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedseal.client.records import arrays_of
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.plan import PlanKind, PrivacyPlan
-from fedseal.privacy.quantize import CLIPPED, WEIGHT_PREFIX, BoundedUpdate, Real, Segment, bound
+from fedseal.privacy.quantize import CLIPPED, UNCLIPPED, WEIGHT_PREFIX, BoundedUpdate, Real, Segment, bound
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.releases import METRIC_PREFIX, REPORTED_PREFIX, VALUES, ReleaseKind, shapes_hash
 from fedseal.privacy.secagg.header import Header
@@ -25,6 +25,8 @@ from fedseal.privacy.shares import add_share, room_of
 # What fedseal's own trainer says it has done. An app is never given this record, so it cannot hand it back by accident.
 DONE = "fedseal.done"
 DONE_RELEASE, DONE_PLAN = "release", "plan"
+# Beside a sum of clipped vectors: a half for each person within the bound, minus a half for each other.
+DONE_UNCLIPPED = "unclipped"
 # What the app wants to know in later rounds of this run, bytes by name: kept in the site's store with the answer.
 MEMORY = "fedseal.memory"
 _HOW = "docs/seal-your-app.md shows what a train function returns."
@@ -72,10 +74,15 @@ def bounded_release(
     if kind.declared or (private and plan.kind is not PlanKind.CLIENT):
         _check_done(header, reply)
     if (room := room_of(header, plan)) is not None:
-        shared = _shared_values(header, kind, plan, received, reply, public_persons)
+        if kind.counted(plan.kind):
+            shared = _counts(header, reply, public_persons)
+        else:
+            shared = _shared_values(header, kind, plan, received, reply, public_persons)
         update = bound(shared, header.layout, stream)
         add_share(update, room, noise)
         return update
+    if kind.counted(plan.kind):
+        return bound(_counts(header, reply, public_persons), header.layout, stream)
     bounded, layout = _Flag(), header.layout
     metrics = _metrics(reply)
     vector = _values(header, kind, received, reply, bounded) if kind.has_values else None
@@ -110,24 +117,53 @@ def _shared_values(
 
     The vector is bounded by projection onto a ball, which never moves two vectors apart: a sum over more persons
     than the roster says is bounded as a whole, and one person still moves it by no more than the clip norm. That
-    something was bounded is not told: no noise covers that.
+    something was bounded is not told, unless the plan's clip norm adapts: then noise covers the count of it.
     """
     layout = header.layout
     largest = layout.weight.high
     weight = min(float(public_persons), largest)
     limit = layout.segment(VALUES).high
-    match plan.kind:
-        case PlanKind.CLIENT:
-            flat = within(_flat(header, kind.difference, received, reply), limit)
-            vector = None if flat is None else flat * (weight / largest)
-        case PlanKind.DISTRIBUTED:
-            flat = within(_flat(header, False, received, reply), weight * limit)
-            vector = None if flat is None else flat / largest
-        case _:
-            vector = np.clip(np.nan_to_num(_flat(header, False, received, reply)), 0.0, weight)
-    if vector is None:
+    adapts, unclipped = any(s.name == UNCLIPPED for s in layout.segments), 0.0
+    if plan.kind is PlanKind.CLIENT:
+        vector = _flat(header, kind.difference, received, reply)
+        inside = brought_within(vector, limit)
+        unclipped = 0.5 if inside == 1.0 else -0.5
+        vector *= weight / largest
+    else:
+        vector = _flat(header, False, received, reply)
+        inside = brought_within(vector, weight * limit)
+        vector /= largest
+        unclipped = _unclipped(reply, weight) if adapts else 0.0
+    if inside is None:
         vector = np.zeros(layout.segment(VALUES).length)
-    return {VALUES: vector, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
+    values = {VALUES: vector, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
+    return values | {UNCLIPPED: np.array([unclipped])} if adapts else values
+
+
+def _unclipped(reply: Message, weight: float) -> float:
+    """The app's count of who was not clipped, of at most ``weight`` persons; TaskError if there is none."""
+    record = reply.content.config_records.get(DONE) or ConfigRecord()
+    count = record.get(DONE_UNCLIPPED)
+    if not isinstance(count, float):
+        raise TaskError(
+            "the train function did not count who was not clipped, which a clip norm that adapts asks for",
+            next_step="Train with fedseal.client.app, or let the server plan a fixed clip norm.",
+        )
+    # Bounding a number moves no two of them apart. Halves are whole in integer units, and are never rounded.
+    return float(np.clip(np.nan_to_num(count), -weight / 2, weight / 2))
+
+
+def _counts(header: Header, reply: Message, public_persons: int) -> dict[str, Real]:
+    """The values of a release of counts: whole numbers, each at most what the layout has room for.
+
+    Bounding a count, like rounding one, moves no two counts further apart. The weight is the roster's number under
+    any plan: whoever counts learns the number of persons from the counts.
+    """
+    layout = header.layout
+    counts = np.rint(np.nan_to_num(_flat(header, False, {}, reply)))
+    weight = min(float(public_persons), layout.weight.high)
+    values = np.clip(counts, 0.0, layout.segment(VALUES).high)
+    return {VALUES: values, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
 
 
 def memories(reply: Message) -> dict[str, bytes]:
@@ -191,9 +227,9 @@ def _values(
 ) -> Real | None:
     """The flat vector of the arrays, of L2 norm at most the layout's range; None if it is not a number somewhere."""
     flat = _flat(header, kind.difference, received, reply)
-    inside = within(flat, header.layout.segment(VALUES).high)
-    bounded.raised |= inside is not flat
-    return inside
+    factor = brought_within(flat, header.layout.segment(VALUES).high)
+    bounded.raised |= factor != 1.0
+    return None if factor is None else flat
 
 
 def _flat(header: Header, difference: bool, received: Mapping[str, NDArray[Any]], reply: Message) -> Real:
@@ -217,12 +253,16 @@ def _flat(header: Header, difference: bool, received: Mapping[str, NDArray[Any]]
     return flat
 
 
-def within(flat: Real, limit: float) -> Real | None:
-    """The vector itself if its L2 norm is at most ``limit``, else scaled down to it; None if it is no number somewhere.
+def brought_within(flat: Real, limit: float) -> float | None:
+    """Scale a vector down to an L2 norm of at most ``limit``, in place: it is a model's worth of doubles.
 
-    What the sealed sum gets of a site's values.
+    Returns:
+        What it was multiplied by, 1 if it was inside. None if it is no number somewhere: then it stays as it was.
     """
     norm = float(np.linalg.norm(flat))
     if not np.isfinite(norm):
         return None
-    return flat if norm <= limit else flat * (limit / norm)
+    if norm <= limit:
+        return 1.0
+    flat *= limit / norm
+    return limit / norm

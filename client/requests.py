@@ -1,10 +1,13 @@
 """Reading requests and writing answers: what a message is, which round it belongs to, what it proves about peers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, ConfigRecord, Message
 
+from fedseal.client.records import received_digest, task_records
 from fedseal.errors import PeerError
+from fedseal.inputs import Setting, input_digest
 from fedseal.privacy.releases import REGISTRY, ReleaseKind
 from fedseal.privacy.runs import ControlMessage
 from fedseal.privacy.secagg.client_states import (
@@ -48,6 +51,17 @@ class Answer:
 
     control: bytes
     vector: RingVector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a site is asked to compute on, as the signed header has it.
+
+    ``configured``: the run's configuration is part of it.
+    """
+
+    records: dict[str, ArrayRecord | ConfigRecord]
+    configured: bool
 
 
 def decode_request(raw: bytes) -> AdvertiseRequest | LaterRequest | ControlMessage:
@@ -119,3 +133,13 @@ def encode_answer(reply: Signed | ShareReply | MaskedUpdate) -> Answer:
     if isinstance(reply, MaskedUpdate):
         return Answer(encode(reply.message), reply.vector)
     return Answer(encode(reply))
+
+
+def task_in(message: Message, header: Header, run_config: Mapping[str, Setting]) -> Task:
+    """The task that came with a request, if it is the one in the signed header; PeerError otherwise."""
+    records = task_records(message)
+    digest = received_digest(records)
+    for configured, seen in ((True, run_config), (False, {})):
+        if input_digest(digest, seen) == header.input_digest:
+            return Task(records, configured)
+    raise PeerError("the task is not the one in the signed header", peer="server")

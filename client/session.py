@@ -9,32 +9,38 @@ Training happens outside a transaction: a crash there leaves the site as if the 
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, Message
 
-from fedseal.client.logbook import Lineage, Logbook
-from fedseal.client.records import arrays_of, for_the_app, log_bytes, received_digest, task_records
+from fedseal.client.datasets.recheck import recheck
+from fedseal.client.logbook import Logbook
+from fedseal.client.records import arrays_of, for_the_app, log_bytes, tables_in
 from fedseal.client.release import bounded_release, memories
 from fedseal.client.requests import (
     STAGES,
     Answer,
     LaterRequest,
+    Task,
     decode_request,
     encode_answer,
     header_of,
     kind_of,
     known,
     proven_counters,
+    task_in,
 )
 from fedseal.compliance.policy import check_header, read_policy
 from fedseal.errors import PeerError
-from fedseal.inputs import Setting, input_digest
+from fedseal.inputs import Setting
+from fedseal.privacy.adaptive import accepted
+from fedseal.privacy.counts import check_tables
 from fedseal.privacy.ledger import Release
-from fedseal.privacy.plan import PlanKind, decode_plan
+from fedseal.privacy.plan import AdaptiveSkellam, PlanKind, decode_plan
 from fedseal.privacy.quantize import BoundedUpdate
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.receipt import Receipt
-from fedseal.privacy.releases import REGISTRY, ReleaseKind, check_layout, terms_digest
+from fedseal.privacy.releases import REGISTRY, VALUES, ReleaseKind, check_layout, terms_digest
 from fedseal.privacy.runs import (
     CloseRun,
     ControlMessage,
@@ -69,17 +75,6 @@ AppCall = Callable[[Message, bool], Message]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
-    """What a site is asked to compute on, as the signed header has it.
-
-    ``configured``: the run's configuration is part of it.
-    """
-
-    records: dict[str, ArrayRecord | ConfigRecord]
-    configured: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Computed:
     """What the app's function came to: the release, and what it wants to know in later rounds."""
 
@@ -94,18 +89,25 @@ class Session:
         store: the site's store.
         node: the Flower node id this site runs under.
         run_config: the run's configuration as this site was given it.
-        lineage: what the site computes from.
+        data: the site's data folder, if its node names one.
+        code: the folder of the study's code, likewise.
     """
 
     def __init__(
-        self, store: SiteStore, node: int, run_config: Mapping[str, Setting], lineage: Lineage | None = None
+        self,
+        store: SiteStore,
+        node: int,
+        run_config: Mapping[str, Setting],
+        data: Path | None = None,
+        code: Path | None = None,
     ) -> None:
         self._store = store
         self._policy = read_policy(store.identity.policy)
-        self.logbook = Logbook(store, self._policy, lineage or Lineage())
+        self.logbook = Logbook(store, self._policy, code)
         self._identity = store.identity
         self._node = node
         self._run_config = run_config
+        self._data = data
 
     def answer(self, raw: bytes, message: Message, call_app: AppCall) -> Answer:
         """Answer one request.
@@ -118,6 +120,7 @@ class Session:
         Raises:
             PeerError, PolicyRefused, BudgetExceeded: the request is refused; nothing has changed but what the site
                 has seen of the log.
+            DataError: the data is not the registered version; likewise.
             Exception: whatever the app's function raises. Under a private plan the release stays charged, and this
                 site leaves the run.
         """
@@ -164,6 +167,11 @@ class Session:
     def _advertise(self, raw: bytes, request: AdvertiseRequest, message: Message) -> Answer:
         header = open_header(request, self._identity.roster, self._identity.number)
         kind, plan = kind_of(header, message), decode_plan(header.plan)
+        # What was answered is answered again, whatever became of the data since; files are read in no transaction.
+        with self._store.transaction() as transaction:
+            if (stored := self._answered(transaction, header.digest(), Stage.ADVERTISE, raw)) is not None:
+                return stored
+        self.logbook.computes_from(recheck(self._store, self._data))
         with self._store.transaction() as transaction:
             if (stored := self._answered(transaction, header.digest(), Stage.ADVERTISE, raw)) is not None:
                 return stored
@@ -174,6 +182,10 @@ class Session:
             record = admit(before, header)
             if not transaction.pin_terms(header.run, header.release_name, terms_digest(header.layout, header.plan)):
                 raise PeerError("other ranges or another plan than this run began with", peer="server")
+            if isinstance(plan, AdaptiveSkellam):
+                # Its layout was made from it: the range of the values is the round's clip norm.
+                clip_norm, before_clip = header.layout.segment(VALUES).high, transaction.accepted_clip(header.run)
+                transaction.accept_clip(header.run, accepted(plan, header.fl_round, clip_norm, before_clip))
             if before.release_seq == 0:
                 transaction.verify_ledgers()
             ledger = transaction.ledger(kind.population.value, header.run, header.plan)
@@ -208,8 +220,13 @@ class Session:
         ready = client.step(site, known(before), request).state
         if not isinstance(ready, Ready):
             raise PeerError("a round that is not ready for vectors", peer="server")
-        kind, task = kind_of(header, message), self._task(header, message)
-        private = decode_plan(header.plan).kind is not PlanKind.NONE
+        kind, task = kind_of(header, message), task_in(message, header, self._run_config)
+        plan = decode_plan(header.plan)
+        private = plan.kind is not PlanKind.NONE
+        if kind.counted(plan.kind):
+            check_tables(tables_in(task.records), header.layout.segment(VALUES).length, plan)
+        # Again: it is now that the data is used, and a site that stops here has been charged nothing.
+        self.logbook.computes_from(recheck(self._store, self._data))
         # Before the data is touched: whatever happens now, a failure included, was paid for.
         if private and (stored := self._charge(raw, header, before)) is not None:
             return stored
@@ -282,15 +299,6 @@ class Session:
         """
         with self._store.transaction() as transaction:
             transaction.close_run(header.run)
-
-    def _task(self, header: Header, message: Message) -> Task:
-        """The task that came with a request, if it is the one in the signed header; PeerError otherwise."""
-        records = task_records(message)
-        digest = received_digest(records)
-        for configured, run_config in ((True, self._run_config), (False, {})):
-            if input_digest(digest, run_config) == header.input_digest:
-                return Task(records, configured)
-        raise PeerError("the task is not the one in the signed header", peer="server")
 
     def _compute(self, header: Header, kind: ReleaseKind, task: Task, message: Message, call_app: AppCall) -> Computed:
         """Run the app's function and bound what it returns."""

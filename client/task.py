@@ -4,8 +4,8 @@ One item of every dataset is one person. Batches are tuples of tensors whose fir
 the last are the model's inputs, the last one holds the targets.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -32,19 +32,23 @@ class SiteData:
     name: str
     folder: Path
 
-    def table(self) -> pd.DataFrame:
-        """The site's table.
-
-        Raises:
-            DataError: the folder does not hold exactly one readable file.
-        """
+    def path(self) -> Path:
+        """The file with the site's table; DataError if the folder does not hold exactly one."""
         files = sorted(p for p in self.folder.glob("*") if p.suffix in {".csv", ".parquet"})
         if len(files) != 1:
             raise DataError(
                 f"{self.folder} holds {len(files)} CSV or parquet files, expected one",
                 next_step="Put the site's table there, one row for each record.",
             )
-        return read_table(files[0])
+        return files[0]
+
+    def table(self) -> pd.DataFrame:
+        """The site's table.
+
+        Raises:
+            DataError: the folder does not hold exactly one readable file.
+        """
+        return read_table(self.path())
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -68,11 +72,16 @@ def columns(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A site's persons, each in one part. The test part is for the end; nothing is tuned on it."""
+    """A site's persons, each in one part. The test part is for the end; nothing is tuned on it.
+
+    ``columns`` are further numbers of the training persons by name, shape (persons,), in their order: nothing is
+    trained on them, a release of counts may count them (what two annotators said, a device, a group of age).
+    """
 
     train: Persons
     validation: Persons
     test: Persons
+    columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,9 @@ from fedseal.privacy.randomness import Stream
 
 Arrays = dict[str, NDArray[Any]]
 
+# So many persons' places are drawn ahead of the steps that use them.
+AHEAD = 2**14
+
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
@@ -68,29 +71,40 @@ def load(module: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
             parameter.copy_(torch.from_numpy(np.array(arrays[name])))
 
 
-def descend(
-    parameters: list[nn.Parameter], gradient: NDArray[np.float64], rate: float, added: Correction | None
-) -> None:
-    """One step of gradient descent, in place.
+class Descent:
+    """Gradient descent in place, for as many steps as there are.
 
     Args:
-        parameters: which.
-        gradient: of all of them in a row.
+        parameters: which; they have to keep their memory.
         rate: the learning rate.
         added: what is added to the gradient and is neither clipped nor noisy.
     """
-    parts = torch.split(torch.from_numpy(gradient).to(parameters[0].dtype), [p.numel() for p in parameters])
-    with torch.no_grad():
-        if added is None:
-            for parameter, part in zip(parameters, parts, strict=True):
-                parameter.sub_(part.view_as(parameter), alpha=rate)
-            return
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = part.view_as(parameter).to(parameter.dtype)
-        added.add_to(parameters)
-        for parameter in parameters:
-            parameter.sub_(parameter.grad, alpha=rate)  # type: ignore[arg-type]
+
+    def __init__(self, parameters: list[nn.Parameter], rate: float, added: Correction | None) -> None:
+        self._parameters = parameters
+        self._rate = rate
+        self._added = added
+        # numpy's calls are shorter than torch's, and with few parameters a step is nothing but calls.
+        self._values = [p.detach().numpy() for p in parameters]
+        ends = np.cumsum([v.size for v in self._values])
+        self._places = [slice(end - v.size, end) for v, end in zip(self._values, ends, strict=True)]
+
+    def step(self, gradient: NDArray[np.float64]) -> None:
+        """One step along a gradient, that of all parameters in a row."""
+        if self._added is not None:
+            gradient = self._corrected(gradient, self._added)
+        change = gradient * self._rate
+        for values, place in zip(self._values, self._places, strict=True):
+            np.subtract(values, change[place].reshape(values.shape), out=values)
+
+    def _corrected(self, gradient: NDArray[np.float64], added: Correction) -> NDArray[np.float64]:
+        for parameter, place in zip(self._parameters, self._places, strict=True):
+            parameter.grad = torch.from_numpy(gradient[place]).view_as(parameter).to(parameter.dtype)
+        added.add_to(self._parameters)
+        grads = [p.grad.flatten() for p in self._parameters if p.grad is not None]
+        for parameter in self._parameters:
             parameter.grad = None
+        return torch.cat(grads).double().numpy()
 
 
 class Trainer:
@@ -145,8 +159,9 @@ class Trainer:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # Opacus' hooks sit on layers whose inputs need no gradient; torch warns of that at every first layer.
             warnings.filterwarnings("ignore", message="Full backward hook is firing")
-            # Dropout and the like; not what privacy rests on.
-            torch.manual_seed(int(streams("torch").words64(1)[0] >> np.uint64(1)))
+            # Dropout and the like; not what privacy rests on. torch.manual_seed would also keep, for each call and for
+            # devices that are not there, where it came from.
+            torch.default_generator.manual_seed(int(streams("torch").words64(1)[0] >> np.uint64(1)))
             match plan:
                 case LocalGaussian():
                     return self._fit_private(arrays, settings, plan, streams, shift)
@@ -158,6 +173,12 @@ class Trainer:
     def _draw(self, rate: float, stream: Stream) -> NDArray[np.intp]:
         """Everyone independently with probability ``rate``: the sampling that the accountant assumes."""
         return np.flatnonzero(stream.coins(rate, size(self.persons)))
+
+    def _drawn_ahead(self, rate: float, steps: int, streams: Streams) -> Iterator[NDArray[np.intp]]:
+        """What `_draw` gives for each step, for several steps at once: what is done in a row stays in the cache."""
+        ahead = max(1, int(AHEAD / max(rate * size(self.persons), 1.0)))
+        for first in range(0, steps, ahead):
+            yield from [self._draw(rate, streams("sampling", s)) for s in range(first, min(first + ahead, steps))]
 
     def _lots(self, settings: TrainSettings, streams: Streams) -> Iterator[tuple[NDArray[np.intp], float]]:
         """The persons of each local step, and the number that the sum of their losses is divided by."""
@@ -221,11 +242,11 @@ class Trainer:
         noise = StepNoise(streams("noise"), plan.noise_multiplier * plan.clip_norm, sizes, plan.steps)
         expected = max(plan.sample_rate * self._public_persons, 1.0)
         added = correction(clipping.module, settings.proximal_mu, shift)
-        for step in range(plan.steps):
-            chosen = self._draw(plan.sample_rate, streams("sampling", step))
+        descent = Descent(parameters, settings.learning_rate, added)
+        for chosen in self._drawn_ahead(plan.sample_rate, plan.steps, streams):
             # Also if nobody was drawn: a sum over nobody gets its noise.
             noisy = noise.added_to(self._clipped_sum(clipping, chosen, plan.clip_norm, sum(sizes)))
-            descend(parameters, noisy / expected, settings.learning_rate, added)
+            descent.step(noisy / expected)
         return trainable(clipping.module)
 
     def _clipped_sum(
@@ -236,7 +257,7 @@ class Trainer:
         for start in range(0, len(chosen), portion):
             batch = batch_of(self.persons, chosen[start : start + portion])
             sums = clipping.clipped_sum(self.task, batch, clip)
-            total += torch.cat([t.flatten() for t in sums]).numpy()
+            total += np.concatenate([t.numpy().reshape(-1) for t in sums])
         return total
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
-from fedseal.client.release import within
+from fedseal.client.release import brought_within
 from fedseal.client.trainer import Arrays
 from fedseal.errors import ConfigError
 
@@ -87,8 +87,9 @@ def released_way(
     private plan, where weights are public.
     """
     way = _flat(trained) - _flat(start)
-    inside = within(way, limit)
-    return np.zeros_like(way) if inside is None and private else inside
+    if brought_within(way, limit) is not None:
+        return way
+    return np.zeros_like(way) if private else None
 
 
 def last_counted(settings: ConfigRecord, site: int) -> int:

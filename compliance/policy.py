@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fedseal.config import Frozen, parse_toml, validate
 from fedseal.errors import PolicyRefused
-from fedseal.privacy.plan import LocalGaussian, PrivacyPlan, SharedSkellam
+from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, PrivacyPlan, SharedSkellam
 from fedseal.privacy.releases import ReleaseKind
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.parameters import MAX_COHORT
@@ -25,21 +25,27 @@ class CohortRules(Frozen):
 
 
 class ReleaseRules(Frozen):
-    """Which plans may protect each release. An empty list forbids the release."""
+    """Which plans may protect each release. An empty list forbids the release.
+
+    ``evaluation`` is of test persons, who have a ledger of their own; under plan histogram it is counts with noise.
+    """
 
     update: tuple[PlanName, ...] = ("local",)
     moments: tuple[PlanName, ...] = ("local",)
     evaluation: tuple[PlanName, ...] = ()
+    counts: tuple[PlanName, ...] = ()
 
     def allowed(self, release: str) -> tuple[PlanName, ...]:
         """The plans this site allows for a release of the registry."""
-        return {"update": self.update, "moments": self.moments, "evaluation": self.evaluation}[release]
+        by_name = {"update": self.update, "moments": self.moments, "evaluation": self.evaluation}
+        return (by_name | {"counts": self.counts})[release]
 
 
 class PlanLimits(Frozen):
     """What the numbers of a plan may be at most. What a plan costs is limited by the ledger; this limits its form.
 
-    ``clip_norm`` is how far one person, or one site under plan client, may move a sum. ``ring_bits`` is how many bits
+    ``clip_norm`` is how far one person, or one site under plan client, may move a sum; a clip norm that adapts may
+    never become larger. ``ring_bits`` is how many bits
     a word of a sum has to have at least: with few, values are rounded coarsely.
     """
 
@@ -112,6 +118,11 @@ def check_plan(policy: SitePolicy, kind: ReleaseKind, plan: PrivacyPlan) -> None
         raise PolicyRefused(
             f"release {kind.name!r} under plan {name!r} is not allowed at this site",
             next_step=f"The data owner may add {name!r} to releases.{kind.name} in the site's policy.",
+        )
+    if isinstance(plan, AdaptiveSkellam) and plan.highest > policy.limits.clip_norm:
+        raise PolicyRefused(
+            f"a plan with a clip norm of up to {plan.highest:g}; this site allows {policy.limits.clip_norm:g}",
+            next_step="Lower adaptive_clip.highest in the study, or raise limits.clip_norm in the site's policy.",
         )
     if isinstance(plan, LocalGaussian | SharedSkellam) and plan.clip_norm > policy.limits.clip_norm:
         raise PolicyRefused(

@@ -5,6 +5,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from fedseal.compliance.data.contract import DataContract
+from fedseal.compliance.events.leaf import Envelope
+from fedseal.compliance.events.registry import EVENTS
+from fedseal.compliance.labels.scale import LabelSchema
 from fedseal.compliance.policy import SitePolicy
 from fedseal.compliance.registry.bundle import InputSchema, Manifest, Recipe
 from fedseal.compliance.registry.description import Description
@@ -21,6 +25,11 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "bundle-manifest-1": Manifest,
     "bundle-recipe-1": Recipe,
     "bundle-schema-1": InputSchema,
+    "label-schema-1": LabelSchema,
+    # The leaf of an event, and the body of every type: events/log.genesis-1.json is that of log.genesis/v1.
+    "events/leaf-1": Envelope,
+    **{f"events/{name.replace('/v', '-')}": kind.body for name, kind in EVENTS.items()},
+    "data-contract-1": DataContract,
 }
 
 

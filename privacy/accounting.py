@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     import dp_accounting
 
 
+@runtime_checkable
+class Pure(Protocol):
+    """A plan whose one release keeps a pure epsilon."""
+
+    @property
+    def epsilon(self) -> float:
+        """Of one release, at delta 0."""
+
+
 class Charged(Protocol):
     """What a plan says of its cost."""
 
@@ -220,11 +229,16 @@ def spent_by(releases: tuple[tuple[Charged, int], ...], delta: float) -> float:
     """The epsilon to show for plans that ran so many times each.
 
     By their privacy loss distributions if all of them have one; else by Rényi accounting at the order of `ORDERS`
-    that suits them best.
+    that suits them best. Pure epsilons may also simply be added to what the others come to, if that is less.
     """
     ran = [(plan, count) for plan, count in releases if count]
     events = [plan.event(count) for plan, count in ran if isinstance(plan, HasEvent)]
     if len(events) == len(ran):
         return spent(tuple(events), delta)
     whole = (sum(count * plan.divergence(a) for plan, count in ran) + conversion(a, delta) for a in ORDERS)
-    return max(min(whole), 0.0)
+    found = max(min(whole), 0.0)
+    others = tuple((plan, count) for plan, count in ran if not isinstance(plan, Pure))
+    if len(others) == len(ran):
+        return found
+    pure = sum(count * plan.epsilon for plan, count in ran if isinstance(plan, Pure))
+    return min(found, pure + spent_by(others, delta))

@@ -12,6 +12,7 @@ from fedseal.privacy import accounting
 from fedseal.privacy.chain import check_chain
 from fedseal.privacy.ledger import Entry, EntryKind, Ledger, Terms, cost, epsilon_enforced, epsilon_shown, epsilon_spent
 from fedseal.privacy.plan import (
+    AdaptiveSkellam,
     LocalGaussian,
     NoPrivacy,
     PrivacyPlan,
@@ -147,11 +148,17 @@ def with_noise(plan: PrivacyPlan, factor: float) -> PrivacyPlan:
         case LocalGaussian():
             return replace(plan, noise_multiplier=plan.noise_multiplier * factor)
         case SharedSkellam():
-            return replace(plan, variance=2 * math.ceil(plan.variance * factor * factor / 2))
+            return _noisier(plan, factor)
+        case AdaptiveSkellam(vector=vector):
+            return replace(plan, vector=_noisier(vector, factor))
         case SharedGeometric():
             return replace(plan, epsilon=plan.epsilon / factor)
         case NoPrivacy():
             return plan
+
+
+def _noisier(plan: SharedSkellam, factor: float) -> SharedSkellam:
+    return replace(plan, variance=2 * math.ceil(plan.variance * factor * factor / 2))
 
 
 def noise_that_fits(ledger: Ledger, plans: Sequence[PrivacyPlan]) -> float | None:

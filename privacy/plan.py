@@ -6,7 +6,7 @@ which cannot change what is charged.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
@@ -128,6 +128,15 @@ class Unit(IntEnum):
     SITE = 1
 
 
+def moves(unit: Unit) -> int:
+    """By how many clip norms one person moves a sum of clipped contributions of a unit.
+
+    A person's own contribution is there or not: one. A site's update is another one with a person than without, and
+    two updates of the clip norm may lie two clip norms apart. The budgets that are charged are those of persons.
+    """
+    return 2 if unit is Unit.SITE else 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharedSkellam:
     """Noise in shares: every site adds Skellam noise to its whole numbers before they are masked (Agarwal, Kairouz and
@@ -174,10 +183,120 @@ class SharedSkellam:
         """The noise's standard deviation in the sum as a multiple of the clip norm."""
         return math.sqrt(self.variance) / self.resolution
 
+    @property
+    def moves(self) -> int:
+        """By how many clip norms one person moves the exact sum."""
+        return moves(Unit(self.unit))
+
     def divergence(self, order: float) -> float:
         """A bound on the Rényi divergence of one release at ``order``."""
-        l2, l1 = sensitivities(self.resolution, self.length)
+        l2, l1 = sensitivities(self.moves * self.resolution, self.length)
         return skellam_rdp(order, self.variance, l2, l1)
+
+
+# One rounding of doubles between the server's step and a site's check of it.
+_STEP_SLACK = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveSkellam:
+    """Noise in shares with a clip norm that follows a quantile of the norms (Andrew, Thakkar, McMahan and Ramaswamy
+    2021): with the vector a noisy count of those who were not clipped is released, and the next clip norm is
+    C exp(-eta (share of them - gamma)).
+
+    ``vector`` is the plan of the vector in the first round; later rounds differ in nothing but their clip norm, which
+    stays from ``lowest`` to ``highest``. Who was not clipped counts ``count_units`` / 2, who was counts minus that, in
+    integer units under noise of the same variance. ``quantile`` is gamma, ``rate`` is eta.
+
+    Noise grows and shrinks with the clip norm, for it is fixed in integer units: what a release costs does not depend
+    on the clip norm, nor on whether the server follows the rule.
+    """
+
+    TAG: ClassVar[int] = 54
+
+    vector: SharedSkellam
+    count_units: U64
+    lowest: F64
+    highest: F64
+    quantile: F64
+    rate: F64
+
+    def __post_init__(self) -> None:
+        if not 1e-6 <= self.lowest <= self.vector.clip_norm <= self.highest <= 1e6:
+            raise ValueError("expected 1e-6 <= lowest <= clip_norm <= highest <= 1e6")
+        # Even, so that half of it is whole and never rounded; no larger than what the vector leaves room for.
+        if self.count_units % 2 or not 2 <= self.count_units <= 2 * self.vector.resolution:
+            raise ValueError("expected even count_units from 2 to twice the resolution")
+        if not 0 <= self.quantile <= 1 or not 0 < self.rate <= 2:
+            raise ValueError("expected a quantile from 0 to 1, and a rate above 0, at most 2")
+
+    @property
+    def kind(self) -> PlanKind:
+        """Distributed, or client for the unit SITE."""
+        return self.vector.kind
+
+    @property
+    def releases(self) -> int:
+        """How many releases the plan is for."""
+        return self.vector.releases
+
+    @property
+    def retries(self) -> int:
+        """How many retries of them are reserved."""
+        return self.vector.retries
+
+    @property
+    def attempts(self) -> int:
+        """How many releases and retries of them the plan is for."""
+        return self.vector.attempts
+
+    @property
+    def clip_norm(self) -> float:
+        """That of the first round."""
+        return self.vector.clip_norm
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Of the vector: the noise's standard deviation in the sum as a multiple of the round's clip norm."""
+        return self.vector.noise_multiplier
+
+    @property
+    def count_deviation(self) -> float:
+        """The noise's standard deviation in the count, in persons or sites: the paper's sigma_b."""
+        return math.sqrt(self.vector.variance) / self.count_units
+
+    def divergence(self, order: float) -> float:
+        """A bound on the Rényi divergence of one release at ``order``: vector and count are one vector."""
+        far = self.vector.moves
+        l2, l1 = sensitivities(far * self.vector.resolution, self.vector.length, far * self.count_units)
+        return skellam_rdp(order, self.vector.variance, l2, l1)
+
+    def at(self, clip_norm: float) -> SharedSkellam:
+        """What covers the vector in a round with this clip norm; ValueError outside of the plan's interval."""
+        if not self.lowest <= clip_norm <= self.highest:
+            raise ValueError("expected a clip norm within the plan's interval")
+        return replace(self.vector, clip_norm=clip_norm)
+
+    def following(self, clip_norm: float, unclipped: float) -> float:
+        """The next round's clip norm: the paper's geometric update, kept within the interval.
+
+        Args:
+            clip_norm: this round's.
+            unclipped: the noisy share of those who were not clipped; beyond 0 and 1 it is as good as those.
+        """
+        share = min(max(unclipped, 0.0), 1.0)
+        return min(max(clip_norm * math.exp(-self.rate * (share - self.quantile)), self.lowest), self.highest)
+
+    def reach(self, clip_norm: float, rounds: int) -> tuple[float, float]:
+        """The least and the largest clip norm that the rule can lead to in so many rounds, whatever was counted."""
+        if rounds == 0:
+            return clip_norm, clip_norm
+        # Of a factor that no double holds the interval is all that is left.
+        down = min(self.rate * (1 - self.quantile) * rounds, 100.0)
+        up = min(self.rate * self.quantile * rounds, 100.0)
+        slack = 1 + _STEP_SLACK
+        least, most = clip_norm * math.exp(-down) / slack, clip_norm * math.exp(up) * slack
+        return max(least, self.lowest), min(most, self.highest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,10 +337,10 @@ class SharedGeometric:
         return pure_rdp(order, self.epsilon)
 
 
-PrivacyPlan: TypeAlias = NoPrivacy | LocalGaussian | SharedSkellam | SharedGeometric
+PrivacyPlan: TypeAlias = NoPrivacy | LocalGaussian | SharedSkellam | SharedGeometric | AdaptiveSkellam
 # Plans whose noise is added inside the sealed sum.
 SharedPlan: TypeAlias = SharedSkellam | SharedGeometric
-PLANS: tuple[type[PrivacyPlan], ...] = (NoPrivacy, LocalGaussian, SharedSkellam, SharedGeometric)
+PLANS: tuple[type[PrivacyPlan], ...] = (NoPrivacy, LocalGaussian, SharedSkellam, SharedGeometric, AdaptiveSkellam)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

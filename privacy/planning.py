@@ -6,30 +6,44 @@ promise.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from fedseal.errors import ConfigError
 from fedseal.privacy import accounting
-from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PrivacyPlan
-from fedseal.privacy.shared_planning import Extent, Promise, plan_shared
+from fedseal.privacy.inference.evaluation import evaluation_tables
+from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PrivacyPlan, SharedGeometric
+from fedseal.privacy.polya import SMALLEST_DECAY
+from fedseal.privacy.shared_planning import Extent, Promise, adaptive, plan_shared
 from fedseal.study import Contract
 
 # The order of a ledger that nothing private is planned for yet: the best one for epsilon 3 at delta 1e-5 of a plain
 # Gaussian.
 DEFAULT_ORDER = 7.25
+# Of ledgers that pay for pure epsilon: the higher the order, the less is lost to the conversion to (epsilon, delta).
+PURE_ORDERS = (*accounting.ORDERS, 1024.0, 4096.0)
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlans:
     """The plan of each release of a run, the order a ledger has to be opened at to afford them all, and the ring their
-    sums fit in.
+    sums fit in. The evaluation is of other persons, whose ledger has an order of its own.
     """
 
     update: PrivacyPlan
     moments: PrivacyPlan | None
     order: float
     ring_bits: int = 32
+    evaluation: "PlannedEvaluation | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedEvaluation:
+    """The plan of a run's evaluation, and the order at which the test persons' ledger affords it."""
+
+    plan: SharedGeometric
+    order: float
 
 
 @lru_cache(maxsize=64)
@@ -43,6 +57,50 @@ def plan_run(contract: Contract, extent: Extent | None = None) -> RunPlans:
     Raises:
         ConfigError: no noise can keep it.
     """
+    return replace(_training_plans(contract, extent), evaluation=plan_evaluation(contract))
+
+
+def plan_evaluation(contract: Contract) -> PlannedEvaluation | None:
+    """The plan of the final evaluation; None if the contract has none.
+
+    Raises:
+        ConfigError: its promise leaves nothing for it.
+    """
+    evaluation = contract.evaluation
+    if evaluation.epsilon is None:
+        return None
+    tables, attempts = evaluation_tables(evaluation), 1 + evaluation.retries
+    found = counts_epsilon(evaluation.epsilon, contract.privacy.delta, attempts)
+    cells = len(tables.tables)
+    if found is None or found[0] / cells < SMALLEST_DECAY:
+        raise ConfigError(
+            f"evaluation.epsilon {evaluation.epsilon:g} at delta {contract.privacy.delta:g} leaves too little for "
+            f"{attempts} attempt{'s' if attempts > 1 else ''} and {cells} table{'s' if cells > 1 else ''}",
+            next_step="Raise it, or ask for fewer retries or tables in [tool.fedseal.evaluation].",
+        )
+    epsilon, order = found
+    plan = SharedGeometric(epsilon=epsilon, cells=cells, length=tables.length, releases=1, retries=evaluation.retries)
+    return PlannedEvaluation(plan, order)
+
+
+def counts_epsilon(
+    epsilon: float, delta: float, attempts: int, orders: Sequence[float] = PURE_ORDERS
+) -> tuple[float, float] | None:
+    """The largest pure epsilon of one release of counts of which a ledger of (epsilon, delta) affords so many attempts,
+    and the order at which it does; None if it affords none.
+
+    A release costs min(e, order e^2 / 2), so a cost of c allows an e of max(c, sqrt(2 c / order)).
+    """
+    best: tuple[float, float] | None = None
+    for order in orders:
+        one = (accounting.rdp_budget(epsilon, delta, order) - 1e-9) / attempts - accounting.COST_UNIT
+        if one > 0 and (best is None or max(one, math.sqrt(2 * one / order)) > best[0]):
+            best = max(one, math.sqrt(2 * one / order)), order
+    return best
+
+
+def _training_plans(contract: Contract, extent: Extent | None) -> RunPlans:
+    """The plans about training persons."""
     privacy, training, normalisation = contract.privacy, contract.training, contract.normalisation
     federated = normalisation.kind == "federated"
     if privacy.plan == "none":
@@ -79,24 +137,25 @@ def _shared_plans(contract: Contract, extent: Extent | None) -> RunPlans:
         raise ConfigError(f"plan {contract.privacy.plan!r} depends on the model's size and the number of sites")
     privacy, normalisation = contract.privacy, contract.normalisation
     share = normalisation.budget_share if normalisation.kind == "federated" else 0.0
-    update = plan_shared(
-        contract,
-        Promise(
-            share=1.0 - share,
-            order=None,
-            length=extent.values,
-            clip_norm=privacy.clip_norm,
-            releases=contract.training.rounds,
-        ),
-        extent.sites,
+    promised = Promise(
+        share=1.0 - share,
+        order=None,
+        length=extent.values,
+        clip_norm=privacy.clip_norm,
+        releases=contract.training.rounds,
+        count_share=0.0 if privacy.adaptive_clip is None else privacy.adaptive_clip.budget_share,
     )
+    update = plan_shared(contract, promised, extent.sites)
+    plan: PrivacyPlan = update.plan
+    if privacy.adaptive_clip is not None:
+        plan = adaptive(privacy.adaptive_clip, promised, update.plan, extent.sites)
     if not share:
-        return RunPlans(update.plan, None, update.order, update.ring_bits)
+        return RunPlans(plan, None, update.order, update.ring_bits)
     length = 2 * len(normalisation.low)
     clip = normalisation.clip_norm or math.sqrt(len(normalisation.low))
     promise = Promise(share=share, order=update.order, length=length, clip_norm=clip, releases=1)
     moments = plan_shared(contract, promise, extent.sites, (update.ring_bits,))
-    return RunPlans(update.plan, moments.plan, update.order, update.ring_bits)
+    return RunPlans(plan, moments.plan, update.order, update.ring_bits)
 
 
 def _moments_plan(contract: Contract, order: float, share: float) -> LocalGaussian:

@@ -26,7 +26,11 @@ Real = NDArray[np.float64]
 
 WEIGHT_PREFIX = "weight:"
 CLIPPED = "clipped"
+# Under a plan whose clip norm adapts: the noisy count of who was not clipped.
+UNCLIPPED = "unclipped"
 CHUNK = 1 << 16
+# Rounding takes 36 bytes a coordinate of its chunk.
+ROUNDED = 1 << 13
 # Scaled values are doubles before they are rounded: below 2^52 every integer, and every half of one, is exact.
 LARGEST_LEVEL = 1 << 52
 # With fewer, one level of slack is most of the range.
@@ -250,8 +254,8 @@ def _round_into(out: RingVector, values: Real, segment: Segment, rounding: Round
     """Chunk by chunk, so that the temporaries stay small beside the vector."""
     low, high = segment.integer_range(1)
     signed = np.dtype("<i4") if out.dtype.itemsize == 4 else np.dtype("<i8")
-    for start in range(0, len(values), CHUNK):
-        scaled = values[start : start + CHUNK] * segment.scale
+    for start in range(0, len(values), ROUNDED):
+        scaled = values[start : start + ROUNDED] * segment.scale
         if rounding is Rounding.STOCHASTIC:
             # Compared, not added: a sum of doubles would round by itself, and a whole number must stay one.
             below = np.floor(scaled)
@@ -259,7 +263,7 @@ def _round_into(out: RingVector, values: Real, segment: Segment, rounding: Round
         else:
             np.rint(scaled, out=scaled)
         np.clip(scaled, low, high, out=scaled)
-        out[start : start + CHUNK] = scaled.astype(signed).view(out.dtype)
+        out[start : start + ROUNDED] = scaled.astype(signed).view(out.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 
 from fedseal.errors import LocalError
 
+_FROM_ZERO = modes.CTR(bytes(16))
+
 
 class Stream:
     """An endless supply of uniform bits from one key. Each method draws fresh ones."""
 
     def __init__(self, key: bytes) -> None:
-        self._cipher = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        self._cipher = Cipher(algorithms.AES(key), _FROM_ZERO).encryptor()
 
     def raw(self, length: int) -> bytes:
         """``length`` random bytes."""

@@ -16,6 +16,7 @@ from fedseal.privacy.plan import PlanKind
 from fedseal.privacy.quantize import (
     CLIPPED,
     LARGEST_LEVEL,
+    UNCLIPPED,
     WEIGHT_PREFIX,
     Layout,
     Rounding,
@@ -29,6 +30,7 @@ from fedseal.privacy.shares import Room
 UPDATE = "update"
 EVALUATION = "evaluation"
 MOMENTS = "moments"
+COUNTS = "counts"
 VALUES = "values"
 METRIC_PREFIX = "metric:"
 # Beside each metric: whether the site reported it in this message, so that the mean is over those that did.
@@ -77,8 +79,9 @@ class MetricRange:
 class ReleaseKind:
     """An entry of the registry.
 
-    ``values`` tells what the vector holds: the difference between the trained and the received arrays, or the arrays
-    as they are.
+    ``difference`` tells what the vector holds: the difference between the trained and the received arrays, or the
+    arrays as they are. With ``counts`` it holds whole numbers of persons, which are added up and not averaged: always
+    where the release has values anyway, else under plan histogram alone.
     """
 
     name: str
@@ -88,10 +91,15 @@ class ReleaseKind:
     has_values: bool
     difference: bool
     declared: bool
+    counts: bool = False
+
+    def counted(self, plan: PlanKind) -> bool:
+        """Whether what is summed under this plan are counts."""
+        return self.counts and (self.has_values or plan is PlanKind.HISTOGRAM)
 
 
 _VECTORS = frozenset({PlanKind.NONE, PlanKind.LOCAL, PlanKind.DISTRIBUTED, PlanKind.CLIENT})
-_NONE = frozenset({PlanKind.NONE})
+_COUNTS = frozenset({PlanKind.NONE, PlanKind.HISTOGRAM})
 
 REGISTRY: Mapping[str, ReleaseKind] = MappingProxyType(
     {
@@ -99,11 +107,13 @@ REGISTRY: Mapping[str, ReleaseKind] = MappingProxyType(
         for kind in (
             # The change of the trainable parameters; with metrics of the received model riding along under plan none.
             ReleaseKind(UPDATE, Population.TRAIN, MessageKind.TRAIN, _VECTORS, True, True, False),
-            # Metrics of the received model on test persons. A private one needs noise on counts, which this build
-            # lacks.
-            ReleaseKind(EVALUATION, Population.TEST, MessageKind.EVALUATE, _NONE, False, False, False),
+            # Of the received model on test persons: metrics, or under plan histogram tables of counts from which
+            # metrics follow.
+            ReleaseKind(EVALUATION, Population.TEST, MessageKind.EVALUATE, _COUNTS, False, False, False, True),
             # Means of features and of their squares, for normalisation.
             ReleaseKind(MOMENTS, Population.TRAIN, MessageKind.TRAIN, _VECTORS, True, False, True),
+            # Tables of counts: classes, features, scores of a model, how two columns agree.
+            ReleaseKind(COUNTS, Population.TRAIN, MessageKind.TRAIN, _COUNTS, True, False, True, True),
         )
     }
 )
@@ -127,7 +137,8 @@ def release_layout(
     Args:
         kind: the registry's entry.
         values: number of coordinates of the arrays; 0 where the release has none.
-        value_range: bound R on the L2 norm of the values, so each lies in [-R, R].
+        value_range: bound R on the L2 norm of the values, so each lies in [-R, R]; of counts, the most persons that a
+            site may have in a cell.
         weight_key: the name under which a task reports its number of examples.
         largest_weight: the largest such number.
         metrics: declared metrics by name.
@@ -148,7 +159,9 @@ def release_layout(
         return ranged_segment(name, length, low, high, sites=sites, ring_bits=ring_bits, weighted=weighted)
 
     segments = []
-    if kind.has_values and room is not None:
+    if kind.counts and (kind.has_values or room is not None):
+        segments.append(_count_segment(values, value_range, room))
+    elif kind.has_values and room is not None:
         limit, scale = room.value_range(largest_weight), room.scale(largest_weight)
         if not 1 <= limit * scale <= LARGEST_LEVEL:
             raise ConfigError("the plan's resolution is finer than doubles can count for the largest site's persons")
@@ -157,6 +170,9 @@ def release_layout(
         segments.append(replace(ranged(VALUES, values, -value_range, value_range, weighted=True), ball=True))
     segments.append(weight_segment(weight_key, largest_weight, sites=sites, ring_bits=ring_bits))
     segments.append(ranged(CLIPPED, 1, 0.0, 1.0, weighted=False))
+    if room is not None and room.count_units:
+        most = room.largest_count(largest_weight)
+        segments.append(Segment(UNCLIPPED, 1, -most, most, float(room.count_units), False, room.headroom))
     for name in sorted(metrics):
         declared = metrics[name]
         segments.append(ranged(METRIC_PREFIX + name, declared.length, declared.low, declared.high, weighted=True))
@@ -168,6 +184,13 @@ def release_layout(
             next_step="Use a larger ring_bits, or a plan with a lower resolution.",
         )
     return layout
+
+
+def _count_segment(cells: int, most: float, room: Room | None) -> Segment:
+    """Whole numbers from 0 to ``most``, and the room that noise takes."""
+    if cells < 1 or not 1 <= most <= LARGEST_LEVEL or most != int(most):
+        raise ConfigError("counts need at least one cell, and a whole number of persons a site may have in one")
+    return Segment(VALUES, cells, 0.0, float(most), 1.0, False, 0 if room is None else room.headroom)
 
 
 def shapes_hash(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> bytes:
@@ -195,14 +218,17 @@ def check_layout(kind: ReleaseKind, plan: PlanKind, layout: Layout, sites: int, 
     if plan not in kind.plans:
         raise PeerError(f"release {kind.name!r} under plan {plan.name.lower()}", peer="server")
     by_name = {segment.name: segment for segment in layout.segments}
+    has_values = kind.has_values or kind.counted(plan)
     metrics = {n.removeprefix(METRIC_PREFIX): s for n, s in by_name.items() if n.startswith(METRIC_PREFIX)}
     if metrics and plan is not PlanKind.NONE:
         raise PeerError("metrics of persons beside a private release", peer="server")
+    if room is not None and room.count_units and kind.name != UPDATE:
+        raise PeerError(f"a clip norm that adapts, for release {kind.name!r}, of which there is one", peer="server")
     try:
         made = release_layout(
             kind,
-            values=by_name[VALUES].length if kind.has_values else 0,
-            value_range=by_name[VALUES].high if kind.has_values else 0.0,
+            values=by_name[VALUES].length if has_values else 0,
+            value_range=by_name[VALUES].high if has_values else 0.0,
             weight_key=layout.weight.name.removeprefix(WEIGHT_PREFIX),
             largest_weight=int(layout.weight.high),
             metrics={name: MetricRange(s.low, s.high, s.length) for name, s in metrics.items()},
@@ -221,10 +247,17 @@ def terms_digest(layout: Layout, plan: bytes) -> bytes:
     """What stays the same for a release throughout a run: its plan and the ranges of its segments, not their scales.
 
     A site pins it at the first header. Ranges that move from round to round would let a server feel its way to a value.
+    One may move: that of values whose clip norm adapts, under noise that moves with it. `adaptive` says how far.
     """
+    adapts = any(s.name == UNCLIPPED for s in layout.segments)
     digest = hashlib.sha256(b"fedseal/terms/1")
     header = f"{layout.ring_bits}:{layout.rounding}:{len(layout.segments)}"
-    lines = [f"{s.length}:{s.low!r}:{s.high!r}:{s.weighted}:{s.name}" for s in layout.segments]
+    lines = [
+        f"{s.length}:adapts:{s.weighted}:{s.name}"
+        if adapts and s.name == VALUES
+        else f"{s.length}:{s.low!r}:{s.high!r}:{s.weighted}:{s.name}"
+        for s in layout.segments
+    ]
     for part in (plan, header.encode(), *(line.encode() for line in lines)):
         digest.update(len(part).to_bytes(4, "big") + part)
     return digest.digest()

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from fedseal.errors import ConfigError
 from fedseal.privacy.accounting import ORDERS
-from fedseal.privacy.plan import SharedSkellam, Unit
+from fedseal.privacy.plan import AdaptiveSkellam, SharedSkellam, Unit, moves
 from fedseal.privacy.quantize import LARGEST_LEVEL
 from fedseal.privacy.secagg.parameters import minimum_sites, threshold
 from fedseal.privacy.shares import Room
 from fedseal.privacy.skellam_accounting import smallest_variance
-from fedseal.study import Contract
+from fedseal.study import AdaptiveClip, Contract
 
 # Rounding moves one contribution by sqrt(length) units; where that costs more than this share of it, more bits are
 # taken.
@@ -34,7 +34,8 @@ class Promise:
     """A part of a contract's budget for one kind of release, and what it is for.
 
     ``share`` is the part of the budget, ``order`` the ledger's order if that is fixed already; ``length`` and
-    ``clip_norm`` are those of the released vector.
+    ``clip_norm`` are those of the released vector. ``count_share`` is the part of its cost that the count takes by
+    which its clip norm adapts, 0 for a fixed one.
     """
 
     share: float
@@ -42,6 +43,16 @@ class Promise:
     length: int
     clip_norm: float
     releases: int
+    count_share: float = 0.0
+
+    def count_units(self, resolution: int) -> int:
+        """How many integer units the count of who was not clipped has, for its share of the cost; 0 without one.
+
+        Costs go with squares of sensitivities: of the vector its ``resolution``, of the count half of its units.
+        """
+        if not self.count_share:
+            return 0
+        return 2 * max(1, round(resolution * math.sqrt(self.count_share / (1 - self.count_share))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +89,32 @@ def plan_shared(contract: Contract, promise: Promise, sites: int, ring_bits: tup
     return found
 
 
+def adaptive(rule: AdaptiveClip, promise: Promise, vector: SharedSkellam, sites: int) -> AdaptiveSkellam:
+    """The plan with a clip norm that adapts, of the plan of its first round.
+
+    Raises:
+        ConfigError: sites are counted, and the count's noise is larger than half of them: the clip norm would only
+            wander. How many persons there are is not known here.
+    """
+    plan = AdaptiveSkellam(
+        vector=vector,
+        count_units=promise.count_units(vector.resolution),
+        lowest=rule.lowest,
+        highest=rule.highest,
+        quantile=rule.quantile,
+        rate=rule.learning_rate,
+    )
+    if vector.unit == Unit.SITE and plan.count_deviation > sites / 2:
+        raise ConfigError(
+            f"a clip norm cannot follow a count of {sites} sites with noise of {plan.count_deviation:.1f} sites in it",
+            next_step="Raise epsilon or adaptive_clip.budget_share, plan fewer rounds, or leave adaptive_clip out.",
+        )
+    return plan
+
+
 def _finest(contract: Contract, promise: Promise, sites: int, bits: int) -> Planned | None:
     """The plan with the largest power of two as resolution that fits; None if none does."""
-    unit = Unit.SITE if contract.privacy.plan == "client" else Unit.PERSON
+    unit = _unit(contract)
     largest = contract.cohort.largest_site if unit is Unit.PERSON else 1
     # With integers much finer than the noise the multiplier no longer depends on how fine they are.
     multiplier = math.sqrt(_calibrated(contract, promise, 1 << 20)[0]) / (1 << 20)
@@ -104,16 +138,21 @@ def _finest(contract: Contract, promise: Promise, sites: int, bits: int) -> Plan
     return None
 
 
+def _unit(contract: Contract) -> Unit:
+    return Unit.SITE if contract.privacy.plan == "client" else Unit.PERSON
+
+
 def _calibrated(contract: Contract, promise: Promise, resolution: int) -> tuple[int, float]:
-    privacy = contract.privacy
+    privacy, far = contract.privacy, moves(_unit(contract))
     found = smallest_variance(
         promise.releases + privacy.retries,
-        resolution=resolution,
+        resolution=far * resolution,
         length=promise.length,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
         share=promise.share,
         orders=ORDERS if promise.order is None else (promise.order,),
+        count_units=far * promise.count_units(resolution),
     )
     if found is None:
         raise ConfigError(

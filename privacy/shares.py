@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass
 
 from fedseal.errors import PeerError
-from fedseal.privacy.plan import PrivacyPlan, SharedGeometric, SharedPlan, SharedSkellam, Unit
+from fedseal.privacy.plan import AdaptiveSkellam, PrivacyPlan, SharedGeometric, SharedPlan, SharedSkellam, Unit
 from fedseal.privacy.polya import polya
-from fedseal.privacy.quantize import BoundedUpdate, signed
+from fedseal.privacy.quantize import UNCLIPPED, BoundedUpdate, signed
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.parameters import minimum_sites, threshold
@@ -28,7 +28,7 @@ HEADROOM_DECAYS = 74
 
 def is_shared(plan: PrivacyPlan) -> bool:
     """Whether sites add shares of this plan's noise inside the sealed sum."""
-    return isinstance(plan, SharedSkellam | SharedGeometric)
+    return isinstance(plan, SharedSkellam | SharedGeometric | AdaptiveSkellam)
 
 
 def noise_minimum(plan: PrivacyPlan, sites: int, colluders: int, site_minimum: int) -> int:
@@ -42,11 +42,14 @@ def noise_minimum(plan: PrivacyPlan, sites: int, colluders: int, site_minimum: i
 class Room:
     """How a plan with shared noise lies in the ring, for one cohort: ``sites`` add shares, of which ``honest`` are
     counted on.
+
+    ``plan`` is that of the round's vector. ``count_units``: of the count of who was not clipped; 0 if none is taken.
     """
 
     plan: SharedPlan
     sites: int
     honest: int
+    count_units: int = 0
 
     def scale(self, largest_weight: int) -> float:
         """Integer units of one unit of the values that a site sends, which are weighted by at most 1.
@@ -65,6 +68,11 @@ class Room:
         """What a coordinate of a site's values may be at most: the clip norm, or as many persons as a site may have."""
         return self.plan.clip_norm if isinstance(self.plan, SharedSkellam) else float(largest_weight)
 
+    def largest_count(self, largest_weight: int) -> float:
+        """By how much one site may move the count of who was not clipped: half for each person, or half."""
+        by_person = isinstance(self.plan, SharedSkellam) and self.plan.unit == Unit.PERSON
+        return largest_weight / 2 if by_person else 0.5
+
     @property
     def in_a_ball(self) -> bool:
         """Whether a site's values lie in a ball of that range; counts do not."""
@@ -82,10 +90,23 @@ class Room:
                 return math.ceil(self.sites / self.honest) * math.ceil(HEADROOM_DECAYS / decay)
 
 
-def room(plan: PrivacyPlan, *, sites: int, minimum: int, colluders: int) -> Room | None:
+def room(plan: PrivacyPlan, *, sites: int, minimum: int, colluders: int, clip_norm: float | None = None) -> Room | None:
     """The room of a plan in a cohort of ``sites``, never fewer than ``minimum`` at the end; None if no noise is
     shared.
+
+    Args:
+        plan: the plan.
+        sites: how many add shares.
+        minimum: how many are left at least.
+        colluders: how many of them work with the server.
+        clip_norm: the round's, where it adapts; the plan's first if not given.
+
+    Raises:
+        ValueError: the clip norm is outside of the plan's interval.
     """
+    if isinstance(plan, AdaptiveSkellam):
+        vector = plan.at(plan.clip_norm if clip_norm is None else clip_norm)
+        return Room(vector, sites, minimum - colluders, plan.count_units)
     if not isinstance(plan, SharedSkellam | SharedGeometric):
         return None
     return Room(plan, sites, minimum - colluders)
@@ -110,10 +131,17 @@ def room_of(header: Header, plan: PrivacyPlan) -> Room | None:
             "a round whose noise would be too little: noise_minimum does not say how many sites have to be left",
             peer="server",
         )
-    if isinstance(plan, SharedSkellam) and header.layout.segments[0].length != plan.length:
+    clip_norm = header.layout.segments[0].high if isinstance(plan, AdaptiveSkellam) else None
+    sites, colluders = len(header.cohort), header.colluders
+    try:
+        # Counted on is what the noise needs, not what else the header asks for.
+        found = room(plan, sites=sites, minimum=header.noise_minimum, colluders=colluders, clip_norm=clip_norm)
+    except ValueError:
+        raise PeerError("a clip norm outside of the interval that its plan names", peer="server") from None
+    plan = plan if found is None else found.plan
+    if isinstance(plan, SharedSkellam | SharedGeometric) and header.layout.segments[0].length != plan.length:
         raise PeerError("a vector of another length than its plan was charged for", peer="server")
-    # Counted on is what the noise needs, not what else the header asks for.
-    return room(plan, sites=len(header.cohort), minimum=header.noise_minimum, colluders=header.colluders)
+    return found
 
 
 def share_variance(plan: SharedSkellam, honest: int) -> int:
@@ -138,12 +166,15 @@ def draw_share(plan: SharedPlan, honest: int, length: int, stream: Stream) -> In
 
 
 def add_share(update: BoundedUpdate, room: Room, stream: Stream) -> None:
-    """Add a site's share to its first segment, in place, in the ring: after rounding and before masking.
+    """Add a site's share to its first segment, and to the count of who was not clipped if there is one: in place, in
+    the ring, after rounding and before masking.
 
     A share is unbounded; one so large that it wrapped around would change the sum, never the protection.
     """
-    place = update.layout.offsets()[update.layout.segments[0].name]
-    vector = signed(update.vector[place])
-    share = draw_share(room.plan, room.honest, len(vector), stream)
-    # In two's complement the low bits of a sum are the sum of the low bits.
-    update.vector[place] = (vector + share).astype(vector.dtype).view(update.vector.dtype)
+    names = [update.layout.segments[0].name, *([UNCLIPPED] if room.count_units else [])]
+    for name in names:
+        place = update.layout.offsets()[name]
+        vector = signed(update.vector[place])
+        share = draw_share(room.plan, room.honest, len(vector), stream)
+        # In two's complement the low bits of a sum are the sum of the low bits.
+        update.vector[place] = (vector + share).astype(vector.dtype).view(update.vector.dtype)

@@ -11,17 +11,21 @@ from collections.abc import Sequence
 from fedseal.privacy import accounting
 
 
-def sensitivities(resolution: float, length: int) -> tuple[float, float]:
-    """By how much one person or site can move a rounded sum: in L2 and in L1, in integer units.
+def sensitivities(resolution: float, length: int, count_units: int = 0) -> tuple[float, float]:
+    """By how much one contribution can move a rounded sum: in L2 and in L1, in integer units.
 
     A contribution of norm ``resolution`` in a vector of ``length`` coordinates moves the exact sum by at most that.
     Rounding the sum with the same coins moves each coordinate by less than 1 more, so the rounded one by at most
     resolution + sqrt(length) in L2. L1 is at most sqrt(length) times L2, and for whole numbers at most its square.
 
     This holds for a contribution inside a sum, where conditional rounding of one vector does not.
+
+    A count beside it, in which everyone has plus or minus half of the even ``count_units``, is a further coordinate
+    that is whole already. Where nothing is rounded that is the split of noise of Andrew et al. 2021, theorem 1: the
+    vector's multiplier is (z^-2 - (2 sigma_b)^-2)^(-1/2) if both together are to have z.
     """
-    l2 = resolution + math.sqrt(length)
-    return l2, min(math.sqrt(length) * l2, l2 * l2)
+    l2, half = resolution + math.sqrt(length), count_units / 2
+    return math.hypot(l2, half), min(math.sqrt(length) * l2, l2 * l2) + half
 
 
 def skellam_bound(order: float, variance: float, l2: float, l1: float) -> float:
@@ -67,6 +71,7 @@ def smallest_variance(
     delta: float,
     share: float = 1.0,
     orders: Sequence[float] = accounting.ORDERS,
+    count_units: int = 0,
 ) -> tuple[int, float] | None:
     """The least even variance, to 0.01 %, with which so many releases take at most a share of a ledger's budget, and
     the order at which they do; None if no variance is enough.
@@ -79,8 +84,9 @@ def smallest_variance(
         delta: the ledger's.
         share: the part of the budget, at the order that suits best, that all attempts may take.
         orders: the orders to choose from.
+        count_units: of a count that is released with the vector; 0 if there is none.
     """
-    l2, l1 = sensitivities(resolution, length)
+    l2, l1 = sensitivities(resolution, length, count_units)
     left = [(a, share * accounting.rdp_budget(epsilon, delta, a) - 1e-9) for a in orders]
     left = [(order, budget) for order, budget in left if budget > 0]
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, Table, delete, func, insert, literal_col
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from fedseal.errors import ConfigError, LocalError
+from fedseal.privacy.adaptive import AcceptedClip
 from fedseal.privacy.chain import check_chain
 from fedseal.privacy.ledger import DAMAGED, Entry, EntryKind, Ledger, Reservation, SignedEntry, Terms, sign_entry
 from fedseal.privacy.plan import decode_plan
@@ -22,6 +23,8 @@ from fedseal.wire import DecodeError, decode, encode
 
 MOST_INCIDENTS = 200
 LONGEST_INCIDENT = 8000
+# Beside the pins of a run's releases, whose names have no colon.
+CLIP_PIN = "update:clip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,16 @@ class Transaction:
         if pinned is None:
             self._put(PINS, run=run, release=release, terms=terms)
         return pinned is None or pinned == terms
+
+    def accepted_clip(self, run: bytes) -> AcceptedClip | None:
+        """The clip norm that was accepted last in a run where it adapts; None before the first."""
+        query = select(PINS.c.terms).where(PINS.c.run == run, PINS.c.release == CLIP_PIN)
+        raw = self._connection.execute(query).scalar()
+        return None if raw is None else decode(raw, AcceptedClip)
+
+    def accept_clip(self, run: bytes, clip: AcceptedClip) -> None:
+        """Remember the clip norm of a header that is answered."""
+        self._put(PINS, run=run, release=CLIP_PIN, terms=encode(clip))
 
     def run(self, run: bytes) -> RunRecord:
         """Where a run stands; a new one if it was never seen."""

@@ -5,6 +5,7 @@ ranges of metrics are part of the run's configuration. A Grid that is also a `Ro
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypedDict, runtime_checkable
 
@@ -13,13 +14,18 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi
 from pydantic import ValidationError
 
+from fedseal.compliance.events.fields import public_name, sha256
 from fedseal.errors import ConfigError
+from fedseal.privacy.inference.evaluation import evaluation_tables
+from fedseal.privacy.inference.tally import Tally
 from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.releases import MetricRange
 from fedseal.privacy.shared_planning import Extent
+from fedseal.server.counts import Asked, kept, private_evaluation, recalled
 from fedseal.server.fedadam import UncorrectedFedAdam
 from fedseal.server.grid import SealedGrid
+from fedseal.server.logbook import RunFacts, model_digest
 from fedseal.server.rounds import Arrays, Plan, RoundRecord, run_rounds
 from fedseal.server.scaffold import Scaffold
 from fedseal.server.sealing import CohortRules
@@ -34,6 +40,8 @@ METRICS_KEY = "fedseal-metrics"
 SITES_KEY = "fedseal-sites"
 ROUNDING_KEY = "fedseal-rounding"
 RESUME_KEY = "fedseal-resume"
+LOG_KEY = "fedseal-log"
+CODE_KEY = "fedseal-code"
 
 
 @runtime_checkable
@@ -45,6 +53,9 @@ class RoundObserver(Protocol):
 
     def round_finished(self, record: RoundRecord) -> None:
         """After every round, once its checkpoint is on disk."""
+
+    def run_evaluated(self, tally: Tally) -> None:
+        """After the private evaluation of the final model, if the study has one, once it is on disk."""
 
     def run_finished(self, model: Arrays) -> None:
         """After the last round, once the run is closed."""
@@ -76,6 +87,15 @@ def main(grid: Grid, context: Context) -> None:
         rounding=config.rounding(),
         run_config=context.run_config,
         run=config.resumed(),
+        log=config.optional(LOG_KEY),
+        facts=RunFacts(
+            study=public_name(contract.name),
+            contract=sha256(config.text(CONTRACT_KEY).encode("utf-8")),
+            strategy=contract.training.strategy,
+            code=config.optional(CODE_KEY),
+            model=model_digest(model),
+            rounds=contract.training.rounds,
+        ),
     )
     moments = _normalise(sealed, contract, plans)
     observer = grid if isinstance(grid, RoundObserver) else None
@@ -87,6 +107,7 @@ def main(grid: Grid, context: Context) -> None:
         model,
         Plan(contract.training.rounds, task_settings(contract.training, moments)),
         observer.round_finished if observer is not None else lambda _: None,
+        lambda final: _evaluate(sealed, contract, plans, final, observer),
     )
     if observer is not None:
         observer.run_finished(model)
@@ -104,6 +125,11 @@ class RunConfig:
         if not isinstance(value, str):
             raise ConfigError(f"the run's configuration has no {key!r}", next_step="Start runs with `fedseal`.")
         return value
+
+    def optional(self, key: str) -> str | None:
+        """A string that may be missing or empty."""
+        value = self._values.get(key)
+        return value if isinstance(value, str) and value else None
 
     def contract(self) -> Contract:
         """The study's contract."""
@@ -203,3 +229,23 @@ def _normalise(sealed: SealedGrid, contract: Contract, plans: RunPlans) -> Momen
         return Moments(tuple(settings["feature-mean"]), tuple(settings["feature-deviation"]))
     ranges = contract.normalisation
     return federated_moments(sealed, low=ranges.low, high=ranges.high, plan=plans.moments)
+
+
+def _evaluate(
+    sealed: SealedGrid, contract: Contract, plans: RunPlans, model: Arrays, observer: RoundObserver | None
+) -> None:
+    """The one private evaluation of the final model, before the run is closed: released once, and taken from the
+    checkpoint when a run is resumed.
+    """
+    if plans.evaluation is None:
+        return
+    tables, checkpoint = evaluation_tables(contract.evaluation), sealed.store.load(sealed.run_id)
+    tally = None if checkpoint is None else recalled(checkpoint.settings, tables)
+    if tally is None:
+        settings = {} if checkpoint is None else dict(checkpoint.settings)
+        asked = Asked(tables, contract.cohort.largest_site, model, settings, contract.training.rounds)
+        tally = private_evaluation(sealed, asked, plans.evaluation.plan)
+        if checkpoint is not None:
+            sealed.store.save(sealed.run_id, replace(checkpoint, settings=settings | kept(tally)))
+    if observer is not None:
+        observer.run_evaluated(tally)

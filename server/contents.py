@@ -70,10 +70,13 @@ def learning_rate(records: Mapping[str, ArrayRecord | ConfigRecord]) -> float:
 
 
 def moved(received: Arrays, mean: NDArray[np.float64]) -> dict[str, Array]:
-    """The received arrays plus the mean difference, each in its own dtype."""
-    return filled(
-        received, np.concatenate([received[name].astype(np.float64).ravel() for name in sorted(received)]) + mean
-    )
+    """The received arrays plus the mean difference, each in its own dtype. ``mean`` is used up."""
+    start = 0
+    for name in sorted(received):
+        model = received[name]
+        mean[start : start + model.size].reshape(model.shape)[...] += model
+        start += model.size
+    return filled(received, mean)
 
 
 def filled(like: Arrays, flat: NDArray[np.float64]) -> dict[str, Array]:

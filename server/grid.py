@@ -26,8 +26,9 @@ from fedseal.compliance.journal.federation import FederationJournal
 from fedseal.compliance.log.database import open_database
 from fedseal.errors import ConfigError
 from fedseal.inputs import Setting, input_digest
-from fedseal.privacy.plan import NoPrivacy, PlanKind, PrivacyPlan, encode_plan
-from fedseal.privacy.quantize import CLIPPED, IntegerSum, Rounding
+from fedseal.privacy.adaptive import ClipStep, clip_step
+from fedseal.privacy.plan import AdaptiveSkellam, NoPrivacy, PlanKind, PrivacyPlan, encode_plan
+from fedseal.privacy.quantize import CLIPPED, IntegerSum, Layout, Rounding
 from fedseal.privacy.releases import (
     EVALUATION,
     METRIC_PREFIX,
@@ -144,6 +145,9 @@ class SealedGrid(Grid):
         facts = facts or _facts_of(strategy, self._run_config)
         self._logbook = ServerLogbook(self.journal, self.run_id, facts, self._plan)
         self._sealing = Sealing(grid, self.store, self.run_id, self._rules, self._logbook, workers=workers)
+        # Where the plan's clip norm adapts: the next round's, and what the last round said of its own.
+        self.clip_norm = self._plan.clip_norm if isinstance(self._plan, AdaptiveSkellam) else None
+        self.last_clip: ClipStep | None = None
         self.last_account: Account | None = None
         self.last_sum: IntegerSum | None = None
 
@@ -173,6 +177,9 @@ class SealedGrid(Grid):
             fl_round=round_of(records),
             timeout=timeout,
         )
+        if isinstance(plan, AdaptiveSkellam) and self.clip_norm is not None:
+            self.last_clip = clip_step(plan, self.clip_norm, finished.total)
+            self.clip_norm = self.last_clip.following
         return [self._reply(batch[0], kind, received, finished, step)]
 
     def release(
@@ -198,7 +205,7 @@ class SealedGrid(Grid):
             fl_round: the round's number.
             timeout: seconds that training may take.
             value_range: bound on the L2 norm of the values; the update range if not given. A plan with shared noise
-                has its own.
+                has its own. Of counts, the most persons that a site may have in a cell.
 
         Raises:
             ConfigError: a plan with shared noise, and no site is assumed to work with the server.
@@ -208,13 +215,13 @@ class SealedGrid(Grid):
                 f"plan {plan.kind.label!r} in rounds that trust every site: each knows its own share of the noise",
                 next_step="Set cohort.colluders to at least 1.",
             )
-        private = plan.kind is not PlanKind.NONE
-        metrics = {} if private or kind.name == MOMENTS else self._metrics
+        private, counted = plan.kind is not PlanKind.NONE, kind.counted(plan.kind)
+        metrics = {} if private or counted or kind.name == MOMENTS else self._metrics
         count = sum(a.size for a in shapes.values())
         largest = self.store.identity.roster.largest_site if private else self._max_examples
-        order = Order(
-            kind=kind,
-            layout_for=lambda sites: release_layout(
+
+        def layout_for(sites: int) -> Layout:
+            return release_layout(
                 kind,
                 values=count,
                 value_range=value_range or self._update_range,
@@ -222,10 +229,15 @@ class SealedGrid(Grid):
                 largest_weight=largest,
                 metrics=metrics,
                 sites=sites,
-                ring_bits=self._ring_bits,
+                # Counts are no coarser for a short word, only too large.
+                ring_bits=max(self._ring_bits, 32) if counted else self._ring_bits,
                 rounding=self._rounding,
                 room=self._room(plan, sites),
-            ),
+            )
+
+        order = Order(
+            kind=kind,
+            layout_for=layout_for,
             shapes_hash=shapes_hash([(n, a.shape) for n, a in shapes.items()]),
             plan=encode_plan(plan),
             input_digest=input_digest(records_digest(task), self._run_config),
@@ -239,10 +251,15 @@ class SealedGrid(Grid):
         self.last_sum = finished.total
         return finished
 
+    def noise_shares(self, plan: PrivacyPlan, finished: Finished) -> int:
+        """How many sites the shares of noise in a finished release counted on."""
+        found = self._room(plan, len(finished.round.header.cohort))
+        return 0 if found is None else found.honest
+
     def _room(self, plan: PrivacyPlan, sites: int) -> Room | None:
         rules = self._rules
         minimum = noise_minimum(plan, sites, rules.colluders, rules.minimum)
-        return room(plan, sites=sites, minimum=minimum, colluders=rules.colluders)
+        return room(plan, sites=sites, minimum=minimum, colluders=rules.colluders, clip_norm=self.clip_norm)
 
     def _reply(
         self, request: Message, kind: ReleaseKind, received: Arrays, finished: Finished, step: float | None
@@ -258,7 +275,9 @@ class SealedGrid(Grid):
         cohort = ConfigRecord({SURVIVORS: list(finished.survivors)})
         content = RecordDict({"metrics": self._metric_record(total, weight), CONTROL: cohort})
         if kind.has_values:
-            mean = weighted_mean(total, VALUES) * (1.0 if step is None else -step)
+            mean = weighted_mean(total, VALUES)
+            if step is not None:
+                mean *= -step
             content["arrays"] = ArrayRecord(moved(received, mean) if kind.difference else filled(received, mean))
         return Message(content, reply_to=request)
 

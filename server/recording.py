@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 
 from fedseal.errors import FedsealError
+from fedseal.privacy.inference.evaluation import estimates
+from fedseal.privacy.inference.tally import Tally
 from fedseal.privacy.planning import RunPlans
 from fedseal.server.app import RunConfig
 from fedseal.server.app import main as run_study
@@ -99,6 +102,11 @@ class RecordingGrid(Grid):
             attempts=record.attempts,
             stages=stages,
         )
+
+    def run_evaluated(self, tally: Tally) -> None:
+        """Write down what the private evaluation says of the final model, with its noise intervals."""
+        found = {name: asdict(estimate) for name, estimate in estimates(tally).items()}
+        self._events.write("evaluated", sites=tally.sites, estimates=found)
 
     def run_finished(self, model: Arrays) -> None:
         """Write the model, then say that it is there."""

@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from fedseal.errors import ConfigError, RoundAborted
+from fedseal.privacy.adaptive import ClipStep
 from fedseal.privacy.secagg.assurance import Assurance
 from fedseal.privacy.secagg.messages import Stage
 from fedseal.server.grid import SealedGrid, clipped_share
@@ -20,6 +21,8 @@ from fedseal.server.store import Checkpoint
 from fedseal.server.strategies import memory_of, restore_memory
 
 Arrays = dict[str, NDArray[Any]]
+# In a checkpoint: the next round's clip norm, where it adapts.
+CLIP_KEY = "clip-norm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class StageCost:
 @dataclass(frozen=True, slots=True)
 class RoundRecord:
     """One finished round: all that the server knows about it. ``model`` is the model after it, ``assurance`` what the
-    sum's graph is sure of.
+    sum's graph is sure of, ``clip`` what was counted where the clip norm adapts.
     """
 
     number: int
@@ -47,6 +50,7 @@ class RoundRecord:
     stages: Mapping[str, StageCost]
     model: Arrays
     assurance: Assurance | None = None
+    clip: ClipStep | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ def run_rounds(
     initial: Arrays,
     plan: Plan,
     observe: Callable[[RoundRecord], None],
+    finish: Callable[[Arrays], None] = lambda _: None,
 ) -> Arrays:
     """Train, going on from the run's checkpoint if there is one, and close the run.
 
@@ -73,6 +78,7 @@ def run_rounds(
         initial: the model to begin with.
         plan: rounds and settings.
         observe: told of every round, after its checkpoint is on disk.
+        finish: what the run releases about the final model, before it is closed.
 
     Returns:
         The final model.
@@ -93,8 +99,10 @@ def run_rounds(
         # FedOpt's strategies turn float32 into float64 on the way; the model keeps its own dtypes.
         model = {name: arrays[name].numpy().astype(before.dtype, copy=False) for name, before in model.items()}
         memory = memory_of(strategy)
-        grid.store.save(grid.run_id, Checkpoint(number, model, type(strategy).__name__, memory, dict(plan.settings)))
+        kept = dict(plan.settings) if grid.clip_norm is None else {**plan.settings, CLIP_KEY: grid.clip_norm}
+        grid.store.save(grid.run_id, Checkpoint(number, model, type(strategy).__name__, memory, kept))
         observe(_describe(grid, number, time.monotonic() - start, metrics, model))
+    finish(model)
     grid.close(rounds=plan.rounds, model=model)
     return model
 
@@ -109,6 +117,9 @@ def _resume(grid: SealedGrid, strategy: FedAvg, initial: Arrays) -> tuple[Arrays
             f"the run was begun with {checkpoint.strategy} and cannot be resumed with {type(strategy).__name__}"
         )
     restore_memory(strategy, checkpoint.memory)
+    if grid.clip_norm is not None:
+        # Sites hold the server to it: only from there do they follow.
+        grid.clip_norm = float(checkpoint.settings.get(CLIP_KEY, grid.clip_norm))
     # safetensors orders by name; the model's own order is what the sites were sent before.
     return {name: checkpoint.model[name] for name in initial}, checkpoint.fl_round
 
@@ -133,6 +144,7 @@ def _describe(
         stages={Stage(s).label: StageCost(t.seconds, t.down, t.up) for s, t in stages.items()},
         model=model,
         assurance=None if account is None else account.assurance,
+        clip=grid.last_clip,
     )
 
 

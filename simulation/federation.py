@@ -91,10 +91,11 @@ def enrol(folder: Path, contract: Contract, plans: RunPlans, persons: Mapping[st
 def policy(contract: Contract) -> str:
     """What a simulated data owner allows: exactly the contract's plan, and cohorts no smaller than the contract's."""
     name = contract.privacy.plan
+    evaluation = "[]" if contract.evaluation.epsilon is None else '["histogram"]'
     return (
         "version = 1\n"
         f"[cohort]\nminimum = {contract.cohort.minimum}\ncolluders = {contract.cohort.colluders}\n"
-        f'[releases]\nupdate = ["{name}"]\nmoments = ["{name}"]\nevaluation = []\n'
+        f'[releases]\nupdate = ["{name}"]\nmoments = ["{name}"]\nevaluation = {evaluation}\n'
     )
 
 
@@ -104,17 +105,20 @@ def ledger_terms(contract: Contract, plans: RunPlans) -> tuple[Terms, ...]:
     if privacy.plan == "none":
         # Nothing is counted, so any order will do that the promise can be stated at.
         order = max(ORDERS, key=lambda a: rdp_budget(privacy.epsilon, privacy.delta, a))
+    promises = dict.fromkeys(Population, (privacy.epsilon, order))
+    if contract.evaluation.epsilon is not None and plans.evaluation is not None:
+        promises[Population.TEST] = contract.evaluation.epsilon, plans.evaluation.order
     return tuple(
-        open_terms(population.value, epsilon=privacy.epsilon, delta=privacy.delta, order=order)
-        for population in Population
+        open_terms(population.value, epsilon=epsilon, delta=privacy.delta, order=at)
+        for population, (epsilon, at) in promises.items()
     )
 
 
-def site_privacy(path: Path) -> SitePrivacy:
-    """Read a site's ledger after a run."""
+def site_privacy(path: Path, population: Population = Population.TRAIN) -> SitePrivacy:
+    """Read a site's ledger of a population after a run."""
     store = SiteStore.open(path)
     with store.transaction() as transaction:
-        terms, entries = transaction.terms(Population.TRAIN.value), transaction.entries(Population.TRAIN.value)
+        terms, entries = transaction.terms(population.value), transaction.entries(population.value)
     charged = [e for e in entries if e.kind == EntryKind.CHARGE]
     kinds = {decode_plan(e.plan).kind for e in charged}
     return SitePrivacy(

@@ -175,6 +175,30 @@ def comparison(
         return _svg(figure, title)
 
 
+def intervals(rows: Sequence[tuple[str, float, float, float, float | None]], title: str) -> str:
+    """Private values with their noise intervals, and a ring where the oracle's value is.
+
+    Args:
+        rows: name, value, low and high end, and the oracle's value if there is one.
+        title: for screen readers.
+    """
+    with _style():
+        figure = Figure(figsize=(6.4, 0.42 * len(rows) + 0.9))
+        axes = figure.subplots()
+        for place, (_, value, low, high, oracle) in enumerate(reversed(rows)):
+            axes.plot([low, high], [place, place], color=ACCENT, alpha=0.5, linewidth=5, solid_capstyle="round")
+            axes.plot(value, place, "o", color=ACCENT, markersize=8, label="private" if place == 0 else "_")
+            if oracle is not None and math.isfinite(oracle):
+                axes.plot(
+                    oracle, place, "D", color=SECOND, markersize=6, label="oracle" if place == len(rows) - 1 else "_"
+                )
+        axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.grid(axis="y", visible=False)
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
+        return _svg(figure, title)
+
+
 def _scale(axes: Axes, low: float, high: float, *, loss: bool) -> None:
     """An axis for scores between two numbers. Losses that are far apart, as of a site that diverged, by their size."""
     if not loss:

@@ -20,6 +20,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
+from fedseal.privacy.inference.tally import Tally
 from fedseal.privacy.planning import RunPlans
 from fedseal.server.rounds import RoundRecord
 from fedseal.server.statistics import Moments
@@ -38,6 +39,7 @@ class Observer:
     planned: Callable[[RunPlans, Moments | None, bytes], None]
     round_finished: Callable[[RoundRecord], None]
     finished: Callable[[dict[str, NDArray[Any]]], None]
+    evaluated: Callable[[Tally], None] = lambda _: None
 
 
 class LocalGrid(Grid):
@@ -138,6 +140,11 @@ class LocalGrid(Grid):
         """Pass on."""
         if self._observer is not None:
             self._observer.round_finished(record)
+
+    def run_evaluated(self, tally: Tally) -> None:
+        """Pass on."""
+        if self._observer is not None:
+            self._observer.evaluated(tally)
 
     def run_finished(self, model: dict[str, NDArray[Any]]) -> None:
         """Pass on."""

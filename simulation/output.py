@@ -15,7 +15,8 @@ import safetensors.numpy
 
 from fedseal import __version__
 from fedseal.client.metrics import LOSS
-from fedseal.privacy.plan import LocalGaussian, SharedSkellam, Unit
+from fedseal.privacy.inference.evaluation import PERSONS, estimates
+from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, PlanKind, SharedSkellam
 from fedseal.privacy.releases import VALIDATION_RATIO
 from fedseal.privacy.secagg.assurance import Assurance
 from fedseal.privacy.secagg.parameters import threshold
@@ -23,6 +24,7 @@ from fedseal.simulation import result as schema
 from fedseal.simulation.federation import public_persons
 from fedseal.simulation.oracle import Judged, Scores
 from fedseal.simulation.population import Population
+from fedseal.simulation.proof import Proof, log_facts
 from fedseal.simulation.report import write_report
 from fedseal.simulation.training import RoundView, Trained
 from fedseal.study import Contract
@@ -48,6 +50,7 @@ class Findings:
     other_epsilons: dict[float, Trained] = field(default_factory=dict)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    proof: Proof | None = None
 
 
 def write_run(folder: Path, findings: Findings) -> schema.Result:
@@ -82,6 +85,7 @@ def as_result(findings: Findings, model_digest: str) -> schema.Result:
     )
     rounds = [round_entry(findings, view) for view in main.rounds]
     final = judgement(main.rounds[-1].judged)
+    evaluation = evaluation_entry(main, sum(test for _, _, test in findings.sizes.values()))
     return schema.Result(
         study=contract.name,
         title=contract.title or contract.name,
@@ -107,18 +111,54 @@ def as_result(findings: Findings, model_digest: str) -> schema.Result:
         threshold=threshold(sites, contract.cohort.colluders),
         colluders=contract.cohort.colluders,
         model_sha256=model_digest,
-        digest=digest(model_digest, final, rounds),
+        digest=digest(model_digest, final, rounds, evaluation),
         notes=list(findings.notes),
+        log=None if findings.proof is None else log_facts(findings.proof),
+        evaluation=evaluation,
     )
 
 
-def digest(model_digest: str, final: schema.Judgement, rounds: list[schema.Round]) -> str:
+def digest(
+    model_digest: str,
+    final: schema.Judgement,
+    rounds: list[schema.Round],
+    evaluation: schema.Evaluation | None = None,
+) -> str:
     """A hash of everything that the seed fixes: the model's bytes and all scores, no times and no bytes on the wire."""
     facts = [model_digest, final.model_dump_json(by_alias=True)]
     facts += [
         entry.model_dump_json(include={"number", "sites", "clipped", "epsilon", "oracle", "sealed"}) for entry in rounds
     ]
+    facts += [f"{entry.clip_norm!r} {entry.unclipped!r}" for entry in rounds if entry.clip_norm is not None]
+    if evaluation is not None:
+        facts.append(evaluation.model_dump_json())
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+
+
+def evaluation_entry(trained: Trained, persons: int) -> schema.Evaluation | None:
+    """The private evaluation in the schema, beside what the oracle says; None if there was none.
+
+    Args:
+        trained: the training.
+        persons: how many test persons there truly are.
+    """
+    tally, planned = trained.evaluation, trained.plans.evaluation
+    if tally is None or planned is None:
+        return None
+    oracle = trained.rounds[-1].judged.everyone | {PERSONS: float(persons)}
+    ledgers = trained.test_privacy.values()
+    return schema.Evaluation(
+        tables=list(trained.contract.evaluation.tables),
+        epsilon=planned.plan.epsilon,
+        epsilon_spent=max(ledger.epsilon for ledger in ledgers),
+        epsilon_budget=max(ledger.epsilon_budget for ledger in ledgers),
+        sites=tally.sites,
+        noise_deviation=0.0 if tally.noise is None else math.sqrt(tally.noise.variance),
+        estimates={
+            name: schema.Estimate(value=e.value, low=e.low, high=e.high, bin_error=e.bin_error, oracle=oracle.get(name))
+            for name, e in estimates(tally).items()
+        },
+    )
 
 
 def scores(found: Scores) -> schema.Scores:
@@ -150,10 +190,11 @@ def baselines(findings: Findings) -> schema.Baselines | None:
 def plan_facts(trained: Trained, releases: int) -> schema.PlanFacts:
     """The update plan in the schema."""
     plan = trained.plans.update
-    if isinstance(plan, SharedSkellam):
+    if isinstance(plan, SharedSkellam | AdaptiveSkellam):
         return schema.PlanFacts(
-            kind="client" if plan.unit == Unit.SITE else "distributed",
+            kind="client" if plan.kind is PlanKind.CLIENT else "distributed",
             clip_norm=plan.clip_norm,
+            adaptive_clip=adaptive_facts(plan) if isinstance(plan, AdaptiveSkellam) else None,
             noise_multiplier=plan.noise_multiplier,
             releases=releases,
         )
@@ -166,6 +207,17 @@ def plan_facts(trained: Trained, releases: int) -> schema.PlanFacts:
         sample_rate=plan.sample_rate,
         steps_per_release=plan.steps,
         releases=releases,
+    )
+
+
+def adaptive_facts(plan: AdaptiveSkellam) -> schema.AdaptiveClip:
+    """How a plan's clip norm adapts, in the schema."""
+    return schema.AdaptiveClip(
+        quantile=plan.quantile,
+        learning_rate=plan.rate,
+        lowest=plan.lowest,
+        highest=plan.highest,
+        count_deviation=plan.count_deviation,
     )
 
 
@@ -186,6 +238,8 @@ def round_entry(findings: Findings, view: RoundView) -> schema.Round:
             for name, c in record.stages.items()
         },
         graph=None if record.assurance is None else graph_facts(record.assurance),
+        clip_norm=None if record.clip is None else record.clip.clip_norm,
+        unclipped=None if record.clip is None else record.clip.unclipped,
     )
 
 
@@ -221,7 +275,10 @@ def site_entries(findings: Findings) -> dict[str, schema.Site]:
 
 
 def metrics_table(result: schema.Result) -> pd.DataFrame:
-    """All scores as one long table: run, seed, model, round, scope, metric, value, source."""
+    """All scores as one long table: run, seed, model, round, scope, metric, value, source.
+
+    Of the private evaluation the values; their intervals are in result.json.
+    """
     rows: list[tuple[str, int, str, str, float, str]] = []
 
     def add(model: str, number: int, scope: str, found: schema.Scores, source: str) -> None:
@@ -243,6 +300,9 @@ def metrics_table(result: schema.Result) -> pd.DataFrame:
         for name in ("majority", "local", "federated_plain", "pooled"):
             if (judged := getattr(result.baselines, name)) is not None:
                 add_all(name, last, judged)
+    found = {} if result.evaluation is None else result.evaluation.estimates
+    for name, e in found.items():
+        rows.append(("federated", last, "global", name, float("nan") if e.value is None else e.value, "private"))
     for other in result.other_epsilons:
         add_all(f"epsilon-{other.epsilon:g}", last, other.judgement)
     table = pd.DataFrame(rows, columns=["model", "round", "scope", "metric", "value", "source"]).drop_duplicates()

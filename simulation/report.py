@@ -68,11 +68,14 @@ def render(result: Result, contract: Contract) -> str:
         stages=stage_rows(result),
         graph=graph_sentence(result),
         epsilon=largest_epsilon(result),
+        intervals=_intervals(result),
         curves=_curves(result),
         panels=_panels(result),
         comparison=_comparison(result, rows),
         classes=_classes(result),
         budget=_budget(result, contract),
+        clips=_clips(result),
+        clip_sentence=clip_sentence(result),
         private=contract.privacy.plan != "none",
     )
 
@@ -221,6 +224,18 @@ def _panels(result: Result) -> str:
     return figures.panels([r.number for r in result.rounds], series, title) if series else ""
 
 
+def _intervals(result: Result) -> str:
+    """The private evaluation's scores with their noise intervals, and the oracle's beside them."""
+    if result.evaluation is None:
+        return ""
+    rows = [
+        (label(name), e.value, e.low, e.high, e.oracle)
+        for name, e in result.evaluation.estimates.items()
+        if name != "persons" and e.value is not None and e.low is not None and e.high is not None
+    ]
+    return figures.intervals(rows, "Private evaluation with noise intervals, beside the oracle") if rows else ""
+
+
 def _measure(result: Result) -> str:
     """What models are compared by: accuracy, and in a study that has none the loss."""
     return "loss" if result.final.global_.accuracy is None else "accuracy"
@@ -248,6 +263,31 @@ def _classes(result: Result) -> str:
         return ""
     counts = {c: [result.sites[n].classes[c] for n in names] for c in classes}
     return figures.site_classes(names, counts, "Persons by site and class")
+
+
+def _clips(result: Result) -> str:
+    """The clip norm round by round, and the noisy share it followed, where it adapts."""
+    norms = [r.clip_norm for r in result.rounds]
+    if None in norms:
+        return ""
+    series = {"clip norm": norms, "not clipped, noisy share": [r.unclipped for r in result.rounds]}
+    return figures.panels(
+        [r.number for r in result.rounds], series, "Clip norm and share of those not clipped by round"
+    )
+
+
+def clip_sentence(result: Result) -> str:
+    """What the clip norm followed; empty where it is fixed."""
+    plan = next(iter(result.privacy.sites.values())).plan
+    rule = plan.adaptive_clip
+    if rule is None or not result.rounds:
+        return ""
+    counted = "sites" if plan.kind == "client" else "persons"
+    return (
+        f"After each round the clip norm moves towards the {rule.quantile:g} quantile of the norms, from "
+        f"{rule.lowest:g} to {rule.highest:g}, by a count with noise of {rule.count_deviation:.3g} {counted} or more "
+        "in it. These numbers are no oracle's: every server has them, and epsilon covers them."
+    )
 
 
 def _budget(result: Result, contract: Contract) -> str:

@@ -50,14 +50,26 @@ class Baselines(Frozen):
     pooled: Judgement
 
 
+class AdaptiveClip(Frozen):
+    """How a clip norm adapts. ``count_deviation`` is the noise in the count it follows, in persons or sites."""
+
+    quantile: float
+    learning_rate: float
+    lowest: float
+    highest: float
+    count_deviation: float
+
+
 class PlanFacts(Frozen):
-    """The plan that ran. Noise fields are null under plan none, those of local steps also where there are none.
+    """The plan that ran. Noise fields are null under plan none, those of local steps also where there are none. Where
+    the clip norm adapts, ``clip_norm`` is the first round's.
 
     Under plans distributed and client ``noise_multiplier`` is that of the noise in the sealed sum.
     """
 
     kind: Literal["none", "local", "distributed", "client"]
     clip_norm: float | None = None
+    adaptive_clip: AdaptiveClip | None = None
     noise_multiplier: float | None = None
     sample_rate: float | None = None
     steps_per_release: int | None = None
@@ -118,6 +130,8 @@ class Round(Frozen):
     """One round.
 
     ``oracle`` holds scores on the test persons, ``sealed`` metrics that came out of the secure sum (plan none only).
+    Where the clip norm adapts, ``clip_norm`` is the round's and ``unclipped`` the noisy share of persons (plan client:
+    of sites) who were not clipped, which may lie beyond 0 and 1.
     """
 
     number: int
@@ -130,6 +144,8 @@ class Round(Frozen):
     sealed: Scores | None
     stages: dict[str, Stage]
     graph: Graph | None = None
+    clip_norm: float | None = None
+    unclipped: float | None = None
 
 
 class Epsilon(Frozen):
@@ -140,6 +156,36 @@ class Epsilon(Frozen):
     epsilon_spent: float | None
 
 
+class Estimate(Frozen):
+    """A number of the private evaluation: ``low`` to ``high`` is the 95 % interval that its noise leaves open for the
+    exact number on the same persons, ``bin_error`` what bins may add to that. All but ``oracle`` a real federation has
+    too; ``oracle`` is the exact number, which only a simulation knows (null where it has none of that name).
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    bin_error: float
+    oracle: float | None
+
+
+class Evaluation(Frozen):
+    """The one private evaluation of the final model on test persons, who have a ledger of their own.
+
+    ``epsilon`` is the pure one of the release, ``epsilon_spent`` what their ledgers say (delta as in
+    ``privacy.sites``), ``epsilon_budget`` the promise to them. ``noise_deviation`` is that of the noise in every count.
+    """
+
+    plan: Literal["histogram"] = "histogram"
+    tables: list[str]
+    epsilon: float
+    epsilon_spent: float
+    epsilon_budget: float
+    sites: int
+    noise_deviation: float
+    estimates: dict[str, Estimate]
+
+
 class Site(Frozen):
     """How much a site holds. Simulation only."""
 
@@ -148,6 +194,20 @@ class Site(Frozen):
     test: int
     public_persons: int
     classes: dict[str, int]
+
+
+class LogFacts(Frozen):
+    """The federation's log at the end of the run: its newest checkpoint, how many of the sites have cosigned it,
+    whether these are a quorum, and how many entries of each type it has. Its files are in the run's folder ``log``.
+    """
+
+    origin: str
+    entries: int
+    root: str
+    cosigned: int
+    witnesses: int
+    final: bool
+    types: dict[str, int]
 
 
 class Result(Frozen):
@@ -174,3 +234,5 @@ class Result(Frozen):
     model_sha256: str
     digest: str
     notes: list[str] = Field(default_factory=list)
+    log: LogFacts | None = None
+    evaluation: Evaluation | None = None

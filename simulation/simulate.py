@@ -26,8 +26,10 @@ from fedseal.simulation.folders import run_folder
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.output import Findings, write_run
 from fedseal.simulation.population import Population, gather
+from fedseal.simulation.proof import FOLDER as LOG_FOLDER
+from fedseal.simulation.proof import prove
 from fedseal.simulation.training import Material, RoundView, Trained, train
-from fedseal.study import Contract, Privacy, SimulationDefaults, Study, Training, load_task, private_by
+from fedseal.study import Contract, Evaluation, Privacy, SimulationDefaults, Study, Training, load_task, private_by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +121,7 @@ def simulate(study: Study, options: Options, out: Path, progress: Progress) -> F
         material = prepared_material(Study(study.folder, contract), population, folder / "data", seed)
         _check_material(contract, material)
         progress.begin(contract, population, run)
-        main = train(material, contract, folder / "federation", progress.round)
+        main = train(material, contract, folder / "federation", progress.round, on_record=True)
         findings = Findings(
             run=run,
             created=datetime.now(UTC).replace(microsecond=0).isoformat(),
@@ -134,8 +136,11 @@ def simulate(study: Study, options: Options, out: Path, progress: Progress) -> F
             _compare(material, contract, main, findings, folder, progress)
         for epsilon in options.other_epsilons:
             progress.phase(f"the same with epsilon {epsilon:g}")
-            other = resolve(contract, Options(epsilon=epsilon))
+            other = _without_evaluation(resolve(contract, Options(epsilon=epsilon)))
             findings.other_epsilons[epsilon] = train(material, other, folder / f"epsilon-{epsilon:g}")
+        progress.phase("checking the log")
+        if main.federation is not None:
+            findings.proof = prove(main.federation, folder / LOG_FOLDER)
         progress.phase("writing the report")
         findings.seconds = time.monotonic() - started
         # The sites' tables were copies for this run only; the stores with their ledgers stay.
@@ -161,8 +166,15 @@ def _compare(
         findings.plain = main
         return
     progress.phase("federated without privacy")
-    plain = contract.model_copy(update={"privacy": contract.privacy.model_copy(update={"plan": "none"})})
+    plain = _without_evaluation(
+        contract.model_copy(update={"privacy": contract.privacy.model_copy(update={"plan": "none"})})
+    )
     findings.plain = train(material, plain, folder / "plain")
+
+
+def _without_evaluation(contract: Contract) -> Contract:
+    """For what a run is compared with: the promise to test persons is for the run's own model."""
+    return contract.model_copy(update={"evaluation": Evaluation()})
 
 
 def check_cohort(contract: Contract, sites: int) -> None:

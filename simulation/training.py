@@ -8,20 +8,23 @@ from pathlib import Path
 import safetensors.numpy
 import torch
 
-from fedseal.client.app import DATA_KEY, STUDY_KEY
 from fedseal.client.app import app as client_app
 from fedseal.client.metrics import LOSS, loss_range
+from fedseal.client.mod import DATA_KEY, STUDY_KEY
 from fedseal.client.mod import STORE_KEY as SITE_STORE_KEY
 from fedseal.client.normalise import Normalisation
 from fedseal.client.task import Metric, Split, Task, size
 from fedseal.client.trainer import Arrays, trainable
+from fedseal.compliance.data.code import code_digest
 from fedseal.errors import RoundAborted
+from fedseal.privacy.inference.tally import Tally
 from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.randomness import KeyedRandomness
-from fedseal.privacy.releases import VALIDATION_RATIO
+from fedseal.privacy.releases import VALIDATION_RATIO, Population
 from fedseal.privacy.shared_planning import Extent
 from fedseal.server.app import (
+    CODE_KEY,
     CONTRACT_KEY,
     METRICS_KEY,
     MODEL_KEY,
@@ -36,6 +39,7 @@ from fedseal.simulation.books import Books
 from fedseal.simulation.federation import FIRST_NODE, Federation, SitePrivacy, enrol, site_privacy
 from fedseal.simulation.grid import LocalGrid, Observer
 from fedseal.simulation.oracle import Judged, Oracle
+from fedseal.simulation.registered import register_site
 from fedseal.study import Contract, Study
 
 
@@ -70,7 +74,7 @@ class RoundView:
 
 @dataclass(slots=True)
 class Trained:
-    """A finished training."""
+    """A finished training. ``evaluation`` is its private one, if the contract has one, charged to ``test_privacy``."""
 
     contract: Contract
     plans: RunPlans
@@ -79,6 +83,9 @@ class Trained:
     moments: Moments | None = None
     rounds: list[RoundView] = field(default_factory=list)
     privacy: dict[str, SitePrivacy] = field(default_factory=dict)
+    federation: Federation | None = None
+    evaluation: Tally | None = None
+    test_privacy: dict[str, SitePrivacy] = field(default_factory=dict)
 
     @property
     def normalisation(self) -> Normalisation | None:
@@ -114,6 +121,8 @@ def train(
     folder: Path,
     on_round: Callable[[RoundView], None] | None = None,
     rounding: Rounding = Rounding.STOCHASTIC,
+    *,
+    on_record: bool = False,
 ) -> Trained:
     """Train one federation.
 
@@ -123,6 +132,7 @@ def train(
         folder: a new folder for the federation's stores.
         on_round: told of every round.
         rounding: how values become integers.
+        on_record: whether sites register their data and look at it before every round, as real ones do.
 
     Raises:
         RoundAborted: a round failed for good; the next step quotes what the simulated sites wrote down.
@@ -132,6 +142,9 @@ def train(
     persons = {name: size(split.train) for name, split in material.splits.items()}
     plans = plan_run(contract, Extent(sum(a.size for a in material.first_model().values()), len(persons)))
     federation = enrol(folder, contract, plans, persons, material.seed)
+    if on_record:
+        for name, store in federation.site_stores.items():
+            register_site(store, material.data[name], material.study.folder, contract)
     books = Books(federation.site_stores, plans, contract.privacy.delta)
     trained = Trained(contract, plans, tuple(material.task.metrics()))
 
@@ -147,17 +160,24 @@ def train(
         if on_round is not None:
             on_round(view)
 
+    def evaluated(tally: Tally) -> None:
+        trained.evaluation = tally
+
     grid = LocalGrid(
         client_app,
         node_configs(material, federation),
         run_config=run_config(material, contract, federation, rounding),
-        observer=Observer(planned, finished, trained.model.update),
+        observer=Observer(planned, finished, trained.model.update, evaluated),
     )
     try:
         grid.serve(server_app, seed=material.seed)
     except RoundAborted as error:
         raise books.explain(error) from None
+    trained.federation = federation
     trained.privacy = {name: site_privacy(path) for name, path in federation.site_stores.items()}
+    if trained.evaluation is not None:
+        stores = federation.site_stores.items()
+        trained.test_privacy = {name: site_privacy(path, Population.TEST) for name, path in stores}
     return trained
 
 
@@ -180,7 +200,8 @@ def run_config(
     path = federation.folder / "initial.safetensors"
     path.write_bytes(safetensors.numpy.save(material.first_model()))
     text, sites = contract.model_dump_json(), len(federation.site_stores)
-    return study_config(material.task, contract.task, text, federation.server_store, path, sites, rounding)
+    code = {CODE_KEY: "sha256:" + code_digest(material.study.folder).hex()}
+    return study_config(material.task, contract.task, text, federation.server_store, path, sites, rounding) | code
 
 
 def study_config(

@@ -35,6 +35,7 @@ def test_the_layers_hold() -> None:
         ("simulation/oracle.py", "import flwr"),
         ("privacy/secagg/client.py", "import time"),
         ("src/fedseal/wire.py", "import fedseal.study"),
+        ("compliance/log/witness.py", "import sqlalchemy"),
     ],
 )
 def test_a_planted_import_is_caught(tmp_path: Path, file: str, line: str) -> None:

@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 from fedseal.client.clipping.analytic import AnalyticPath
 from fedseal.client.clipping.factors import NotPerPersonError, clip_factors
 from fedseal.client.clipping.opacus_paths import GhostPath, HooksPath
+from fedseal.client.clipping.stack import StackPath
 from fedseal.client.probe import alone, check_model, check_per_person, moved, probed, quiet, still
 from fedseal.client.task import Batch, Persons, Task, batch_of, build_model, size
 
@@ -29,6 +30,7 @@ GHOST_PAYS = 2**14
 class ClippingPath(Enum):
     """How a sum of clipped gradients is computed, the fastest first."""
 
+    STACK = "stack"
     ANALYTIC = "analytic"
     GHOST = "ghost"
     HOOKS = "hooks"
@@ -66,7 +68,7 @@ class Clipping:
         Raises:
             ConfigError: the loss is not one a person, or the model used a layer in another way than before.
         """
-        if not len(batch[0]):
+        if not batch[0].shape[0]:
             return [torch.zeros_like(p, requires_grad=False) for p in self.module.parameters() if p.requires_grad]
         return self._by.clipped_sum(task, batch, clip)
 
@@ -78,6 +80,8 @@ def clip_by(path: ClippingPath, module: nn.Module) -> Clipping:
         NotPerPersonError: the model's layers are not the path's.
     """
     match path:
+        case ClippingPath.STACK:
+            return Clipping(path, module, StackPath(module))
         case ClippingPath.ANALYTIC:
             return Clipping(path, module, AnalyticPath(module))
         case ClippingPath.GHOST:
@@ -99,7 +103,7 @@ def choose(task: Task, persons: Persons) -> Clipping:
         # By autograd alone: whether the losses are per person is no question of the path.
         check_per_person(task, module, persons, clipped=True)
         ghost = (ClippingPath.GHOST,) if _without_gradients(module) >= GHOST_PAYS else ()
-        for path in (ClippingPath.ANALYTIC, *ghost):
+        for path in (ClippingPath.STACK, ClippingPath.ANALYTIC, *ghost):
             if is_true(task, path, persons):
                 return clip_by(path, build_model(task))
     hooks = HooksPath(module)

@@ -134,14 +134,14 @@ def _linear(layer: nn.Linear, inputs: Tensor, slopes: Tensor) -> Share:
     biased = layer.bias is not None and layer.bias.requires_grad
     if inputs.dim() == 2:
         if not weighted:
-            return Outer(layer, inputs, slopes, _squares(slopes))
+            return Outer(layer, inputs, slopes, squares_of(slopes.numpy()))
         # Of (b a^T, b): the bias is a weight whose input is 1.
-        return Outer(layer, inputs, slopes, _squares(slopes) * (_squares(inputs) + float(biased)))
+        return Outer(layer, inputs, slopes, squares_of(slopes.numpy()) * (squares_of(inputs.numpy()) + float(biased)))
     inputs, slopes = _three(inputs), _three(slopes)
     if not weighted or 2 * inputs.shape[1] ** 2 <= layer.weight.numel():
         squares, sound = _gram_squares(inputs.double(), slopes.double()) if weighted else (np.zeros(len(inputs)), True)
         if sound:
-            return Outer(layer, inputs, slopes, squares + _squares(slopes.sum(dim=1)) if biased else squares)
+            return Outer(layer, inputs, slopes, squares + squares_of(slopes.sum(dim=1).numpy()) if biased else squares)
     gradients: Sums = {layer.weight: torch.bmm(slopes.mT, inputs)}
     if biased and layer.bias is not None:
         gradients[layer.bias] = slopes.sum(dim=1)
@@ -170,7 +170,9 @@ def _embedding(layer: nn.Embedding, words: Tensor, slopes: Tensor) -> Rows:
     unique, place = torch.unique(keys, return_inverse=True)
     rows = slopes.new_zeros(len(unique), layer.embedding_dim).index_add_(0, place, slopes)
     owner = unique // count
-    squares: Squares = np.bincount(owner.numpy(), weights=_squares(rows), minlength=persons).astype(np.float64)
+    squares: Squares = np.bincount(owner.numpy(), weights=squares_of(rows.numpy()), minlength=persons).astype(
+        np.float64
+    )
     return Rows(layer.weight, rows, owner, unique % count, squares)
 
 
@@ -194,9 +196,11 @@ def _three(values: Tensor) -> Tensor:
     return values.reshape(len(values), -1, values.shape[-1])
 
 
-def _squares(values: Tensor) -> Squares:
-    """Each person's squared norm."""
-    rows = values.numpy().reshape(len(values), -1).astype(np.float64)
+def squares_of(values: NDArray[np.floating]) -> Squares:
+    """Each person's squared norm, in doubles; persons first."""
+    rows = values.astype(np.float64)
+    if rows.ndim != 2:
+        rows = rows.reshape(len(rows), -1)
     squares: Squares = np.vecdot(rows, rows)
     return squares
 

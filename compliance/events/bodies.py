@@ -6,6 +6,7 @@ What the names mean stands in docs/events.md; JSON Schemas in docs/schemas/event
 
 from typing import Literal
 
+from fedseal.compliance.data.occurrences import ErasureReason
 from fedseal.compliance.events.fields import (
     AbortReason,
     Actor,
@@ -23,7 +24,6 @@ from fedseal.compliance.events.fields import (
     PublicKey,
     ReleaseName,
     Role,
-    RunId,
     Version,
 )
 from fedseal.config import Frozen
@@ -263,10 +263,19 @@ class BudgetSet(Frozen):
     until: Day | None = None
 
 
-class Access(Frozen):
-    """``data.accessed``, in a site's own log: data was read for a run."""
+class Shredded(Frozen):
+    """``data.shredded``, in a site's own log: sealed fields whose key was destroyed, by the commitments that stay."""
 
-    run_id: RunId
+    sealed: tuple[Commitment, ...]
+    reason: ErasureReason
+
+
+class Access(Frozen):
+    """``data.accessed``, in a site's own log: for this release data was read, by this code."""
+
     release: ReleaseName
     sequence: Count
+    attempt: Count
     dataset: Commitment | None
+    label_set: Commitment | None
+    code: Digest | None

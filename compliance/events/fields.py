@@ -30,7 +30,7 @@ Time = Annotated[
 ]
 Day = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-[01][0-9]-[0-3][0-9]$")]
 # A public name that the federation gave: a party, a study, a metric. See `public_name`.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9%][A-Za-z0-9 %._~-]{0,127}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9%][A-Za-z0-9%._~-]{0,127}$")]
 # The name of a log: c2sp.org/tlog-checkpoint's origin, as compliance.log.checkpoint makes it.
 Origin = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9%._~/-]{1,512}$")]
 # A type of the registry of events.
@@ -42,7 +42,7 @@ Count = Annotated[int, Field(ge=0, le=(1 << 53) - 1, strict=True)]
 
 def public_name(text: str) -> str:
     """A name of a roster or a study as a log writes it: percent-encoded where it has other characters."""
-    return quote(text, safe=" ")[:128].strip() or "%00"
+    return quote(text, safe="").lstrip("._~-")[:128] or "%00"
 
 
 def decimal(value: float) -> str:
@@ -74,78 +74,6 @@ class ReleaseName(StrEnum):
     COUNTS = "counts"
 
 
-class LegalBasis(StrEnum):
-    """GDPR, articles 6(1) and 9(2), by letter."""
-
-    ART6_A = "6-1-a"
-    ART6_B = "6-1-b"
-    ART6_C = "6-1-c"
-    ART6_D = "6-1-d"
-    ART6_E = "6-1-e"
-    ART6_F = "6-1-f"
-    ART9_A = "9-2-a"
-    ART9_B = "9-2-b"
-    ART9_C = "9-2-c"
-    ART9_D = "9-2-d"
-    ART9_E = "9-2-e"
-    ART9_F = "9-2-f"
-    ART9_G = "9-2-g"
-    ART9_H = "9-2-h"
-    ART9_I = "9-2-i"
-    ART9_J = "9-2-j"
-    NOT_PERSONAL = "not-personal"
-
-
-class SpecialCategory(StrEnum):
-    """GDPR, article 9(1)."""
-
-    ETHNIC_ORIGIN = "ethnic-origin"
-    POLITICAL = "political-opinions"
-    BELIEFS = "beliefs"
-    UNION = "union-membership"
-    GENETIC = "genetic"
-    BIOMETRIC = "biometric"
-    HEALTH = "health"
-    SEX_LIFE = "sex-life"
-
-
-class Purpose(StrEnum):
-    """What a dataset may be used for."""
-
-    TRAINING = "training"
-    EVALUATION = "evaluation"
-    TRAINING_AND_EVALUATION = "training-and-evaluation"
-    MONITORING = "monitoring"
-    RESEARCH = "research"
-
-
-class PrivacyUnit(StrEnum):
-    """Whom a promise is made to."""
-
-    PERSON = "person"
-    RECORD = "record"
-    SITE = "site"
-
-
-class Adjudication(StrEnum):
-    """How several labels of an item became one."""
-
-    SINGLE = "single"
-    MAJORITY = "majority"
-    REVIEWER = "reviewer"
-    DAWID_SKENE = "dawid-skene"
-
-
-class LabelTool(StrEnum):
-    """Where labels came from."""
-
-    CSV = "csv"
-    LABEL_STUDIO = "label-studio"
-    DOCCANO = "doccano"
-    REGISTER = "register"
-    MODEL_ASSISTED = "model-assisted"
-
-
 class CorrectionReason(StrEnum):
     """Why labels or an entry were corrected."""
 
@@ -154,17 +82,6 @@ class CorrectionReason(StrEnum):
     REVIEW = "review"
     DUPLICATE = "duplicate"
     ENTRY_ERROR = "entry-error"
-
-
-class WithdrawalReason(StrEnum):
-    """Why data is no longer used."""
-
-    CONSENT_WITHDRAWN = "consent-withdrawn"
-    ERASURE = "erasure"
-    RETENTION = "retention-over"
-    QUALITY = "quality"
-    SUPERSEDED = "superseded"
-    OTHER = "other"
 
 
 class CodeKind(StrEnum):

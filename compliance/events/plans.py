@@ -1,6 +1,8 @@
 """Privacy plans as facts of a log: their canonical bytes, and the same numbers in words for whoever has no decoder."""
 
-from dataclasses import fields
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from fedseal.compliance.events.bodies import PlanFacts, PlanValue
 from fedseal.compliance.events.fields import decimal
@@ -10,8 +12,18 @@ from fedseal.privacy.plan import PrivacyPlan, decode_plan, encode_plan
 
 def plan_facts(plan: PrivacyPlan) -> PlanFacts:
     """A plan as a log writes it."""
-    values = tuple(PlanValue(name=f.name, value=decimal(getattr(plan, f.name))) for f in fields(plan))
+    values = tuple(PlanValue(name=name, value=decimal(value)) for name, value in _numbers(plan))
     return PlanFacts.model_validate({"kind": plan.kind.label, "encoded": encode_plan(plan).hex(), "values": values})
+
+
+def _numbers(part: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a plan by name; those of a plan within a plan under both names."""
+    for field in fields(part):
+        value = getattr(part, field.name)
+        if is_dataclass(value):
+            yield from _numbers(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", value
 
 
 def plan_of(facts: PlanFacts) -> PrivacyPlan:

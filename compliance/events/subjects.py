@@ -1,7 +1,8 @@
 """The bodies of events about data, labels, models, persons and what went wrong."""
 
+from fedseal.compliance.data.facts import LegalBasis, PrivacyUnit, Purpose, SourceSystem, SpecialCategory
+from fedseal.compliance.data.occurrences import ErasureReason
 from fedseal.compliance.events.fields import (
-    Adjudication,
     Alias,
     Authority,
     Commitment,
@@ -13,22 +14,21 @@ from fedseal.compliance.events.fields import (
     EventName,
     GateKind,
     IncidentKind,
-    LabelTool,
-    LegalBasis,
     Meaning,
     ModelKind,
     Name,
-    PrivacyUnit,
-    Purpose,
     RequestKind,
     RequestOutcome,
     ReviewOutcome,
     Role,
     RollbackReason,
     Severity,
-    SpecialCategory,
-    WithdrawalReason,
 )
+from fedseal.compliance.labels.coefficients import Coefficient
+from fedseal.compliance.labels.consensus import Adjudication
+from fedseal.compliance.labels.facts import Reason, Tool
+from fedseal.compliance.labels.quality import NoiseMethod
+from fedseal.compliance.labels.scale import Level
 from fedseal.config import Frozen
 
 # Data
@@ -37,19 +37,17 @@ from fedseal.config import Frozen
 class DatasetRegistered(Frozen):
     """``dataset.registered``: a version of a site's data, under a commitment only the site can open.
 
-    No count and no size: how many persons a site holds is protected too.
+    No count and no size: how many persons a site holds is protected too. ``data_schema`` is there only where the
+    federation has agreed on it.
     """
 
     dataset: Commitment
-    data_schema: Digest
     population: Commitment
-    unit: PrivacyUnit
-    purpose: Purpose
-    legal_basis: tuple[LegalBasis, ...]
-    special_categories: tuple[SpecialCategory, ...]
-    consent_scope: Digest | None
-    retention_until: Day | None
+    data_schema: Digest | None
     preprocessing: Digest | None
+    legal_basis: tuple[LegalBasis, ...]
+    purpose: Purpose
+    retention_until: Day
     parents: tuple[Commitment, ...]
 
 
@@ -58,37 +56,45 @@ class DatasetSuperseded(Frozen):
 
     dataset: Commitment
     by: Commitment
-    reason: WithdrawalReason
 
 
 class DatasetWithdrawn(Frozen):
     """``dataset.withdrawn``: a version is used no more."""
 
     dataset: Commitment
-    reason: WithdrawalReason
+    reason: ErasureReason
 
 
 class DatasetDetails(Frozen):
-    """``dataset.details``, in a site's own log only: what the registered version holds, in counts and digests."""
+    """``dataset.details``, in a site's own log only: what the registered version holds, in counts and digests.
+
+    Under ``split`` and ``assignment`` stand keyed digests of the split's seed and of who went where.
+    """
 
     dataset: Commitment
     content_root: Digest
+    data_schema: Digest
+    data_contract: Digest
+    quality_report: Digest
     rows: Count
     subjects: Count
+    unit: PrivacyUnit
     split: Commitment | None
-    source: Digest | None
-    extracted_on: Day | None
-    quality_report: Digest | None
+    assignment: Commitment | None
+    source: SourceSystem
+    query: Digest | None
+    extracted_on: Day
+    special_categories: tuple[SpecialCategory, ...]
+    consent_scope: Name | None
 
 
 # Labels
 
 
 class Guideline(Frozen):
-    """``label.guideline``: a version of the guideline that annotators follow. ``replaces`` is the version before."""
+    """``label.guideline``: a version of the guideline that annotators follow, by the digest of its text."""
 
     guideline: Digest
-    replaces: Digest | None
 
 
 class LabelSetRegistered(Frozen):
@@ -102,16 +108,22 @@ class LabelSetRegistered(Frozen):
     guideline: Digest
     label_schema: Digest
     adjudication: Adjudication
-    tool: LabelTool
+    tool: Tool
     parents: tuple[Commitment, ...]
 
 
 class LabelSetCorrected(Frozen):
-    """``label.corrected``: a version takes another one's place; the old one stays."""
+    """``label.corrected``: a version takes another one's place; the old one stays on record."""
 
     label_set: Commitment
     by: Commitment
-    reason: CorrectionReason
+
+
+class Corrections(Frozen):
+    """How many labels were corrected for one reason."""
+
+    count: Count
+    reason: Reason
 
 
 class LabelSetDetails(Frozen):
@@ -121,14 +133,17 @@ class LabelSetDetails(Frozen):
     items: Count
     items_with_several: Count
     annotators: Count
-    coefficient: Name | None
+    coefficient: Coefficient | None
+    level: Level | None
     agreement: Decimal | None
     agreement_low: Decimal | None
     agreement_high: Decimal | None
+    gold: Digest | None
     gold_items: Count | None
     gold_accuracy: Decimal | None
+    noise_method: NoiseMethod | None
     noise: Decimal | None
-    corrections: Count
+    corrections: tuple[Corrections, ...]
 
 
 # Models

@@ -10,21 +10,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, Engine, Table, insert, select
+from sqlalchemy import Connection, Engine, Table, delete, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fedseal.compliance.events.bodies import Genesis, PolicyChanged
+from fedseal.compliance.events.bodies import Genesis, Joined, PolicyChanged
 from fedseal.compliance.events.fields import public_name
 from fedseal.compliance.events.leaf import SERVER_ORG, TIME_FORMAT, Event, Place, keyid_of, read_event, sign_event
 from fedseal.compliance.events.registry import Author, Book, EventType, type_of_form
 from fedseal.compliance.journal.attachment import CONFLICT, OK, UNPROCESSABLE, LogReply, LogRequest
 from fedseal.compliance.journal.tables import AUTHORS, TYPES, WITNESSES, create_tables
-from fedseal.compliance.log import checkpoint, quorum, witness
+from fedseal.compliance.journal.witnesses import behind, policy_of, server_genesis
+from fedseal.compliance.log import checkpoint, witness
 from fedseal.compliance.log.malformed import MalformedError
 from fedseal.compliance.log.note import SignatureError
 from fedseal.compliance.log.store import Log
 from fedseal.config import Frozen
-from fedseal.errors import ConfigError, LocalError, PeerError
+from fedseal.errors import LocalError, PeerError
 from fedseal.privacy.roster import Roster, RosterEntry
 from fedseal.privacy.secagg.keys import SigningKey
 
@@ -84,8 +85,9 @@ class FederationJournal:
         """Begin the log, or write down that roster or quorum are others than before. How many may be faulty."""
         if not entries.size:
             policy_of(self.roster, faulty)
-            self._write(connection, entries, [Fact(_genesis(self.roster, faulty))])
+            self._write(connection, entries, [Fact(server_genesis(self.roster, faulty))])
             return faulty
+        self._indexed(connection, entries)
         names = [type_of_form(form).name for form in (Genesis, PolicyChanged)]
         query = select(TYPES.c.idx).where(TYPES.c.origin == self.origin, TYPES.c.type.in_(names))
         index = connection.execute(query.order_by(TYPES.c.idx.desc()).limit(1)).scalar_one()
@@ -94,11 +96,26 @@ class FederationJournal:
             raise LocalError("a log whose index names another entry")
         faulty = max(faulty, before.faulty)
         policy_of(self.roster, faulty)
-        asked = _genesis(self.roster, faulty)
+        asked = server_genesis(self.roster, faulty)
         if (asked.roster, asked.faulty, asked.quorum) != (before.roster, before.faulty, before.quorum):
             changed = PolicyChanged(roster=asked.roster, faulty=asked.faulty, quorum=asked.quorum)
             self._write(connection, entries, [Fact(changed)])
         return faulty
+
+    def _indexed(self, connection: Connection, entries: Log) -> None:
+        """Types, runs and authors follow from the leaves: made anew where entries came in by recovery."""
+        rows = select(func.count()).select_from(TYPES).where(TYPES.c.origin == self.origin)
+        if connection.execute(rows).scalar_one() == entries.size:
+            return
+        for table in (TYPES, AUTHORS):
+            connection.execute(delete(table).where(table.c.origin == self.origin))
+        places: dict[str, Place] = {}
+        for start in range(0, entries.size, STRIDE):
+            leaves = entries.leaves(start, start + STRIDE)
+            self._index(connection, range(start, start + len(leaves)), leaves)
+            places |= {e.keyid: e.place_after for e in map(read_event, leaves)}
+        for keyid, place in places.items():
+            self._move(connection, keyid, place)
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Connection, Log]]:
@@ -201,7 +218,10 @@ class FederationJournal:
 
     def request_for(self, site: int) -> LogRequest:
         """What a site is shown next: a checkpoint, the proof that it extends the one cosigned last, the new entries."""
-        old = self._sizes.get(site, 0)
+        return self.request_from(self._sizes.get(site, 0))
+
+    def request_from(self, old: int) -> LogRequest:
+        """What whoever has cosigned ``old`` entries is shown next."""
         if old not in self._requests:
             with self._transaction() as (_, entries):
                 size = entries.next_checkpoint(old, STRIDE) or entries.size
@@ -252,6 +272,8 @@ class FederationJournal:
             raise PeerError("an event that the site has not signed", peer=f"site {site}")
         if Author.SITE not in event.kind.authors or Book.FEDERATION not in event.kind.books:
             raise PeerError(f"an event {event.kind.name}, which no site may add", peer=f"site {site}")
+        if isinstance(event.body, Joined) and (event.body.name, event.body.key) != (org, public_key.hex()):
+            raise PeerError("joins under another name or key than its own", peer=f"site {site}")
         self._heard.append(event)
         places[event.keyid] = event.place_after
 
@@ -301,46 +323,6 @@ class FederationJournal:
         if note is None:
             raise LocalError("a log without a checkpoint")
         return LogRequest(witness.encode_request(self.size, (), note), ())
-
-
-def policy_of(roster: Roster, faulty: int) -> quorum.Policy:
-    """Who has to cosign: so many of the roster's sites that any two quorums share an honest one.
-
-    The roster alone yields every key: a site cosigns with the one that the roster names.
-
-    Raises:
-        ConfigError: so many faulty sites leave no quorum.
-    """
-    if not 0 <= faulty < len(roster.sites):
-        raise ConfigError(
-            f"of {len(roster.sites)} witnesses {faulty} may be faulty: no quorum outvotes them",
-            next_step="Name fewer sites that may work with the server, or invite an outside witness.",
-        )
-    name = checkpoint.server_origin(roster.federation)
-    witnesses = [
-        checkpoint.witness_key(checkpoint.site_origin(roster.federation, site.name), site.signing_key)
-        for site in roster.sites
-    ]
-    return quorum.federation_policy(checkpoint.log_key(name, roster.server_key), witnesses, faulty)
-
-
-def behind(site: int, seen: int, size: int) -> LocalError:
-    """The log is shorter than what a witness has cosigned."""
-    return LocalError(
-        f"this log has {size} entries, and site {site} has cosigned {seen}: it was rolled back",
-        next_step="Nothing was written. Every site holds a mirror: `fedseal audit recover` takes the missing entries "
-        "from one, after checking them against the cosigned checkpoint.",
-    )
-
-
-def _genesis(roster: Roster, faulty: int) -> Genesis:
-    return Genesis(
-        federation=public_name(roster.federation),
-        roster="sha256:" + roster.digest().hex(),
-        simulated=roster.simulated,
-        faulty=faulty,
-        quorum=quorum.quorum_size(len(roster.sites), faulty),
-    )
 
 
 def _put(connection: Connection, table: Table, keys: Mapping[str, object], values: Mapping[str, object]) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import cached_property
 
 from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
 
 from fedseal.compliance.events.bodies import ForeignAnchor, Genesis
 from fedseal.compliance.events.fields import public_name, sha256
@@ -18,7 +19,7 @@ from fedseal.compliance.events.leaf import TIME_FORMAT, Place, read_event, sign_
 from fedseal.compliance.events.registry import EventType, type_of, type_of_form
 from fedseal.compliance.events.subjects import Shared
 from fedseal.compliance.journal.attachment import MOST_EVENTS, OK, UNPROCESSABLE, LogReply, LogRequest
-from fedseal.compliance.journal.tables import EVIDENCE, OUTBOX, create_tables
+from fedseal.compliance.journal.tables import EVIDENCE, OUTBOX, PUBLISHED, create_tables
 from fedseal.compliance.log import checkpoint, witness
 from fedseal.compliance.log.store import Log
 from fedseal.config import Frozen
@@ -101,6 +102,15 @@ class SiteJournal:
         """Whether the site has signed an event of this form about a run."""
         query = select(OUTBOX.c.seq).where(OUTBOX.c.run == run.hex(), OUTBOX.c.type == type_of_form(body).name).limit(1)
         return self._connection.execute(query).first() is not None
+
+    def published(self, what: str) -> int:
+        """Up to which number something on record has become events; 0 if nothing has."""
+        return self._connection.execute(select(PUBLISHED.c.number).where(PUBLISHED.c.what == what)).scalar() or 0
+
+    def put_published(self, what: str, number: int) -> None:
+        """That everything up to this number has."""
+        statement = upsert(PUBLISHED).values(what=what, number=number)
+        self._connection.execute(statement.on_conflict_do_update(index_elements=["what"], set_={"number": number}))
 
     def commitment(self, label: str, value: bytes) -> str:
         """What stands in a log for something guessable: HMAC-SHA-256 under a key that only this site has."""

@@ -54,6 +54,12 @@ WITNESSES = Table(
 )
 
 
+# How much of what a site has put on record elsewhere has become events.
+PUBLISHED = Table(
+    "log_published", METADATA, Column("what", String, primary_key=True), Column("number", Integer, nullable=False)
+)
+
+
 def create_tables(connection: Connection) -> None:
     """Make the tables where they are missing: a store of an earlier version has none."""
     if not inspect(connection).has_table(OUTBOX.name):

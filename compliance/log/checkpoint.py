@@ -66,12 +66,12 @@ def is_origin(text: str) -> bool:
 
 def server_origin(federation: str) -> str:
     """The name of the log that a federation's server keeps."""
-    return f"{_component(federation)}/server/fedseal-log"
+    return f"{_component(federation)}/server"
 
 
 def site_origin(federation: str, site: str) -> str:
     """The name of the log that a site keeps, and of the site as a witness."""
-    return f"{_component(federation)}/site/{_component(site)}/fedseal-log"
+    return f"{_component(federation)}/site/{_component(site)}"
 
 
 def log_key(origin: str, public: bytes) -> VerifierKey:

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy import Engine, create_engine, event, func, make_url, select
+from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from fedseal.compliance.log.store import Log
 from fedseal.database import connect
@@ -14,11 +14,14 @@ from fedseal.errors import ConfigError
 
 _FORMS = "Give the path of an SQLite file, or a URL such as postgresql+psycopg://user@host/database."
 
+# Any number that nobody else locks in this database.
+_MAKING_TABLES = int.from_bytes(b"fedseal", "big")
+
 
 def open_database(url: str | Path, *, reading: bool = False) -> Engine:
     """An engine for a file or URL, with the tables of logs made. Keeps its connections: dispose of it at the end.
 
-    With ``reading`` nothing is made, and an SQLite file is opened so that nothing can be written.
+    With ``reading`` nothing is made, and nothing can be written.
 
     Raises:
         ConfigError: the URL is none that is known, the database cannot be reached, or it does not wait for its disk.
@@ -27,11 +30,19 @@ def open_database(url: str | Path, *, reading: bool = False) -> Engine:
     try:
         with engine.begin() as connection:
             if not reading:
+                if engine.dialect.name == "postgresql":
+                    # Two programs that start at once would both find the tables missing.
+                    connection.execute(select(func.pg_advisory_xact_lock(_MAKING_TABLES)))
                 Log.create_tables(connection)
-    except OperationalError:
+            _ = Log(connection, "fedseal/none").size
+    except DatabaseError as error:
         engine.dispose()
-        # What the driver says may quote the URL, and with it a password.
-        raise ConfigError("the log's database cannot be opened", next_step=_FORMS) from None
+        # What the driver says may quote the URL, and with it a password; its code does not.
+        code = getattr(error.orig, "sqlite_errorname", None) or getattr(error.orig, "sqlstate", None) or "no code"
+        raise ConfigError(f"the log's database cannot be opened, or holds no log ({code})", next_step=_FORMS) from None
+    except ConfigError:
+        engine.dispose()
+        raise
     return engine
 
 
@@ -46,23 +57,33 @@ def transaction(engine: Engine, origin: str) -> Iterator[Log]:
 
 def _engine(url: str | Path, *, reading: bool) -> Engine:
     if isinstance(url, Path) or "://" not in url:
-        return connect(Path(url), reading=reading, keep=True)
+        return _file(Path(url), reading=reading)
     try:
         parsed = make_url(url)
     except ArgumentError:
         raise ConfigError("the URL of the log's database cannot be read", next_step=_FORMS) from None
     if parsed.get_backend_name() == "sqlite" and parsed.database:
-        return connect(Path(parsed.database), reading=reading, keep=True)
+        return _file(Path(parsed.database), reading=reading)
     if parsed.get_backend_name() != "postgresql":
         raise ConfigError("logs are kept in SQLite or PostgreSQL", next_step=_FORMS)
     try:
-        engine = create_engine(parsed.set(drivername="postgresql+psycopg"), hide_parameters=True)
+        engine = create_engine(
+            parsed.set(drivername="postgresql+psycopg"),
+            hide_parameters=True,
+            execution_options={"postgresql_readonly": reading},
+        )
     except ImportError:
         raise ConfigError(
             "PostgreSQL needs the driver psycopg", next_step="Install it: pip install 'fedseal[postgres]'."
         ) from None
     event.listen(engine, "connect", _insist_on_disk)
     return engine
+
+
+def _file(path: Path, *, reading: bool) -> Engine:
+    if reading and not path.is_file():
+        raise ConfigError(f"no log at {path}", next_step=_FORMS)
+    return connect(path, reading=reading, keep=True)
 
 
 def _insist_on_disk(connection: Any, _: Any) -> None:

@@ -172,9 +172,12 @@ def signers(note: Note, keys: Iterable[VerifierKey]) -> tuple[VerifierKey, ...]:
     Raises:
         SignatureError: a line by one of the keys does not hold: then the whole note is refused.
     """
+    by_key: dict[tuple[str, bytes], list[Signature]] = {}
+    for signature in note.signatures:
+        by_key.setdefault((signature.name, signature.identifier), []).append(signature)
     found = []
     for key in keys:
-        lines = [signature for signature in note.signatures if signature.is_by(key)]
+        lines = by_key.get((key.name, key.identifier), [])
         if not all(holds(signature, note.text, key) for signature in lines):
             raise SignatureError(f"the signature of {key.name} does not hold")
         if lines:

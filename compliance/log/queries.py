@@ -39,6 +39,7 @@ _of_log = CHECKPOINTS.c.log == _log
 ADD_CHECKPOINT = insert(CHECKPOINTS)
 CHECKPOINT = select(CHECKPOINTS).where(_of_log, CHECKPOINTS.c.size == _size)
 CHECKPOINT_SIZES = select(CHECKPOINTS.c.size).where(_of_log).order_by(CHECKPOINTS.c.size.desc())
+CHECKPOINTS_KEPT = select(CHECKPOINTS).where(_of_log).order_by(CHECKPOINTS.c.size)
 NEWEST_CHECKPOINT = select(CHECKPOINTS).where(_of_log).order_by(CHECKPOINTS.c.size.desc()).limit(1)
 ADD_COSIGNATURE = insert(COSIGNATURES)
 COSIGNATURE_LINES = (

@@ -20,6 +20,7 @@ from fedseal.compliance.log.queries import (
     ADD_TILE,
     CHECKPOINT,
     CHECKPOINT_SIZES,
+    CHECKPOINTS_KEPT,
     COSIGNATURE_LINES,
     LEAVES_BETWEEN,
     MOVE_HEAD,
@@ -122,6 +123,8 @@ class Log:
         append half as dear again.
         """
         head = self._seen()
+        if len(digest) != HASH_LENGTH:
+            return None
         step = WIDTH * WIDTH
         for start in range(0, head.frontier.size, step):
             raw = self._raw(head, 0, start, min(start + step, head.frontier.size))
@@ -196,6 +199,11 @@ class Log:
         note = parse_note(row.note)
         return str(Note(note.text, (*note.signatures, *self.cosigned(row.size))))
 
+    def checkpoints(self) -> list[tuple[int, str]]:
+        """Every checkpoint kept, with its size, oldest first, without cosignatures."""
+        rows = self._connection.execute(CHECKPOINTS_KEPT, {"in_log": self._seen().log})
+        return [(row.size, row.note) for row in rows]
+
     def add_cosignature(self, size: int, line: str) -> None:
         """Keep a witness' signature line beside the checkpoint of ``size``; of one key, the first is kept.
 
@@ -252,10 +260,11 @@ class Log:
         """Replace ``old`` by ``new``, if ``old`` is still what is stored. Before the cosignature leaves.
 
         Raises:
-            LocalError: it is not, or ``new`` is smaller or another log's.
+            LocalError: it is not, or ``new`` is no step forward, or another log's.
         """
         head = self._locked()
-        if old != self.witness_state() or new.origin != self.origin or new.size < old.size:
+        forward = new.origin == self.origin and (new.size > old.size or new == old)
+        if old != self.witness_state() or not forward:
             raise LocalError("the witness' state has moved meanwhile, or would move back")
         after = {"in_log": head.log, "witnessed_size": new.size, "witnessed_root": new.root}
         self._connection.execute(MOVE_WITNESS, after)

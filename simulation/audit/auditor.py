@@ -86,6 +86,11 @@ def prepare(claim: Contract, canaries: int) -> Target:
             f"the study's plan is {claim.privacy.plan}: an audit with persons as canaries knows local and distributed",
             next_step="Give --plan local or --plan distributed, to audit what such a plan would promise.",
         )
+    if claim.privacy.adaptive_clip is not None:
+        raise ConfigError(
+            "an audit with persons as canaries needs to know by what they are clipped, and this clip norm adapts",
+            next_step="Leave adaptive_clip out: what a release costs does not depend on its clip norm.",
+        )
     shared = claim.privacy.plan == "distributed"
     changes: dict[str, object] = {
         "name": "audit",

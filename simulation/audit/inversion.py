@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from fedseal.client.app import DATA_KEY
 from fedseal.client.app import app as client_app
-from fedseal.client.mod import STORE_KEY
+from fedseal.client.mod import DATA_KEY, STORE_KEY
 from fedseal.client.task import Batch, Metric, SiteData, Split, columns
 from fedseal.client.trainer import Arrays, Trainer, TrainSettings, trainable
 from fedseal.privacy.accounting import best_order

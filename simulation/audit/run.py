@@ -16,9 +16,8 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from fedseal.client.app import DATA_KEY
 from fedseal.client.app import app as client_app
-from fedseal.client.mod import STORE_KEY
+from fedseal.client.mod import DATA_KEY, STORE_KEY
 from fedseal.client.trainer import Arrays
 from fedseal.errors import ConfigError
 from fedseal.privacy.accounting import spent_by

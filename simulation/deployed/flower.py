@@ -11,8 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedseal.client.app import DATA_KEY
-from fedseal.client.mod import STORE_KEY
+from fedseal.client.mod import DATA_KEY, STORE_KEY
 from fedseal.errors import ConfigError
 from fedseal.simulation.deployed.certificates import LOOPBACK, NodeKey, ServerCertificate
 

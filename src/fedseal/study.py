@@ -98,6 +98,21 @@ class Training(Frozen):
         return 0.0 if self.strategy == "fedadagrad" else 0.9
 
 
+class AdaptiveClip(Frozen):
+    """A clip norm that follows the ``quantile`` of the norms that are clipped (Andrew, Thakkar, McMahan and Ramaswamy
+    2021): after each round it moves towards it by a factor of at most exp(``learning_rate``).
+
+    It begins with the promise's ``clip_norm`` and stays from ``lowest`` to ``highest``. ``budget_share`` is the part of
+    the update's cost that counting who was not clipped takes: more makes the count exacter and the update noisier.
+    """
+
+    quantile: float = Field(default=0.5, ge=0.01, le=0.99)
+    learning_rate: float = Field(default=0.2, ge=1e-3, le=2)
+    lowest: float = Field(default=1e-3, ge=1e-6, le=1e6)
+    highest: float = Field(default=1e3, ge=1e-6, le=1e6)
+    budget_share: float = Field(default=0.05, ge=1e-3, le=0.5)
+
+
 class Privacy(Frozen):
     """The promise to every person whose data is trained on.
 
@@ -107,7 +122,7 @@ class Privacy(Frozen):
     Under plan ``local`` noise is added at each site. Under ``distributed`` a round is one step along the sum of all
     persons' clipped gradients, with noise that the sites share (``local_steps`` and ``sample_rate`` are not used);
     under ``client`` sites train as without a plan, and what is clipped and covered by shared noise is a site's whole
-    update.
+    update. Under these two the clip norm may adapt: ``adaptive_clip``.
     """
 
     plan: Literal["none", "local", "distributed", "client"] = "local"
@@ -115,6 +130,14 @@ class Privacy(Frozen):
     delta: float = Field(default=1e-5, gt=0, lt=0.1)
     clip_norm: float = Field(default=1.0, ge=1e-6, le=1e6)
     retries: int = Field(default=1, ge=0, le=1000)
+    adaptive_clip: AdaptiveClip | None = None
+
+    @model_validator(mode="after")
+    def _interval(self) -> "Privacy":
+        adaptive = self.adaptive_clip
+        if adaptive is not None and not adaptive.lowest <= self.clip_norm <= adaptive.highest:
+            raise ValueError("clip_norm is where adaptive_clip begins: it has to be from its lowest to its highest")
+        return self
 
 
 class Cohort(Frozen):
@@ -149,6 +172,33 @@ class Normalisation(Frozen):
             raise ValueError("federated normalisation needs low and high, one number for each feature")
         if any(a >= b for a, b in zip(self.low, self.high, strict=False)):
             raise ValueError("each low has to be below its high")
+        return self
+
+
+class Evaluation(Frozen):
+    """One private evaluation of the final model on the sites' test persons; none without an ``epsilon``.
+
+    ``epsilon`` is the whole promise to test persons, whose ledger is not that of the training persons. What is
+    released are ``tables`` of counts under plan histogram: ``score`` is a histogram of ``bins`` scores by label, for
+    two classes; ``right`` whether the model is right, by label, for ``classes`` classes; ``loss`` a histogram of
+    ``bins`` losses from ``low`` to ``high``, a public range. A person is in one cell of each: two tables have twice the
+    noise of one. A retry halves what one attempt may cost, so there are none unless stated.
+    """
+
+    epsilon: float | None = Field(default=None, gt=0, le=64)
+    retries: int = Field(default=0, ge=0, le=1000)
+    tables: tuple[Literal["score", "right", "loss"], ...] = ("score",)
+    bins: int = Field(default=20, ge=2, le=1000)
+    classes: int = Field(default=2, ge=2, le=1000)
+    low: float = 0.0
+    high: float = 4.0
+
+    @model_validator(mode="after")
+    def _tables(self) -> "Evaluation":
+        if not self.tables or len(set(self.tables)) != len(self.tables):
+            raise ValueError("evaluation needs tables, each once")
+        if not self.low < self.high:
+            raise ValueError("low has to be below high")
         return self
 
 
@@ -191,7 +241,14 @@ class Contract(Frozen):
     privacy: Privacy = Privacy()
     cohort: Cohort = Cohort()
     normalisation: Normalisation = Normalisation()
+    evaluation: Evaluation = Evaluation()
     simulation: SimulationDefaults = SimulationDefaults()
+
+    @model_validator(mode="after")
+    def _evaluated(self) -> "Contract":
+        if self.evaluation.epsilon is not None and self.cohort.colluders < 1:
+            raise ValueError("a private evaluation needs cohort.colluders of at least 1: a site knows its noise share")
+        return self
 
     @model_validator(mode="after")
     def _sampling(self) -> "Contract":
@@ -201,6 +258,8 @@ class Contract(Frozen):
             raise ValueError("batch_size goes with plans none and client; others draw persons, or take everyone")
         if private and self.training.batch_level:
             raise ValueError("batch_level goes with plans none and client; others clip each person's own gradient")
+        if self.privacy.plan == "local" and self.privacy.adaptive_clip is not None:
+            raise ValueError("adaptive_clip goes with plans distributed and client, whose counts get shared noise")
         if self.privacy.plan in ("distributed", "client"):
             if self.cohort.colluders < 1:
                 raise ValueError(

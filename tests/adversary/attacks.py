@@ -1,6 +1,7 @@
 """The whole list."""
 
 from adversary import (
+    attacks_counts,
     attacks_graph,
     attacks_runs,
     attacks_server,
@@ -16,6 +17,7 @@ ATTACKS: tuple[Attack, ...] = (
     *attacks_sets.ATTACKS,
     *attacks_graph.ATTACKS,
     *attacks_stores.ATTACKS,
+    *attacks_counts.ATTACKS,
     *attacks_runs.ATTACKS,
     *attacks_server.ATTACKS,
     *attacks_wire.ATTACKS,

@@ -14,7 +14,7 @@ from support.keys import SERVER, key
 
 from fedseal.errors import PolicyRefused
 from fedseal.privacy.ledger import EntryKind
-from fedseal.privacy.plan import LocalGaussian, PrivacyPlan, SharedSkellam, decode_plan
+from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, PrivacyPlan, SharedSkellam, decode_plan
 from fedseal.privacy.quantize import CLIPPED, Rounding
 from fedseal.privacy.releases import METRIC_PREFIX, REGISTRY, UPDATE, VALUES, MetricRange, release_layout
 from fedseal.privacy.runs import (
@@ -186,8 +186,38 @@ def charged_for_less(s: Stores) -> bool:
     return any(isinstance(p, SharedSkellam) and p.length < sent for p in plans)
 
 
+def clipped_to_nothing(s: Stores) -> bool:
+    """From one round to the next everyone is clipped to a ten thousandth: what is summed is noise, and charged for."""
+    s.whole_round()
+    s.again(with_clip(ADAPTIVE.lowest, release_seq=2, fl_round=2)(s.federation))
+    s.whole_round()
+    return s.sum_over(ALL) is not None and len(charges(s, 1)) == 2
+
+
+def with_clip(clip_norm: float, **changes: Any) -> Callable[[Federation], Header]:
+    """A header of a run whose clip norm adapts, with the layout that belongs to it."""
+
+    def made(federation: Federation) -> Header:
+        plain = header(ADAPTIVE, colluders=1, **changes)(federation)
+        layout = release_layout(
+            REGISTRY[UPDATE],
+            values=plain.layout.segment(VALUES).length,
+            value_range=clip_norm,
+            weight_key="num-examples",
+            largest_weight=EXAMPLES,
+            metrics={},
+            sites=3,
+            rounding=Rounding.NEAREST,
+            room=Room(ADAPTIVE.at(clip_norm), 3, 2, ADAPTIVE.count_units),
+        )
+        return replace(plain, layout=layout, noise_minimum=3)
+
+    return made
+
+
 SHARED = SharedSkellam(unit=1, clip_norm=100.0, resolution=16, length=15, variance=1 << 30, releases=90, retries=10)
 SHORT = replace(SHARED, length=1)
+ADAPTIVE = AdaptiveSkellam(vector=SHARED, count_units=4, lowest=0.01, highest=1000.0, quantile=0.5, rate=0.2)
 SHARING = OPEN_POLICY.replace('update = ["none", "local"]', 'update = ["client"]')
 SESSION = "client.session.Session."
 POLICY = "compliance.policy."
@@ -325,10 +355,19 @@ ATTACKS = (
         Level.STORE,
         Check(
             "privacy.shares.room_of",
-            "isinstance(plan, SharedSkellam) and header.layout.segments[0].length != plan.length",
+            "isinstance(plan, SharedSkellam | SharedGeometric) and header.layout.segments[0].length != plan.length",
         ),
         at_stores(charged_for_less, with_shares(SHORT, 1), policy=SHARING),
         BY_SERVER,
         "another length than its plan",
+    ),
+    Attack(
+        "A clip norm that adapts, moved further than its rule goes",
+        "another charge to every site, for a sum of noise",
+        Level.STORE,
+        Check("privacy.adaptive.accepted", "not least <= clip_norm <= most"),
+        at_stores(clipped_to_nothing, with_clip(100.0), policy=SHARING),
+        BY_SERVER,
+        "the plan's rule cannot have led",
     ),
 )

@@ -14,7 +14,7 @@ from adversary.attack import Fault, Refusal
 from adversary.field import Field, Words
 from adversary.mole import Mole
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from support.flower import OPEN_POLICY, Federation, default_task, flower_task, make_federation, numpy_of
+from support.flower import OPEN_POLICY, Federation, control_record, default_task, flower_task, make_federation, numpy_of
 from support.rounds import Cohort
 
 from fedseal.client.records import CONTROL
@@ -84,7 +84,7 @@ class Stores(Field):
     def answer(self, site: int, raw: bytes, request: Any = None) -> Answer:
         """What leaves a site; a refusal is noted and ends the attack."""
         task = dict(self.task(site)) if isinstance(request, MaskRequest) else {}
-        content = RecordDict({CONTROL: ConfigRecord({"message": raw}), **task})
+        content = RecordDict({CONTROL: control_record(self.federation, site, raw), **task})
         message = Message(content, dst_node_id=100 + site, message_type=self.kind)
         store = self.federation.site(site)
         self._before = self.dump(site)

@@ -413,3 +413,62 @@ def test_a_run_without_privacy_is_judged_by_the_policy(
     folder = study('plan = "local"', 'plan = "none"')
     found = numbers(fedseal("privacy", "plan", folder, "--store", store.path, "--json"))["run"]
     assert (found["accepted"], found["epsilon_after"]) == (True, None)
+
+
+# The evaluation of test persons
+
+EVALUATION = "[tool.fedseal.evaluation]\nepsilon = 2.0\nbins = 10\n\n[tool.fedseal.simulation]\npopulation"
+EVALUATED_POLICY = OPEN_POLICY.replace('evaluation = ["none"]', 'evaluation = ["histogram"]')
+
+
+def test_a_study_is_told_what_its_evaluation_costs(fedseal: Run, study: Callable[..., Path]) -> None:
+    folder = study("[tool.fedseal.simulation]\npopulation", EVALUATION)
+    found = numbers(fedseal("privacy", "plan", folder, "--json"))["study"]["evaluation"]
+    assert found["plan"]["kind"] == "histogram"
+    assert (found["plan"]["length"], found["plan"]["cells"]) == (20, 1)
+    assert 1.99 < found["epsilon"] == found["plan"]["epsilon"] <= found["enforced"] <= found["promise"] == 2.0
+    assert found["deviation"] == pytest.approx(0.602, abs=0.001)
+    assert "What it releases of test persons" in fedseal("privacy", "plan", folder).stdout
+    assert numbers(fedseal("privacy", "plan", study(), "--json"))["study"]["evaluation"] is None
+
+
+def test_an_evaluation_is_tried_on_the_ledger_of_test_persons(
+    fedseal: Run, study: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = study("[tool.fedseal.simulation]\npopulation", EVALUATION)
+    make_store(tmp_path, epsilon=3.0, order=256.0, policy=EVALUATED_POLICY)
+    path = tmp_path / "site.sqlite"
+    run = numbers(fedseal("privacy", "plan", folder, "--store", path, "--population", "test", "--json"))["run"]
+    assert run["accepted"] is True
+    assert 2.0 < run["epsilon_enforced_after"] <= 3.0
+
+
+def test_what_fits_is_said_where_an_evaluation_does_not(
+    fedseal: Run, study: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = study("[tool.fedseal.simulation]\npopulation", EVALUATION)
+    make_store(tmp_path, epsilon=1.5, order=256.0, policy=EVALUATED_POLICY)
+    arguments = ("privacy", "plan", folder, "--store", tmp_path / "site.sqlite", "--population", "test")
+    run = numbers(fedseal(*arguments, "--json"), ExitCode.BUDGET)["run"]
+    assert 1.4 < run["epsilon_that_fits"] <= 1.5
+    assert run["refusal"]["class"] == "BudgetExceeded"
+    again = study("[tool.fedseal.simulation]\npopulation", EVALUATION.replace("2.0", str(run["epsilon_that_fits"])))
+    assert numbers(fedseal(*arguments, "--json"))["run"]["accepted"] is True
+    assert again == folder
+
+
+def test_a_policy_without_it_refuses_the_evaluation(fedseal: Run, study: Callable[..., Path], tmp_path: Path) -> None:
+    folder = study("[tool.fedseal.simulation]\npopulation", EVALUATION)
+    make_store(tmp_path, epsilon=40.0, order=3.3)
+    path = tmp_path / "site.sqlite"
+    for population in ("test", "train"):
+        done = fedseal("privacy", "plan", folder, "--store", path, "--population", population, "--json")
+        refusal = numbers(done, ExitCode.POLICY)["run"]["refusal"]
+        assert "release 'evaluation' under plan 'histogram'" in refusal["message"]
+
+
+def test_a_study_without_an_evaluation_has_nothing_about_test_persons(fedseal: Run, tmp_path: Path) -> None:
+    make_store(tmp_path)
+    done = fedseal("privacy", "plan", TINY, "--store", tmp_path / "site.sqlite", "--population", "test")
+    assert done.returncode == ExitCode.CONFIG
+    assert "no private evaluation" in done.stderr

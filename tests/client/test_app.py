@@ -21,14 +21,15 @@ from support.keys import make_roster
 from support.studies import TINY, material, tiny
 from torch import nn
 
-from fedseal.client.app import DATA_KEY, STUDY_KEY, Warm, client_app
+from fedseal.client.app import Warm, client_app
+from fedseal.client.mod import DATA_KEY, STUDY_KEY
 from fedseal.client.task import batch_of, size
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, encode_plan
 from fedseal.privacy.quantize import CLIPPED
 from fedseal.privacy.releases import MOMENTS, REGISTRY, VALUES
 from fedseal.privacy.secagg.messages import RefusalCode, Stage
-from fedseal.privacy.store import Identity
+from fedseal.privacy.store import Identity, SiteStore
 from fedseal.server.exchange import control_of, vector_of
 from fedseal.simulation.training import Material
 
@@ -245,11 +246,11 @@ def test_what_is_kept_warm_belongs_to_one_study_task_and_data(
     for name in ("task.py", "other.py"):
         text = OTHER if name == "other.py" else (TINY / name).read_text(encoding="utf-8")
         (copy / name).write_text(text, encoding="utf-8")
-    warm, identity = Warm(), federation.site(1).identity
+    warm, store = Warm(), federation.site(1)
 
     def work(**changes: Any) -> Any:
         options: dict[str, Any] = {"folder": copy, "reference": "other:Narrow", **changes}
-        return warm.work(context(federation, study, **options), identity)
+        return warm.work(context(federation, study, **options), store)
 
     first = work()
     assert work() is first
@@ -265,10 +266,11 @@ def test_what_is_kept_warm_belongs_to_one_study_task_and_data(
 
 def test_what_is_kept_warm_belongs_to_one_federation(federation: Federation, study: Material) -> None:
     """The roster says by how many persons noisy sums are divided: two federations may say different numbers."""
-    warm, identity = Warm(), federation.site(1).identity
+    warm, store = Warm(), federation.site(1)
+    identity = store.identity
     other = Identity(1, "site-1", identity.key, make_roster(4, persons=70), identity.policy, identity.seed)
     where = context(federation, study, folder=TINY, reference="task:Blobs")
-    first, second = warm.work(where, identity), warm.work(where, other)
+    first, second = warm.work(where, store), warm.work(where, SiteStore(store.path, store._engine, other))
     assert (first._public_persons, second._public_persons) == (100, 70)
 
 

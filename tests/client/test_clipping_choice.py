@@ -34,6 +34,7 @@ SETTINGS = TrainSettings(learning_rate=0.2, sample_rate=0.3, local_steps=5)
 ROWS = KINDS["mlp"].features
 CHOSEN = {
     **dict.fromkeys(KINDS, ClippingPath.ANALYTIC),
+    **dict.fromkeys(["mlp", "without bias", "logistic", "wrapped"], ClippingPath.STACK),
     "recurrent": ClippingPath.HOOKS,
     "own parameter": ClippingPath.HOOKS,
     "large, own parameter": ClippingPath.GHOST,
@@ -180,7 +181,7 @@ def test_a_study_that_insists_on_float32_and_a_site_of_one_person_have_the_fast_
 
     for rows in (ROWS, ROWS[:1]):
         single = Single("single", lambda: nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)), rows)
-        assert choose(single, single.persons()).path is ClippingPath.ANALYTIC
+        assert choose(single, single.persons()).path is ClippingPath.STACK
 
 
 def test_a_site_without_persons_has_a_sum() -> None:
@@ -193,7 +194,7 @@ def test_a_site_without_persons_has_a_sum() -> None:
 # Training.
 
 
-@pytest.mark.parametrize("name", ["frozen", "cnn", "large, own parameter"])
+@pytest.mark.parametrize("name", ["mlp", "wrapped", "frozen", "cnn", "large, own parameter"])
 def test_every_path_trains_the_same_model(name: str) -> None:
     task, found = KINDS[name], {}
     for path in ClippingPath:
@@ -220,7 +221,12 @@ def test_portions_change_nothing_but_memory(name: str) -> None:
 
 
 def test_no_path_leaves_gradients_behind() -> None:
-    for name, path in (("cnn", ClippingPath.GHOST), ("cnn", ClippingPath.HOOKS), ("cnn", ClippingPath.ANALYTIC)):
+    for name, path in (
+        ("wrapped", ClippingPath.STACK),
+        ("cnn", ClippingPath.GHOST),
+        ("cnn", ClippingPath.HOOKS),
+        ("cnn", ClippingPath.ANALYTIC),
+    ):
         found = clip_by(path, build_model(KINDS[name]))
         found.clipped_sum(KINDS[name], batch_of(KINDS[name].persons(), np.arange(5)), 1.0)
         for parameter in found.module.parameters():

@@ -29,7 +29,7 @@ from support.flower import (
 from support.keys import SERVER
 
 from fedseal.client.release import DONE
-from fedseal.client.session import Session
+from fedseal.client.requests import task_in
 from fedseal.privacy.ledger import EntryKind
 from fedseal.privacy.plan import LocalGaussian
 from fedseal.privacy.runs import CloseRun, sign_control
@@ -245,14 +245,14 @@ def test_what_a_rival_request_ended_is_not_charged(
     raw = mask_request(running, header_for(federation, PRIVATE))
     close = encode(sign_control(CloseRun(b"r" * 16), SERVER))
     control = close if rival == "close" else running.opening(header_for(federation, PRIVATE, release_seq=2))
-    original = Session._task
+    original = task_in
 
-    def task(self: Session, *arguments: Any) -> Any:
+    def task(*arguments: Any) -> Any:
         running.send(2, control)
-        return original(self, *arguments)
+        return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "_task", task)
+        patch.setattr("fedseal.client.session.task_in", task)
         assert running.refusal(2, raw, task=default_task()) is RefusalCode.PROTOCOL
     assert federation.charges(2) == 0
     assert script.calls == []

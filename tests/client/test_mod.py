@@ -252,6 +252,7 @@ def test_the_codes_are_a_closed_list() -> None:
         ("BUDGET", 5),
         ("TASK", 6),
         ("INTERNAL", 7),
+        ("LOG", 8),
     ]
 
 

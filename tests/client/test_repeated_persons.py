@@ -12,8 +12,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord
 from support.flower import Federation, Nodes, flower_task, header_for, make_federation
 from support.studies import TINY, tiny
 
-from fedseal.client.app import DATA_KEY, STUDY_KEY, client_app
+from fedseal.client.app import client_app
 from fedseal.client.items import person_items
+from fedseal.client.mod import DATA_KEY, STUDY_KEY
 from fedseal.client.split import by_hash
 from fedseal.client.task import SiteData
 from fedseal.errors import DataError

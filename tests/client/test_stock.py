@@ -11,8 +11,7 @@ from support.flower import make_federation
 from support.planes import FOLDER, START, points
 
 from fedseal.client import stock
-from fedseal.client.app import DATA_KEY, STUDY_KEY
-from fedseal.client.mod import sealed_mod
+from fedseal.client.mod import DATA_KEY, STUDY_KEY, sealed_mod
 
 HEAVY = ("torch", "opacus", "pandas", "dp_accounting")
 LOADED = f"import sys, json; print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"

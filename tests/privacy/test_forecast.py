@@ -8,7 +8,7 @@ from support.studies import tiny
 
 from fedseal.privacy.forecast import fits, most_releases, noise_that_fits, promise_that_fits, round_down, with_noise
 from fedseal.privacy.ledger import open_ledger, open_terms
-from fedseal.privacy.plan import NoPrivacy, PrivacyPlan, SharedGeometric, SharedSkellam, Unit
+from fedseal.privacy.plan import LocalGaussian, NoPrivacy, SharedGeometric, SharedSkellam, Unit
 from fedseal.privacy.planning import plan_run
 
 SMALL = gaussian(8.0, releases=3, retries=1)
@@ -20,7 +20,7 @@ def test_no_kind_of_plan_is_forgotten_when_noise_is_sought() -> None:
     shared = SharedSkellam(
         unit=int(Unit.PERSON), clip_norm=1.0, resolution=1 << 10, length=9, variance=1 << 18, releases=9, retries=1
     )
-    plans: tuple[PrivacyPlan, ...] = (
+    plans: tuple[LocalGaussian | SharedSkellam | SharedGeometric, ...] = (
         SMALL,
         LARGE,
         shared,

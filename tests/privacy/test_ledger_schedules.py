@@ -135,7 +135,7 @@ def choose(rng: random.Random, ledger: Ledger, account: Account, lucky: bool) ->
         # Just what is left, or one release more.
         one = price(plan, account.terms.order)
         most = account.left // one - plan.retries + rng.randrange(2)
-        return "reserve", run, replace(plan, releases=max(min(most, 1 << 30), 1))
+        return "reserve", run, replace(plan, releases=max(min(most, 1 << 30), 1))  # type: ignore[arg-type]
     return rng.choice(("reserve", "reserve", "charge", "release")), run, plan
 
 

@@ -1,8 +1,10 @@
 """From a promise to shared noise: affordable to the last retry, as fine as the ring allows, never wrapping."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
 from pydantic import ValidationError
@@ -107,11 +109,21 @@ def test_a_smaller_promise_takes_more_noise() -> None:
     assert tight > 3 * loose
 
 
-def test_a_sites_plan_and_a_persons_plan_differ_in_their_unit_only() -> None:
+def test_with_another_person_a_site_makes_another_update_so_its_noise_is_for_two_clip_norms() -> None:
     person, site = (shared(plan_run(contract(p), Extent(50, 8)))[0] for p in ("distributed", "client"))
     assert (person.unit, site.unit) == (Unit.PERSON, Unit.SITE)
-    assert site.noise_multiplier == pytest.approx(person.noise_multiplier, rel=1e-3)
+    assert site.noise_multiplier == pytest.approx(2 * person.noise_multiplier, rel=1e-3)
     assert site.kind is PlanKind.CLIENT
+
+
+def test_a_site_is_charged_for_a_move_from_one_end_of_the_ball_to_the_other() -> None:
+    """Two updates of the clip norm that point opposite ways, rounded: the exact divergence is below the charge."""
+    site = shared(plan_run(contract("client"), Extent(4, 8)))[0]
+    one = np.array([site.resolution, 0, 0, 0])
+    moved = float(np.linalg.norm(one - -one))
+    alone = replace(site, unit=int(Unit.PERSON))
+    gaussian = 8.0 * moved**2 / (2 * site.variance)
+    assert alone.divergence(8.0) < gaussian <= site.divergence(8.0)
 
 
 def test_a_shared_plan_needs_to_know_the_run() -> None:

@@ -55,6 +55,15 @@ def test_the_federations_moments_are_written_down(tmp_path: Path) -> None:
     assert {name: len(values) for name, values in moments.items()} == {"mean": 3, "deviation": 3}
 
 
+def test_the_private_evaluation_is_written_down_with_its_intervals(tmp_path: Path) -> None:
+    run(tmp_path, tiny(training={"rounds": 1}, evaluation={"epsilon": 6.0, "bins": 4}))
+    *_, evaluated, finished = events(tmp_path)
+    assert (evaluated["event"], finished["event"]) == ("evaluated", "finished")
+    assert evaluated["sites"] == 4
+    accuracy = evaluated["estimates"]["accuracy"]
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+
+
 def test_an_error_of_ours_is_written_down_and_raised(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         run(tmp_path, tiny(), **{"fedseal-initial-model": str(tmp_path / "missing")})

@@ -117,6 +117,18 @@ def mlp(*, bias: bool = True) -> nn.Module:
     return nn.Sequential(nn.Linear(5, 7, bias=bias), nn.ReLU(inplace=True), nn.Linear(7, 3, bias=bias))
 
 
+class Wrapped(nn.Module):
+    """Something done to the features, a stack with every activation that is known, something done to what comes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        hidden = nn.Linear(5, 7), nn.Sigmoid(), nn.Linear(7, 6, bias=False), nn.Tanh(), nn.Linear(6, 4), nn.ReLU()
+        self.stack = nn.Sequential(nn.Tanh(), *hidden, nn.Linear(4, 3), nn.Sigmoid())
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return 3 * cast(Tensor, self.stack(rows / 2)).cumsum(dim=1)
+
+
 def frozen() -> nn.Module:
     """Frozen in the middle, in a weight, in a bias."""
     model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Linear(6, 3))
@@ -148,6 +160,8 @@ def _kinds() -> list[Kind]:
     return [
         Kind("mlp", mlp, rows),
         Kind("without bias", lambda: mlp(bias=False), rows),
+        Kind("logistic", lambda: nn.Linear(5, 3), rows),
+        Kind("wrapped", Wrapped, rows),
         Kind("frozen", frozen, rows),
         Kind("cnn", cnn, images),
         Kind("signals", signals, rows),

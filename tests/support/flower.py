@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from support.rounds import make_header
 from fedseal.client.mod import STORE_KEY, sealed_mod
 from fedseal.client.records import CONTROL, received_digest
 from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE
+from fedseal.compliance.journal.federation import FederationJournal
+from fedseal.compliance.journal.site import SiteJournal
 from fedseal.inputs import input_digest
 from fedseal.privacy.ledger import EntryKind, open_terms
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PrivacyPlan, encode_plan
@@ -37,7 +40,7 @@ from fedseal.privacy.releases import (
 )
 from fedseal.privacy.roster import Roster
 from fedseal.privacy.secagg import server
-from fedseal.privacy.secagg.header import Header, sign_header
+from fedseal.privacy.secagg.header import AdvertiseRequest, Header, sign_header
 from fedseal.privacy.secagg.messages import Refusal, RefusalCode, ShareReply, Signed, Stage
 from fedseal.privacy.secagg.server_states import Aborted, Finished, MaskedReply
 from fedseal.privacy.store import Enrolment, SiteStore
@@ -45,6 +48,9 @@ from fedseal.server.exchange import control_of, vector_of
 from fedseal.server.store import ServerStore
 from fedseal.simulation.grid import Deliver, LocalGrid
 from fedseal.wire import decode, encode
+
+# Where a message says what it is.
+TAG_PLACE = 3
 
 OPEN_POLICY = """
 version = 1
@@ -319,8 +325,8 @@ class Nodes:
     def send(
         self, site: int, control: bytes, *, task: Records | None = None, kind: str = "train", group: str = ""
     ) -> Message:
-        """One request to one site."""
-        content = RecordDict({CONTROL: ConfigRecord({"message": control}), **(task or {})})
+        """One request to one site; what opens a round shows the log, as an honest server would."""
+        content = RecordDict({CONTROL: control_record(self.federation, site, control), **(task or {})})
         message = Message(content, dst_node_id=100 + site, message_type=kind, group_id=group)
         return self.app(message, self.contexts[site])
 
@@ -372,6 +378,24 @@ class Nodes:
                 return state, seen
             step = server.close(state)
         return step.state, seen
+
+
+def control_record(federation: Federation, site: int, control: bytes) -> ConfigRecord:
+    """A request's control record; with the log where it opens a round."""
+    record: dict[str, Any] = {"message": control}
+    if control[TAG_PLACE : TAG_PLACE + 1] == bytes([AdvertiseRequest.TAG]):
+        record["log"] = shown_log(federation, site)
+    return ConfigRecord(record)
+
+
+def shown_log(federation: Federation, site: int) -> bytes:
+    """What the server has to show a site of its log, wherever the site's store stands."""
+    store = ServerStore.open(federation.server)
+    journal = FederationJournal(store.engine, SERVER, federation.roster, faulty=0, now=lambda: datetime.now(UTC))
+    kept = federation.site(site)
+    with kept.transaction() as transaction:
+        seen = SiteJournal(transaction.connection, kept.identity, datetime.now(UTC)).mirror.size
+    return encode(journal.request_from(seen))
 
 
 def code_of(reply: Message) -> RefusalCode:

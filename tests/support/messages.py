@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import hypothesis.strategies as st
 
 import fedseal.privacy
+from fedseal.privacy.counts import Axis, Source, Table, Tables
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, SharedGeometric, SharedSkellam
 from fedseal.privacy.quantize import Layout, Segment
 from fedseal.privacy.roster import Roster, RosterEntry
@@ -180,4 +181,23 @@ def _headers(draw: st.DrawFn) -> Header:
     return Header(**free, **fixed)
 
 
-SPECIAL: dict[Any, Callable[[], Strategy]] = {Segment: _segments, Layout: _layouts, Header: _headers}
+@st.composite
+def _axes(draw: st.DrawFn) -> Axis:
+    source = draw(st.sampled_from(Source))
+    edges = sorted(draw(st.lists(st.integers(-1000, 1000), min_size=2, max_size=5, unique=True)))
+    name = draw(st.text(min_size=1, max_size=8)) if source is Source.COLUMN else ""
+    number = draw(st.integers(0, 9)) if source is Source.FEATURE else 0
+    return Axis(int(source), tuple(e / 4 for e in edges), draw(st.booleans()), number, name)
+
+
+def _tables() -> Strategy:
+    axes = st.lists(_axes(), min_size=1, max_size=3).map(lambda found: Table(tuple(found)))
+    return st.lists(axes, min_size=1, max_size=3).map(lambda found: Tables(tuple(found)))
+
+
+SPECIAL: dict[Any, Callable[[], Strategy]] = {
+    Segment: _segments,
+    Layout: _layouts,
+    Header: _headers,
+    Tables: _tables,
+}

@@ -16,7 +16,8 @@ from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 from support.flower import Federation, make_federation
 
-from fedseal.client.app import DATA_KEY, STUDY_KEY, client_app
+from fedseal.client.app import client_app
+from fedseal.client.mod import DATA_KEY, STUDY_KEY
 from fedseal.privacy.plan import PrivacyPlan
 from fedseal.privacy.quantize import Rounding, mean_error
 from fedseal.privacy.releases import VALUES

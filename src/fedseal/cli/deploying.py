@@ -89,6 +89,7 @@ def run_on_superlink(folder: Path, address: str, certificates: Path, store: Path
     """
     need_packages()
     from fedseal.simulation.deployed.coordinator import run_study
+    from fedseal.simulation.figures import score
 
     quiet_logs()
     console = Console(highlight=False, soft_wrap=not Console().is_terminal)
@@ -105,6 +106,12 @@ def run_on_superlink(folder: Path, address: str, certificates: Path, store: Path
             case "round":
                 text = f"round {event['number']}: {event['sites']} sites, {event['seconds']:.1f} s"
                 console.print(text if event["attempts"] == 1 else f"{text}, {event['attempts']} attempts")
+            case "evaluated":
+                console.print("Private evaluation of the final model, with 95 % noise intervals:")
+                for name, found in event["estimates"].items():
+                    console.print(
+                        f"  {name}: {score(found['value'])} ({score(found['low'])} to {score(found['high'])})"
+                    )
 
     path = None
     try:

@@ -14,7 +14,7 @@ from fedseal.simulation.figures import score
 from fedseal.simulation.flamby import Row as FlambyRow
 from fedseal.simulation.population import Population
 from fedseal.simulation.report import comparison_rows, label, metric_names, verdict
-from fedseal.simulation.result import Result
+from fedseal.simulation.result import Evaluation, Result
 from fedseal.simulation.training import RoundView
 from fedseal.study import Contract
 
@@ -124,6 +124,20 @@ def comparison_table(result: Result) -> Table:
     return table
 
 
+def evaluation_table(evaluation: Evaluation) -> Table:
+    """The private evaluation beside what only the oracle knows."""
+    table = Table(
+        title=f"Private evaluation of the final model (pure epsilon {evaluation.epsilon:.3g} for test persons)",
+        title_justify="left",
+    )
+    table.add_column("what")
+    for name in ("private", "95 % noise interval", "oracle"):
+        table.add_column(name, justify="right")
+    for name, e in evaluation.estimates.items():
+        table.add_row(escape(label(name)), score(e.value), f"{score(e.low)} to {score(e.high)}", score(e.oracle))
+    return table
+
+
 def flamby_table(rows: Sequence[FlambyRow]) -> Table:
     """FLamby's methods: what was found here, mean and deviation over five seeds, beside what was published."""
     table = Table(
@@ -147,6 +161,15 @@ def flamby_table(rows: Sequence[FlambyRow]) -> Table:
 
 def _with_spread(mean: float, deviation: float) -> str:
     return f"{mean:.3f} ({deviation:.3f})".replace("0.", ".")
+
+
+def log_line(result: Result) -> str:
+    """What the run's log came to; empty where there is none."""
+    found = result.log
+    if found is None:
+        return ""
+    quorum = "a quorum" if found.final else "no quorum"
+    return f"Log: {found.entries} entries, checked; {found.cosigned} of {found.witnesses} sites cosigned it, {quorum}."
 
 
 def summary(result: Result) -> str:

@@ -14,6 +14,9 @@ import typer
 from rich.console import Console
 
 from fedseal import __version__
+from fedseal.cli.data import data
+from fedseal.cli.erase import erase
+from fedseal.cli.labels import labels
 from fedseal.cli.person import person
 from fedseal.cli.privacy import privacy
 from fedseal.cli.signing import model
@@ -41,6 +44,9 @@ cli = typer.Typer(
 )
 cli.add_typer(privacy, name="privacy")
 cli.add_typer(site, name="site")
+cli.add_typer(labels, name="labels")
+cli.add_typer(data, name="data")
+cli.add_typer(erase, name="erase")
 cli.add_typer(model, name="model")
 cli.add_typer(person, name="person")
 

@@ -4,9 +4,10 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from fedseal.cli.plan_evaluation import evaluation_numbers, look_at_evaluation
 from fedseal.cli.planning import Outlook, Verdict, noise_of
 from fedseal.privacy.forecast import Statement, all_plans, most_releases
-from fedseal.privacy.plan import PlanKind, PrivacyPlan
+from fedseal.privacy.plan import AdaptiveSkellam, PlanKind, PrivacyPlan
 
 
 def as_numbers(outlook: Outlook | None, stands: Statement | None, verdict: Verdict | None) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def _of_outlook(outlook: Outlook) -> dict[str, Any]:
         "epsilon_with_retries": outlook.epsilon_with_retries,
         "epsilon_enforced": outlook.enforced,
         "neighbours": [asdict(neighbour) for neighbour in outlook.neighbours],
+        "evaluation": evaluation_numbers(look_at_evaluation(outlook.contract)),
     }
 
 
@@ -79,7 +81,10 @@ def _of_verdict(verdict: Verdict) -> dict[str, Any]:
 
 
 def _of_plan(plan: PrivacyPlan) -> dict[str, Any]:
-    return {"kind": plan.kind.label, "noise_multiplier": noise_of(plan)} | asdict(plan)
+    known: dict[str, Any] = {"kind": plan.kind.label, "noise_multiplier": noise_of(plan)}
+    if isinstance(plan, AdaptiveSkellam):
+        known["count_deviation"] = plan.count_deviation
+    return known | asdict(plan)
 
 
 def _finite(value: float) -> float | None:

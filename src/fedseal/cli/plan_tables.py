@@ -9,7 +9,7 @@ from fedseal.cli.planning import Outlook, Verdict, noise_of
 from fedseal.errors import BudgetExceeded
 from fedseal.privacy.forecast import Statement, all_plans, most_releases, with_noise
 from fedseal.privacy.ledger import UNITS, Terms, cost, open_terms
-from fedseal.privacy.plan import LocalGaussian, PlanKind, PrivacyPlan
+from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, PlanKind, PrivacyPlan, Unit
 from fedseal.study import Contract
 
 TWO_NUMBERS = (
@@ -36,6 +36,8 @@ def show_outlook(console: Console, outlook: Outlook) -> None:
         counts = f"{plan.releases} + {plan.retries}"
         table.add_row(name, *_form(plan), counts, _share(one, terms), _share(one * plan.attempts, terms))
     console.print(table)
+    if told_of := adapting(plans.update):
+        console.print(told_of, markup=False)
     told = Table(title="What it costs", title_justify="left", show_header=False)
     told.add_column("what")
     told.add_column("epsilon", justify="right")
@@ -162,6 +164,8 @@ def show_verdict(console: Console, contract: Contract, stands: Statement, verdic
         if plan.kind is not PlanKind.NONE:
             table.add_row("rounds that fit at this noise", f"{verdict.rounds} (noise {_number(noise_of(plan))})")
     console.print(table)
+    if told_of := adapting(plan):
+        console.print(told_of, markup=False)
     if isinstance(verdict.refusal, BudgetExceeded) and verdict.promise is not None:
         console.print(
             "A study states a promise and its noise follows: with that epsilon it asks for as much noise as fits here."
@@ -177,7 +181,20 @@ def _form(plan: PrivacyPlan) -> tuple[str, str, str, str]:
     """Kind, noise multiplier, clip norm, and how persons are drawn."""
     drawn = f"{plan.steps} x {plan.sample_rate:g}" if isinstance(plan, LocalGaussian) else "all once"
     clip = getattr(plan, "clip_norm", None)
-    return plan.kind.label, _number(noise_of(plan)), "-" if clip is None else f"{clip:g}", drawn
+    adapts = ", adapts" if isinstance(plan, AdaptiveSkellam) else ""
+    return plan.kind.label, _number(noise_of(plan)), "-" if clip is None else f"{clip:g}{adapts}", drawn
+
+
+def adapting(plan: PrivacyPlan) -> str:
+    """How a plan's clip norm adapts, in a sentence; empty where it does not."""
+    if not isinstance(plan, AdaptiveSkellam):
+        return ""
+    counted = "sites" if plan.vector.unit == Unit.SITE else "persons"
+    return (
+        f"The clip norm begins at {plan.clip_norm:g} and follows the {plan.quantile:g} quantile of the norms, from "
+        f"{plan.lowest:g} to {plan.highest:g}. The count that it follows has noise of {plan.count_deviation:.3g} "
+        f"{counted}: it can follow only where that is few beside all of them."
+    )
 
 
 def _share(units: int, terms: Terms) -> str:

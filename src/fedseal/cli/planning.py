@@ -117,7 +117,7 @@ def run_plan(folder: Path | None, store: Path | None, population: str, asked: As
         ConfigError: neither is given, or one of them cannot be read.
         BudgetExceeded, PolicyRefused: the site would refuse the run; everything has been printed by then.
     """
-    from fedseal.cli import plan_tables
+    from fedseal.cli import plan_evaluation, plan_tables
     from fedseal.cli.plan_numbers import as_numbers
     from fedseal.cli.site import opened, whose
     from fedseal.privacy.forecast import statement
@@ -127,7 +127,7 @@ def run_plan(folder: Path | None, store: Path | None, population: str, asked: As
     if folder is None and asked != Asked():
         raise ConfigError("these options change a study, and none is named", next_step="Name the study's folder too.")
     console = Console(stderr=as_json, highlight=False, soft_wrap=not as_json and not Console().is_terminal)
-    outlook = verdict = stands = None
+    outlook = verdict = stands = tested = None
     study = None if folder is None else load_study(folder)
     contract = None if study is None else asked.contract(study.contract)
     sites = asked.sites
@@ -139,18 +139,27 @@ def run_plan(folder: Path | None, store: Path | None, population: str, asked: As
         sites = sites or len(identity.roster.sites)
         console.print(whose(site_store), markup=False)
         plan_tables.show_statement(console, stands)
-    if study is not None and contract is not None:
+    if contract is not None and stands is not None and population == "test":
+        tested = plan_evaluation.judge_evaluation(contract, stands, identity)
+        plan_evaluation.show_evaluation_verdict(console, tested)
+    elif study is not None and contract is not None:
         extent = _extent(study, contract, asked.values, sites or contract.simulation.sites)
         if stands is None:
             outlook = look_ahead(contract, extent)
             plan_tables.show_outlook(console, outlook)
+            if (evaluated := plan_evaluation.look_at_evaluation(contract)) is not None:
+                plan_evaluation.show_evaluation(console, evaluated)
         else:
             verdict = judge(contract, extent, stands, identity)
             plan_tables.show_verdict(console, contract, stands, verdict)
     if as_json:
-        print(json.dumps(as_numbers(outlook, stands, verdict), indent=2, allow_nan=False))
-    if verdict is not None and verdict.refusal is not None:
-        raise verdict.refusal
+        numbers = as_numbers(outlook, stands, verdict)
+        if tested is not None:
+            numbers["run"] = plan_evaluation.verdict_numbers(tested)
+        print(json.dumps(numbers, indent=2, allow_nan=False))
+    for judged in (verdict, tested):
+        if judged is not None and judged.refusal is not None:
+            raise judged.refusal
 
 
 def _extent(study: Study, contract: Contract, values: int | None, sites: int) -> "Extent | None":
@@ -276,7 +285,7 @@ def judge(contract: Contract, extent: "Extent | None", stands: "Statement", iden
 def _policy_refusal(contract: Contract, plans: "RunPlans", identity: "Identity") -> PolicyRefused | None:
     """Why the site's policy forbids the run, if all sites of its roster take part."""
     from fedseal.compliance.policy import check_cohort, check_plan, read_policy
-    from fedseal.privacy.releases import MOMENTS, REGISTRY, UPDATE
+    from fedseal.privacy.releases import EVALUATION, MOMENTS, REGISTRY, UPDATE
     from fedseal.privacy.secagg.parameters import minimum_sites, threshold
 
     policy, cohort, sites = read_policy(identity.policy), contract.cohort, len(identity.roster.sites)
@@ -291,6 +300,8 @@ def _policy_refusal(contract: Contract, plans: "RunPlans", identity: "Identity")
         check_plan(policy, REGISTRY[UPDATE], plans.update)
         if plans.moments is not None:
             check_plan(policy, REGISTRY[MOMENTS], plans.moments)
+        if plans.evaluation is not None:
+            check_plan(policy, REGISTRY[EVALUATION], plans.evaluation.plan)
     except PolicyRefused as refusal:
         return refusal
     return None
@@ -308,6 +319,6 @@ def _shown_after(stands: "Statement", plans: "Sequence[PrivacyPlan]") -> float:
 
 def noise_of(plan: "PrivacyPlan") -> float | None:
     """The noise multiplier of a plan that has one."""
-    from fedseal.privacy.plan import LocalGaussian, SharedSkellam
+    from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, SharedSkellam
 
-    return plan.noise_multiplier if isinstance(plan, LocalGaussian | SharedSkellam) else None
+    return plan.noise_multiplier if isinstance(plan, LocalGaussian | SharedSkellam | AdaptiveSkellam) else None

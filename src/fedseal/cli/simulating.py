@@ -35,7 +35,7 @@ def run_simulation(folder: Path, options: "Options", out: Path, *, as_json: bool
         as_json: print result.json on standard output; everything for people then goes to standard error.
     """
     need_packages()
-    from fedseal.cli.live import Watcher, comparison_table, summary
+    from fedseal.cli.live import Watcher, comparison_table, evaluation_table, log_line, summary
     from fedseal.simulation.folders import remove_leftovers
     from fedseal.simulation.result import Result
     from fedseal.simulation.simulate import simulate
@@ -54,8 +54,12 @@ def run_simulation(folder: Path, options: "Options", out: Path, *, as_json: bool
     if result.baselines is not None:
         console.print(comparison_table(result))
         console.print(summary(result))
+    if result.evaluation is not None:
+        console.print(evaluation_table(result.evaluation))
     for note in result.notes:
         console.print(f"Note: {note}", markup=False)
+    if line := log_line(result):
+        console.print(line, markup=False)
     console.print(f"Report: {finished.folder / 'report.html'}", soft_wrap=True)
     console.print(f"Numbers: {finished.folder / 'result.json'}", soft_wrap=True)
     if as_json:

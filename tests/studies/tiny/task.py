@@ -25,7 +25,10 @@ class Blobs:
         labels = torch.tensor(columns(table, ["label"])["label"].to_numpy(dtype=np.float32))
         parts = by_hash(columns(table, ["person"])["person"], study="tiny")
         train, validation, test = (TensorDataset(features[p], labels[p]) for p in parts)
-        return Split(train, validation, test)
+        # What two annotators said of the training persons: the second has other words for some.
+        said = labels[parts[0]].double().numpy()
+        second = np.where(np.arange(len(said)) % 5 == 0, 1 - said, said)
+        return Split(train, validation, test, {"first": said, "second": second})
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         features, labels = batch
