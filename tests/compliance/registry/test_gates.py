@@ -114,7 +114,7 @@ def test_the_worst_subgroup_decides() -> None:
 
 
 def test_names_of_subgroups_cannot_be_mistaken() -> None:
-    assert measure_name("auc", "site 1/a") == "auc~site 1%2Fa"
+    assert measure_name("auc", "site 1/a") == "auc~site%201%2Fa"
     assert measure_name("a~b") == "a%7Eb"
 
 

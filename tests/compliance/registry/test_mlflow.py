@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from support.registry import World, bundle
 
+from fedseal.compliance.log.checkpoint import server_origin
 from fedseal.compliance.registry.bundle import read_bundle
 from fedseal.compliance.registry.mlflow import FLAVOR, Tags, write_mlflow
 from fedseal.errors import ConfigError
@@ -31,7 +32,7 @@ def test_the_form_and_the_tags(exported: Path) -> None:
     described = cast(dict[str, Any], json.loads((exported / "MLmodel").read_text(encoding="utf-8")))
     assert read_bundle(exported / described["flavors"][FLAVOR]["data"]) == bundle()
     assert described["metadata"] | {"fedseal.log.root": ""} == {
-        "fedseal.log.origin": "test/server/fedseal-log",
+        "fedseal.log.origin": server_origin("test"),
         "fedseal.log.index": "1",
         "fedseal.log.size": "7",
         "fedseal.log.root": "",
@@ -41,7 +42,7 @@ def test_the_form_and_the_tags(exported: Path) -> None:
     }
     assert 0.5 < float(described["metadata"]["fedseal.epsilon"]) < 1
     with pytest.raises(ConfigError, match="exists"):
-        write_mlflow(bundle(), Tags("test/server/fedseal-log", 1, 7, "", None), TIME, exported)
+        write_mlflow(bundle(), Tags(server_origin("test"), 1, 7, "", None), TIME, exported)
 
 
 def test_mlflow_reads_it(exported: Path) -> None:
