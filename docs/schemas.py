@@ -10,6 +10,9 @@ from fedseal.compliance.events.leaf import Envelope
 from fedseal.compliance.events.registry import EVENTS
 from fedseal.compliance.labels.scale import LabelSchema
 from fedseal.compliance.policy import SitePolicy
+from fedseal.compliance.registry.bundle import InputSchema, Manifest, Recipe
+from fedseal.compliance.registry.description import Description
+from fedseal.compliance.registry.rules import RegistryRules
 from fedseal.simulation.result import Result
 from fedseal.study import Contract
 
@@ -17,6 +20,11 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "result-1": Result,
     "study-1": Contract,
     "site-policy-1": SitePolicy,
+    "registry-1": RegistryRules,
+    "model-description-1": Description,
+    "bundle-manifest-1": Manifest,
+    "bundle-recipe-1": Recipe,
+    "bundle-schema-1": InputSchema,
     "label-schema-1": LabelSchema,
     # The leaf of an event, and the body of every type: events/log.genesis-1.json is that of log.genesis/v1.
     "events/leaf-1": Envelope,

@@ -184,12 +184,16 @@ class Evaluated(Frozen):
 
 
 class Signature(Frozen):
-    """``model.approved``: a person signs a model, and what that means. The event carries that person's signature."""
+    """``model.approved``: a person signs a model, and what that means. The event carries that person's signature.
+
+    ``bundle`` binds it to the recipe and schema that the model was signed with.
+    """
 
     model: Digest
     alias: Alias
     meaning: Meaning
     role: Role
+    bundle: Digest | None = None
 
 
 class GateChecked(Frozen):
@@ -202,13 +206,14 @@ class GateChecked(Frozen):
     limit: Decimal | None
     found: Decimal | None
     passed: bool
+    bundle: Digest | None = None
 
 
 class Promoted(Frozen):
     """``model.promoted``: an alias points to a model from here on.
 
     ``approvals`` and ``gates`` are indices of the entries that allow it, ``final_size`` the size of the checkpoint that
-    a quorum had cosigned.
+    a quorum had cosigned, ``rules`` the digest of the rules that were asked.
     """
 
     model: Digest
@@ -217,6 +222,8 @@ class Promoted(Frozen):
     approvals: tuple[Count, ...]
     gates: tuple[Count, ...]
     final_size: Count
+    bundle: Digest | None = None
+    rules: Digest | None = None
 
 
 class RolledBack(Frozen):
@@ -226,6 +233,7 @@ class RolledBack(Frozen):
     alias: Alias
     replaces: Digest
     reason: RollbackReason
+    bundle: Digest | None = None
 
 
 class ModelStatus(Frozen):

@@ -255,6 +255,10 @@ class FederationJournal:
         if entry is None:
             raise PeerError("a log reply of a site that is not in the roster", peer=f"site {site}")
         if reply.size > self.size:
+            # Another program may have appended meanwhile: a promotion, a person's approval.
+            with self._transaction() as (_, entries):
+                self.size = entries.size
+        if reply.size > self.size:
             raise behind(site, reply.size, self.size)
         if reply.status == UNPROCESSABLE:
             raise PeerError(

@@ -19,8 +19,10 @@ from fedseal.cli.data import data
 from fedseal.cli.erase import erase
 from fedseal.cli.labels import labels
 from fedseal.cli.lineage import lineage
+from fedseal.cli.person import person
 from fedseal.cli.privacy import privacy
 from fedseal.cli.report import report
+from fedseal.cli.signing import model
 from fedseal.cli.site import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
 
@@ -51,6 +53,8 @@ cli.add_typer(erase, name="erase")
 cli.add_typer(lineage, name="lineage")
 cli.add_typer(audit, name="audit")
 cli.add_typer(report, name="report")
+cli.add_typer(model, name="model")
+cli.add_typer(person, name="person")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]
