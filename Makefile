@@ -15,9 +15,9 @@ TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
 demo: setup
 	$(BIN)/fedseal demo
 
-# Without coverage, which slows the protocol's inner loops; `make test-all` has it.
+# Without coverage, which slows the protocol's inner loops; `make test-all` has it. In two processes: a file stays in one.
 test: setup-dev
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -n 2 --dist loadfile -m "not slow"
 
 test-all: setup-dev
 	$(PYTEST) --cov --cov-report=term:skip-covered

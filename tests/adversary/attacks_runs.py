@@ -218,7 +218,7 @@ ATTACKS = (
         "Different models to different sites: the others get one that nothing can be learned from",
         "the vector of site 1",
         Level.STORE,
-        Check(SESSION + "_task", "input_digest(digest, run_config) == header.input_digest", "True"),
+        Check("client.requests.task_in", "input_digest(digest, seen) == header.input_digest", "True"),
         at_stores(another_model, header()),
         Fault("site 2", peer="server"),
         "not the one in the signed header",

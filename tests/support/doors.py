@@ -116,6 +116,7 @@ class Walker:
         self.kinds: set[str] = set()
         self.bytes: list[bytes] = []
         self.events: list[str] = []
+        self.said: list[bytes] = []
 
     def __call__(self, app: ClientApp, message: Message, context: Context) -> Message:
         reply = app(message, context)
@@ -123,10 +124,10 @@ class Walker:
         self.kinds.add(type(walked).__name__)
         self.bytes.append(encode(walked))
         if isinstance(said := reply.content["fedseal"].get("log"), bytes):
-            self.bytes.append(b"log" + said)
+            self.said.append(said)
             self.events += [read_event(leaf).kind.name for leaf in decode(said, LogReply).events]
         self.bytes += [a.data for r in reply.content.array_records.values() for a in r.values()]
         return reply
 
     def holds(self, needle: bytes) -> bool:
-        return any(needle in raw for raw in self.bytes)
+        return any(needle in raw for raw in (*self.bytes, *self.said))
