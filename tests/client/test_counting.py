@@ -20,6 +20,8 @@ from fedseal.client.counting import count_persons
 from fedseal.client.mod import DATA_KEY, STUDY_KEY
 from fedseal.client.records import control_bytes
 from fedseal.client.task import Task, build_model, size
+from fedseal.compliance.labels.coefficients import Coefficient
+from fedseal.compliance.labels.scale import Level, Scale
 from fedseal.errors import ConfigError, RoundAborted
 from fedseal.privacy.counts import Axis, Source, Table, Tables, Whole, agreement, codes, labels
 from fedseal.privacy.inference.tally import Tally
@@ -27,6 +29,7 @@ from fedseal.privacy.ledger import EntryKind
 from fedseal.privacy.plan import NoPrivacy, SharedGeometric
 from fedseal.privacy.releases import COUNTS, REGISTRY
 from fedseal.privacy.secagg.messages import MaskRequest
+from fedseal.server.agreement import agreement_over_sites, pairs_of_labels
 from fedseal.server.counts import Asked, federated_counts, plan_counts, private_evaluation
 from fedseal.server.grid import SealedGrid
 from fedseal.server.sealing import CohortRules
@@ -316,3 +319,14 @@ def test_a_lost_site_leaves_enough_noise_and_two_lost_leave_no_sum(tmp_path: Pat
     assert (found.sites, found.noise.shares, found.noise.honest) == (3, 3, 2)
     with pytest.raises(RoundAborted):
         counts(Site(tmp_path / "two", deliver=without(2)), ONE, plan)
+
+
+def test_annotators_agreement_over_sites_is_that_of_the_pooled_labels(site: Site) -> None:
+    tables, scale = pairs_of_labels("first", "second", 2), Scale(Level.NOMINAL, (0.0, 1.0))
+    found = agreement_over_sites(counts(site, tables, NONE), Coefficient.COHEN, scale)
+    columns = [split.columns for split in site.material.splits.values()]
+    first, second = (np.concatenate([c[name] for c in columns]) for name in ("first", "second"))
+    judged = ~(np.isnan(first) | np.isnan(second))
+    table = np.histogram2d(first[judged], second[judged], bins=2)[0] / judged.sum()
+    chance = float(table.sum(axis=0) @ table.sum(axis=1))
+    assert found.value == pytest.approx((np.trace(table) - chance) / (1 - chance))
