@@ -14,7 +14,7 @@ from fedseal.compliance.data.occurrences import Redacted, Registered, Superseded
 from fedseal.compliance.data.registry import versions
 from fedseal.compliance.data.tables import OCCURRENCES
 from fedseal.compliance.events.bodies import Shredded
-from fedseal.compliance.events.fields import public_name
+from fedseal.compliance.events.fields import RequestKind, public_name
 from fedseal.compliance.events.subjects import (
     Corrections,
     DatasetDetails,
@@ -25,6 +25,8 @@ from fedseal.compliance.events.subjects import (
     LabelSetCorrected,
     LabelSetDetails,
     LabelSetRegistered,
+    RequestAssessed,
+    RequestReceived,
 )
 from fedseal.compliance.journal.site import SiteJournal
 from fedseal.compliance.labels.facts import shared_facts
@@ -64,8 +66,17 @@ def _publish_data(connection: Connection, journal: SiteJournal) -> bool:
                 journal.share(DatasetWithdrawn(dataset=_hmac(name), reason=reason))
             case Redacted(commitments=commitments, reason=reason):
                 journal.record(Shredded(sealed=tuple(_hmac(c) for c in commitments), reason=reason))
+                request = request_of(journal, number)
+                gone = tuple(_hmac(o.dsv_id) for _, o in fresh if isinstance(o, Withdrawn))
+                journal.share(RequestReceived(request=request, kind=RequestKind.ERASURE))
+                journal.share(RequestAssessed(request=request, datasets=gone, models=()))
         journal.put_published(_DATA, number)
     return bool(fresh)
+
+
+def request_of(journal: SiteJournal, number: int) -> str:
+    """What the log calls the request behind an erasure: by its number in the site's store, under the site's key."""
+    return journal.commitment("request", f"erasure/{number}".encode())
 
 
 def _registered(own: DatasetFacts, facts: SharedDatasetFacts, population: str) -> DatasetRegistered:

@@ -18,7 +18,7 @@ from fedseal.compliance.events.bodies import ForeignAnchor, Genesis
 from fedseal.compliance.events.fields import public_name, sha256
 from fedseal.compliance.events.leaf import TIME_FORMAT, Place, read_event, sign_event
 from fedseal.compliance.events.registry import EventType, type_of_form
-from fedseal.compliance.events.subjects import Shared
+from fedseal.compliance.events.subjects import RequestClosed, RequestReceived, Shared
 from fedseal.compliance.journal.attachment import MOST_EVENTS, OK, UNPROCESSABLE, LogReply, LogRequest
 from fedseal.compliance.journal.tables import EVIDENCE, OUTBOX, PUBLISHED, create_tables
 from fedseal.compliance.log import checkpoint, witness
@@ -99,6 +99,14 @@ class SiteJournal:
         leaf = self._connection.execute(query.order_by(OUTBOX.c.seq.desc()).limit(1)).scalar()
         body = None if leaf is None else read_event(leaf, "this site").body
         return body if isinstance(body, form) else None
+
+    def has_received(self, request: str) -> bool:
+        """Whether this site has said that it got a request, and not yet how it was answered."""
+        forms = [type_of_form(form).name for form in (RequestReceived, RequestClosed)]
+        query = select(OUTBOX.c.leaf).where(OUTBOX.c.run.is_(None), OUTBOX.c.type.in_(forms)).order_by(OUTBOX.c.seq)
+        bodies = [read_event(leaf, "this site").body for leaf in self._connection.execute(query).scalars()]
+        about = [b for b in bodies if isinstance(b, RequestReceived | RequestClosed) and b.request == request]
+        return bool(about) and isinstance(about[-1], RequestReceived)
 
     def has_shared(self, body: type[Frozen], run: bytes) -> bool:
         """Whether the site has signed an event of this form about a run."""

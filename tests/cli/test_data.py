@@ -1,6 +1,7 @@
 """`fedseal data` and `fedseal erase`: from an empty contract to the proof that somebody is gone."""
 
 import json
+import re
 import sqlite3
 import subprocess
 from pathlib import Path
@@ -157,6 +158,11 @@ def test_a_request_for_erasure_from_beginning_to_end(
     done = fedseal("erase", "execute", *store, *whom, "--reason", "17-1-b")
     assert (done.returncode, done.stderr) == (0, "")
     assert "withdrawn" in done.stdout
+    request = re.findall(r"hmac:[0-9a-f]{64}", done.stdout)[-1]
+    told(fedseal("erase", "close", request, *store, "--outcome", "perhaps"), ExitCode.CONFIG, "retrain")
+    told(fedseal("erase", "close", "hmac:" + 64 * "0", *store, "--outcome", "retrain"), ExitCode.CONFIG, "no such")
+    assert fedseal("erase", "close", request, *store, "--outcome", "retrain").returncode == 0
+    told(fedseal("erase", "close", request, *store, "--outcome", "retrain"), ExitCode.CONFIG, "is closed")
     told(fedseal("data", "check", folder, *store), ExitCode.POLICY, "withdrawn")
     told(register(), ExitCode.DATA, "has erased")
     write(people()[people()["person"] != "b"], folder)

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedseal.cli.on_record import put_on_record
 from fedseal.cli.site import opened, whose
 from fedseal.errors import ConfigError, DataError
 
@@ -71,6 +72,8 @@ def register(
         pass
     rules, preprocessing = _contract(contract), code_digest(study)
     done = register_folder(site_store, folder, rules, preprocessing=preprocessing, as_of=_today())
+    with opened(store) as (site_store, transaction):
+        put_on_record(site_store, transaction)
     if as_json:
         _json({**_row(done.version), "new": done.new})
         return

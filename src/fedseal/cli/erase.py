@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from fedseal.cli.on_record import put_on_record
 from fedseal.cli.site import opened
 from fedseal.errors import ConfigError
 
@@ -60,21 +61,48 @@ def execute(
     from fedseal.compliance.data.erasure import overwrite
     from fedseal.compliance.data.erasure import plan as make_plan
     from fedseal.compliance.data.occurrences import ErasureReason
+    from fedseal.compliance.events.subjects import RequestReceived
 
     if reason not in set(ErasureReason):
         raise ConfigError(f"--reason has to be one of {', '.join(ErasureReason)}", next_step="GDPR, Article 17(1).")
     subjects = _subjects(subject_file)
-    with opened(store) as (_, transaction):
+    with opened(store) as (site_store, transaction):
         planned = make_plan(transaction.connection, subjects)
         carry_out(transaction.connection, planned, ErasureReason(reason), datetime.now(UTC).date())
+        request = put_on_record(site_store, transaction).last_said(RequestReceived)
     overwrite(store)
     if as_json:
-        _json(_shown(planned))
+        _json({**_shown(planned), "request": None if request is None else request.request})
         return
     _print_plan(planned)
+    if request is not None:
+        _say(f"In the log this is request {request.request}. When it is decided what becomes of the models that the")
+        _say("data has reached (`fedseal lineage impact`), close it: fedseal erase close ... --outcome ...")
     _say("Done: the store's file was written anew without them. Backups of it are not reached: let them expire.")
     if planned.withdrawn:
         _say("Take the subjects' rows out of the data folder and register the next version: fedseal data register ...")
+
+
+@erase.command()
+def close(
+    request: Annotated[str, typer.Argument(help="The request, as `fedseal erase execute` named it.")],
+    store: Store,
+    outcome: Annotated[str, typer.Option(help="What becomes of the models: retrain, keep-with-argument, ...")],
+) -> None:
+    """Put on record how a request was answered. The federation's log gets it with the site's next answer."""
+    from fedseal.compliance.events.fields import RequestOutcome
+    from fedseal.compliance.events.subjects import RequestClosed
+
+    if outcome not in set(RequestOutcome):
+        raise ConfigError(f"--outcome has to be one of {', '.join(RequestOutcome)}")
+    with opened(store) as (site_store, transaction):
+        journal = put_on_record(site_store, transaction)
+        if not journal.has_received(request):
+            raise ConfigError(
+                "this site has no such request, or it is closed", next_step="`fedseal erase execute` names it."
+            )
+        journal.share(RequestClosed(request=request, outcome=RequestOutcome(outcome)))
+    _say(f"Closed: {outcome}.")
 
 
 @erase.command()

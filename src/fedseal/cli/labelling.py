@@ -20,6 +20,7 @@ from fedseal.cli.label_tables import (
     sets_table,
     shared_table,
 )
+from fedseal.cli.on_record import put_on_record
 from fedseal.cli.site import opened, whose
 from fedseal.compliance.labels.agreement import Agreement, agreement
 from fedseal.compliance.labels.coefficients import Coefficient
@@ -220,13 +221,15 @@ def _store_decisions(path: Path, wanted: Wanted) -> None:
 
 
 def _register(path: Path, made: LabelSet) -> bool:
-    with opened(path) as (_, transaction):
+    with opened(path) as (site_store, transaction):
         store = LabelStore.look(transaction.connection)
         if any(known.id == made.id for known in label_sets(transaction.connection)):
             return False
         if (store.newest(ANNOTATIONS), store.newest(DECISIONS)) != (made.annotations, made.decisions):
             raise ConfigError("labels changed while the set was computed", next_step="Try again.")
-        return register_label_set(transaction, made, datetime.now(UTC))
+        new = register_label_set(transaction, made, datetime.now(UTC))
+        put_on_record(site_store, transaction)
+        return new
 
 
 def _write(path: Path, snapshot: Snapshot, consensus: Consensus) -> None:
