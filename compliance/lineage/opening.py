@@ -10,8 +10,9 @@ from sqlalchemy.pool import StaticPool
 
 from fedseal.compliance.lineage.projection import Projection
 from fedseal.compliance.lineage.questions import Questions
-from fedseal.compliance.lineage.sources import ExportedLog, Source
 from fedseal.compliance.log.database import open_database
+from fedseal.compliance.log.exported import ExportedLog
+from fedseal.compliance.log.reading import ReadableLog
 from fedseal.compliance.log.store import Log
 from fedseal.compliance.log.tables import HEADS
 from fedseal.errors import ConfigError
@@ -23,7 +24,9 @@ _LOGS = "Give a server's or a site's store, a PostgreSQL URL, an exported log's 
 
 
 @contextmanager
-def opened(where: str, tables: str | None = None, *, rebuild: bool = False) -> Iterator[tuple[Source, Questions, str]]:
+def opened(
+    where: str, tables: str | None = None, *, rebuild: bool = False
+) -> Iterator[tuple[ReadableLog, Questions, str]]:
     """A federation's log, the questions to ask of its lineage, and the digest of the tables where they were rebuilt.
 
     The tables are brought up to the log first. They are kept beside the log's file or folder (``.lineage`` is appended
@@ -58,7 +61,7 @@ def opened(where: str, tables: str | None = None, *, rebuild: bool = False) -> I
 
 
 @contextmanager
-def _source(where: str) -> Iterator[tuple[Source, str]]:
+def _source(where: str) -> Iterator[tuple[ReadableLog, str]]:
     """The log, and where its lineage is kept unless somebody says otherwise."""
     if "://" in where:
         with _database(where) as log:

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, delete, insert, inspect, select
 from fedseal.compliance.events.leaf import read_event
 from fedseal.compliance.lineage.draft import Draft
 from fedseal.compliance.lineage.rules import Reading
-from fedseal.compliance.lineage.sources import Source
 from fedseal.compliance.lineage.tables import METADATA, STATE, VERSION
+from fedseal.compliance.log.reading import ReadableLog
 from fedseal.compliance.log.tree import EMPTY, Frontier
 from fedseal.errors import DataError
 from fedseal.merkle import HASH_LENGTH, leaf_hash
@@ -34,7 +34,7 @@ class Projection:
         """How many entries were read."""
         return int(self._connection.execute(select(STATE.c.size)).scalar() or 0)
 
-    def update(self, source: Source, *, stride: int = STRIDE) -> int:
+    def update(self, source: ReadableLog, *, stride: int = STRIDE) -> int:
         """Read what the log has gained, all of it if these are not its tables; how many entries that were.
 
         Raises:
@@ -65,7 +65,7 @@ class Projection:
         self._connection.execute(insert(STATE).values(**state, frontier=b"".join(frontier.hashes).hex()))
         return size - start
 
-    def rebuild(self, source: Source) -> int:
+    def rebuild(self, source: ReadableLog) -> int:
         """Drop the tables, and make them from the log's first entry; how many entries there are."""
         METADATA.drop_all(self._connection)
         METADATA.create_all(self._connection)
@@ -82,7 +82,7 @@ class Projection:
                 found.update(json.dumps(values, separators=(",", ":")).encode("ascii"))
         return "sha256:" + found.hexdigest()
 
-    def _continued(self, source: Source) -> Frontier | None:
+    def _continued(self, source: ReadableLog) -> Frontier | None:
         """From where on these tables can be continued; None where they have to be made anew."""
         row = self._connection.execute(select(STATE)).one_or_none()
         if row is None or row.version != VERSION or row.origin != source.origin or row.size > source.size:

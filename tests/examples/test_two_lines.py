@@ -469,15 +469,15 @@ def test_sealed_replies_hold_control_bytes_and_at_most_one_flat_vector(plain: Ru
         arrays = [(a.dtype, len(a.shape)) for r in reply.array_records.values() for a in r.values()]
         return sorted(reply), controls, arrays, len(reply.metric_records)
 
-    control = [("message", "bytes")]
-    allowed: list[tuple[Any, ...]] = [
-        (["fedseal"], [control], [], 0),
-        (["fedseal", "vector"], [control], [("uint32", 1)], 0),
-    ]
+    control, logged = [("message", "bytes")], [("log", "bytes"), ("message", "bytes")]
+    bare: list[tuple[Any, ...]] = [(["fedseal"], [c], [], 0) for c in (control, logged)]
+    # Whoever sends a vector says so in the log.
+    vector: tuple[Any, ...] = (["fedseal", "vector"], [logged], [("uint32", 1)], 0)
+    allowed = [*bare, vector]
     assert all(form(e.reply) in allowed for e in sealed.exchanges)
     assert not any(form(e.reply) in allowed for e in plain.exchanges)
     # One vector a site in each round of training and of evaluation.
-    assert sum(1 for e in sealed.exchanges if form(e.reply) == allowed[1]) == SITES * ROUNDS * 2
+    assert sum(1 for e in sealed.exchanges if form(e.reply) == vector) == SITES * ROUNDS * 2
 
 
 # One of the two lines alone

@@ -71,7 +71,7 @@ def plan_from(clip_norm: float, **changes: Any) -> AdaptiveSkellam:
 
 def federation_in(folder: Path) -> Federation:
     folder.mkdir(parents=True, exist_ok=True)
-    return make_federation(folder, 5, policy=POLICY, epsilon=1000.0, order=1.5)
+    return make_federation(folder, 5, policy=POLICY, epsilon=10_000.0, order=1.5)
 
 
 def sealed(federation: Federation, plan: AdaptiveSkellam, **options: Any) -> SealedGrid:

@@ -48,7 +48,7 @@ def report(finished: Finished) -> str:
 def test_a_run_folder_holds_its_files_and_nothing_else(private_run: Finished) -> None:
     found = {p.name for p in private_run.folder.iterdir()}
     files = {"result.json", "metrics.parquet", "model.safetensors", "config.json", "report.html"}
-    assert found == files | {"federation", "plain", "epsilon-2"}
+    assert found == files | {"federation", "plain", "epsilon-2", "log"}
     stores = {p.name for p in (private_run.folder / "federation").iterdir()}
     assert {"server", *[f"{name}.sqlite" for name in SITES]} <= stores
     assert (private_run.folder / "federation" / "server" / "server.sqlite").is_file()

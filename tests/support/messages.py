@@ -12,7 +12,7 @@ import hypothesis.strategies as st
 
 import fedseal.privacy
 from fedseal.privacy.counts import Axis, Source, Table, Tables
-from fedseal.privacy.plan import LocalGaussian, NoPrivacy, SharedGeometric, SharedSkellam
+from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, NoPrivacy, SharedGeometric, SharedSkellam
 from fedseal.privacy.quantize import Layout, Segment
 from fedseal.privacy.roster import Roster, RosterEntry
 from fedseal.privacy.secagg.header import AES_256_CTR, COMPLETE_GRAPH, PROTOCOL, Header
@@ -113,6 +113,13 @@ FIELDS: dict[Any, Callable[[], dict[str, Strategy]]] = {
     Openings: lambda: {"openings": increasing(messages(Opening), lambda o: int(o.dealer))},
     Roster: lambda: {"sites": _entries()},
     NoPrivacy: lambda: {"releases": st.integers(1, (1 << 32) - 1)},
+    AdaptiveSkellam: lambda: {
+        "count_units": st.integers(1, 16).map(lambda half: 2 * half),
+        "lowest": st.just(1e-6),
+        "highest": st.just(1e6),
+        "quantile": st.floats(0.01, 0.99),
+        "rate": st.floats(0.01, 1.0),
+    },
     LocalGaussian: lambda: {
         "clip_norm": st.floats(1e-6, 1e6),
         "noise_multiplier": st.floats(1e-3, 2.0**21),

@@ -15,7 +15,7 @@ from fedseal.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedseal.compliance.lineage.questions import Questions
-    from fedseal.compliance.lineage.sources import Source
+    from fedseal.compliance.log.reading import ReadableLog
 
 lineage = typer.Typer(
     help="Ask a federation's log which data, labels, code and people made a model, and what something has reached.",
@@ -45,7 +45,7 @@ Model = Annotated[str, typer.Argument(help="A model's id or its beginning, an al
 class Asked:
     """An open log and what to do with an answer."""
 
-    source: "Source"
+    source: "ReadableLog"
     questions: "Questions"
     digest: str
     as_json: bool
@@ -206,7 +206,7 @@ def named(text: str) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def write_proofs(source: "Source", answer: object, folder: Path) -> int:
+def write_proofs(source: "ReadableLog", answer: object, folder: Path) -> int:
     """Write ``<index>.json``, the entry, and ``<index>.tlog-proof`` for every entry an answer rests on; how many.
 
     Raises:

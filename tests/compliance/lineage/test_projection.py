@@ -12,9 +12,9 @@ from fedseal.compliance.events import bodies, subjects
 from fedseal.compliance.events.fields import DropReason, DropStage, ReleaseName
 from fedseal.compliance.lineage.projection import Projection
 from fedseal.compliance.lineage.questions import Questions
-from fedseal.compliance.lineage.sources import ExportedLog
 from fedseal.compliance.lineage.tables import EDGES, METADATA, NODES, PARTICIPATION
 from fedseal.compliance.log.export import export
+from fedseal.compliance.log.exported import ExportedLog
 from fedseal.compliance.log.store import Log
 from fedseal.errors import DataError, PeerError
 

@@ -12,11 +12,12 @@ from support.histories import memory
 
 from fedseal.compliance.lineage.projection import Projection
 from fedseal.compliance.lineage.questions import Questions
-from fedseal.compliance.lineage.sources import ExportedLog, prove
+from fedseal.compliance.lineage.sources import prove
 from fedseal.compliance.lineage.tables import DP_LEDGER
 from fedseal.compliance.log.checkpoint import server_origin
 from fedseal.compliance.log.database import open_database
 from fedseal.compliance.log.export import export
+from fedseal.compliance.log.exported import ExportedLog
 from fedseal.compliance.log.proof import check_proof
 from fedseal.compliance.log.store import Log
 from fedseal.server.grid import SealedGrid

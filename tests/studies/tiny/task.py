@@ -28,7 +28,8 @@ class Blobs:
         # What two annotators said of the training persons: the second has other words for some.
         said = labels[parts[0]].double().numpy()
         second = np.where(np.arange(len(said)) % 5 == 0, 1 - said, said)
-        return Split(train, validation, test, {"first": said, "second": second})
+        judged = {"first": said, "second": second}
+        return Split(train, validation, test, judged)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         features, labels = batch
