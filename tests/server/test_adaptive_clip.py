@@ -48,13 +48,13 @@ def pattern_norm() -> float:
 
 
 def plan_from(clip_norm: float, **changes: Any) -> AdaptiveSkellam:
-    """Noise of a quarter of the clip norm in the sum, an eighth of a site in the count: to see where it goes."""
+    """Noise of half the clip norm in the sum, a quarter of a site in the count: to see where it goes."""
     vector = SharedSkellam(
         unit=int(Unit.SITE),
         clip_norm=clip_norm,
         resolution=1 << 14,
         length=15,
-        variance=1 << 24,
+        variance=1 << 26,
         releases=24,
         retries=4,
     )
@@ -71,7 +71,7 @@ def plan_from(clip_norm: float, **changes: Any) -> AdaptiveSkellam:
 
 def federation_in(folder: Path) -> Federation:
     folder.mkdir(parents=True, exist_ok=True)
-    return make_federation(folder, 5, policy=POLICY, epsilon=10_000.0, order=1.5)
+    return make_federation(folder, 5, policy=POLICY, epsilon=1000.0, order=1.5)
 
 
 def sealed(federation: Federation, plan: AdaptiveSkellam, **options: Any) -> SealedGrid:
