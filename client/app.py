@@ -39,7 +39,7 @@ from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PlanKind, SharedSkell
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.releases import COUNTS, MOMENTS, REGISTRY, VALIDATION_RATIO
 from fedseal.privacy.store import Identity, SiteStore
-from fedseal.study import load_task
+from fedseal.study_code import load_task
 
 WEIGHT = "num-examples"
 # A laptop simulates dozens of sites in one process; a real site is one.

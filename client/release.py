@@ -36,6 +36,14 @@ class TaskError(ConfigError):
     """The study's code returned something else than the release needs. Names what is wrong, never a value."""
 
 
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What the app's function came to: the release, and what it wants to know in later rounds."""
+
+    update: BoundedUpdate
+    memories: dict[str, bytes]
+
+
 @dataclass(slots=True)
 class _Flag:
     """Whether anything of this site had to be bounded."""

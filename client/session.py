@@ -8,7 +8,6 @@ Training happens outside a transaction: a crash there leaves the site as if the 
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from flwr.app import ArrayRecord, Message
@@ -16,7 +15,7 @@ from flwr.app import ArrayRecord, Message
 from fedseal.client.datasets.recheck import recheck
 from fedseal.client.logbook import Logbook
 from fedseal.client.records import arrays_of, for_the_app, log_bytes, tables_in
-from fedseal.client.release import bounded_release, memories
+from fedseal.client.release import Computed, bounded_release, memories
 from fedseal.client.requests import (
     STAGES,
     Answer,
@@ -38,7 +37,6 @@ from fedseal.privacy.adaptive import accepted
 from fedseal.privacy.counts import check_tables
 from fedseal.privacy.ledger import Release
 from fedseal.privacy.plan import AdaptiveSkellam, PlanKind, decode_plan
-from fedseal.privacy.quantize import BoundedUpdate
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.receipt import Receipt
 from fedseal.privacy.releases import REGISTRY, VALUES, ReleaseKind, check_layout, terms_digest
@@ -73,14 +71,6 @@ from fedseal.wire import DecodeError, decode, encode
 
 # The app's own function on a task; the truth value says whether it may see the run's configuration.
 AppCall = Callable[[Message, bool], Message]
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """What the app's function came to: the release, and what it wants to know in later rounds."""
-
-    update: BoundedUpdate
-    memories: dict[str, bytes]
 
 
 class Session:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fedseal.errors import ConfigError
 from fedseal.inputs import task_digest
+from fedseal.privacy.releases import EVALUATION, REGISTRY, UPDATE, MessageKind, ReleaseKind
 from fedseal.server.exchange import CONTROL
 
 Arrays = dict[str, NDArray[Any]]
@@ -89,3 +90,15 @@ def filled(like: Arrays, flat: NDArray[np.float64]) -> dict[str, Array]:
         whole = np.issubdtype(model.dtype, np.integer)
         arrays[name] = Array((np.rint(part) if whole else part).astype(model.dtype))
     return {name: arrays[name] for name in like}
+
+
+def kind_of(messages: list[Message]) -> ReleaseKind:
+    """The release that messages of this type carry; ConfigError if there is none."""
+    types = {m.metadata.message_type for m in messages}
+    if types == {MessageKind.TRAIN.value}:
+        return REGISTRY[UPDATE]
+    if types == {MessageKind.EVALUATE.value}:
+        return REGISTRY[EVALUATION]
+    raise ConfigError(
+        f"messages of type {', '.join(sorted(types))} cannot be sealed", next_step="Send TRAIN or EVALUATE messages."
+    )

@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -28,16 +27,12 @@ from fedseal.errors import ConfigError
 from fedseal.inputs import Setting, input_digest
 from fedseal.privacy.adaptive import ClipStep, clip_step
 from fedseal.privacy.plan import AdaptiveSkellam, NoPrivacy, PlanKind, PrivacyPlan, encode_plan
-from fedseal.privacy.quantize import CLIPPED, IntegerSum, Layout, Rounding
+from fedseal.privacy.quantize import IntegerSum, Layout, Rounding
 from fedseal.privacy.releases import (
     EVALUATION,
-    METRIC_PREFIX,
     MOMENTS,
-    REGISTRY,
-    REPORTED_PREFIX,
     UPDATE,
     VALUES,
-    MessageKind,
     MetricRange,
     ReleaseKind,
     release_layout,
@@ -51,6 +46,7 @@ from fedseal.server.contents import (
     arrays_in,
     common_records,
     filled,
+    kind_of,
     learning_rate,
     moved,
     records_digest,
@@ -58,6 +54,7 @@ from fedseal.server.contents import (
 )
 from fedseal.server.exchange import CONTROL
 from fedseal.server.logbook import RunFacts, ServerLogbook
+from fedseal.server.means import metric_record, weighted_mean
 from fedseal.server.scaffold import SURVIVORS
 from fedseal.server.sealing import Account, CohortRules, Order, Sealing
 from fedseal.server.store import ServerStore
@@ -163,7 +160,7 @@ class SealedGrid(Grid):
         batch = list(messages)
         if not batch:
             return []
-        kind = _kind_of(batch)
+        kind = kind_of(batch)
         records = common_records(batch)
         received = arrays_in(records, self._beside) if kind.has_values or kind.name == EVALUATION else {}
         plan = self._plan if kind.name == UPDATE else UNPLANNED
@@ -273,24 +270,13 @@ class SealedGrid(Grid):
             raise ConfigError("the sites reported no examples at all", next_step="Look at what data() returns.")
         # Who is in the sum was told to every site at UNMASK: public, and all that is known of single sites.
         cohort = ConfigRecord({SURVIVORS: list(finished.survivors)})
-        content = RecordDict({"metrics": self._metric_record(total, weight), CONTROL: cohort})
+        content = RecordDict({"metrics": metric_record(total, self._strategy.weighted_by_key, weight), CONTROL: cohort})
         if kind.has_values:
             mean = weighted_mean(total, VALUES)
             if step is not None:
                 mean *= -step
             content["arrays"] = ArrayRecord(moved(received, mean) if kind.difference else filled(received, mean))
         return Message(content, reply_to=request)
-
-    def _metric_record(self, total: IntegerSum, weight: float) -> MetricRecord:
-        record = MetricRecord({self._strategy.weighted_by_key: weight})
-        for segment in total.layout.segments:
-            name = segment.name.removeprefix(METRIC_PREFIX)
-            if name == segment.name or float(total.real(REPORTED_PREFIX + name)[0]) <= 0:
-                continue
-            # Over the sites that reported it: a metric of evaluation is absent from training messages, and the reverse.
-            mean = total.real(segment.name) / total.real(REPORTED_PREFIX + name)[0]
-            record[name] = float(mean[0]) if segment.length == 1 else [float(v) for v in mean]
-        return record
 
     def close(self, *, rounds: int = 0, model: Arrays | None = None) -> None:
         """End the run at the sites, in the log and in the store. A closed run never reopens.
@@ -353,28 +339,5 @@ def _facts_of(strategy: Strategy, run_config: Mapping[str, Setting]) -> RunFacts
     return RunFacts(study="app", contract=contract, strategy=type(strategy).__name__)
 
 
-def weighted_mean(total: IntegerSum, name: str) -> NDArray[np.float64]:
-    """The weighted mean of a weighted segment: sum(w/W * v) / sum(w/W), W the largest weight a site may have."""
-    mean = total.real(name)
-    mean /= total.weight / total.layout.weight.high
-    return mean
-
-
-def clipped_share(total: IntegerSum) -> float:
-    """The share of the sites that had to bound something: values, a weight or a metric outside its range."""
-    return float(total.real(CLIPPED)[0]) / total.sites
-
-
 def _range(value: MetricRange | tuple[float, float]) -> MetricRange:
     return value if isinstance(value, MetricRange) else MetricRange(*value)
-
-
-def _kind_of(messages: list[Message]) -> ReleaseKind:
-    types = {m.metadata.message_type for m in messages}
-    if types == {MessageKind.TRAIN.value}:
-        return REGISTRY[UPDATE]
-    if types == {MessageKind.EVALUATE.value}:
-        return REGISTRY[EVALUATION]
-    raise ConfigError(
-        f"messages of type {', '.join(sorted(types))} cannot be sealed", next_step="Send TRAIN or EVALUATE messages."
-    )

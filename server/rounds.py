@@ -16,7 +16,8 @@ from fedseal.errors import ConfigError, RoundAborted
 from fedseal.privacy.adaptive import ClipStep
 from fedseal.privacy.secagg.assurance import Assurance
 from fedseal.privacy.secagg.messages import Stage
-from fedseal.server.grid import SealedGrid, clipped_share
+from fedseal.server.grid import SealedGrid
+from fedseal.server.means import clipped_share
 from fedseal.server.store import Checkpoint
 from fedseal.server.strategies import memory_of, restore_memory
 

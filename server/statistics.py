@@ -11,7 +11,8 @@ from flwr.app import ConfigRecord
 
 from fedseal.privacy.plan import PrivacyPlan
 from fedseal.privacy.releases import MOMENTS, REGISTRY, VALUES
-from fedseal.server.grid import SealedGrid, weighted_mean
+from fedseal.server.grid import SealedGrid
+from fedseal.server.means import weighted_mean
 
 # A deviation below this share of a feature's range is taken for noise: dividing by it would blow the feature up.
 SMALLEST_DEVIATION = 0.01

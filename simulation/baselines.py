@@ -16,7 +16,8 @@ from fedseal.privacy.plan import NoPrivacy
 from fedseal.privacy.randomness import KeyedRandomness, Stream
 from fedseal.simulation.oracle import Judged, Scores, majority
 from fedseal.simulation.training import Material, initial_model
-from fedseal.study import Training, study_code
+from fedseal.study import Training
+from fedseal.study_code import study_code
 
 
 def majority_baseline(material: Material) -> Judged | None:

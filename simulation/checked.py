@@ -31,7 +31,8 @@ from fedseal.client.task import (
 )
 from fedseal.errors import ConfigError, DataError
 from fedseal.privacy.releases import VALIDATION_RATIO
-from fedseal.study import Contract, study_code
+from fedseal.study import Contract
+from fedseal.study_code import study_code
 
 T = TypeVar("T")
 _HOW = "docs/studies.md says what the methods of a task return."

@@ -30,7 +30,8 @@ from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.population import gather
 from fedseal.simulation.simulate import one_thread, write_tables
 from fedseal.simulation.training import Material, train
-from fedseal.study import Contract, Normalisation, Study, Training, load_object, load_task
+from fedseal.study import Contract, Normalisation, Study, Training
+from fedseal.study_code import load_object, load_task
 
 SEEDS = (42, 43, 44, 45, 46)
 ROUNDS, UPDATES, BATCH, POOLED_EPOCHS = 15, 100, 4, 50

@@ -14,7 +14,8 @@ from fedseal.client.task import columns, read_table
 from fedseal.errors import ConfigError, DataError
 from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.simulation.partition import Indices, class_table, skewed
-from fedseal.study import Study, load_object, study_code
+from fedseal.study import Study
+from fedseal.study_code import load_object, study_code
 
 SUFFIXES = {".csv", ".parquet"}
 # They become folders.

@@ -29,7 +29,8 @@ from fedseal.simulation.population import Population, gather
 from fedseal.simulation.proof import FOLDER as LOG_FOLDER
 from fedseal.simulation.proof import prove
 from fedseal.simulation.training import Material, RoundView, Trained, train
-from fedseal.study import Contract, Evaluation, Privacy, SimulationDefaults, Study, Training, load_task, private_by
+from fedseal.study import Contract, Evaluation, Privacy, SimulationDefaults, Study, Training, private_by
+from fedseal.study_code import load_task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

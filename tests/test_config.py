@@ -21,7 +21,8 @@ from fedseal.errors import (
     PolicyRefused,
     RoundAborted,
 )
-from fedseal.study import Study, load_object, load_study, load_task
+from fedseal.study import Study, load_study
+from fedseal.study_code import load_object, load_task
 
 
 class Inner(Frozen):

@@ -21,7 +21,7 @@ from fedseal.compliance.events.fields import Count, Digest, sha256
 from fedseal.compliance.log.canonical import CanonicalError, Json, decode, encode
 from fedseal.config import Frozen
 from fedseal.errors import ConfigError
-from fedseal.study import REFERENCE
+from fedseal.study_code import REFERENCE
 
 MODEL, RECIPE, SCHEMA, MANIFEST = "model.safetensors", "recipe.json", "schema.json", "manifest.json"
 CONTENTS = (MODEL, RECIPE, SCHEMA)

@@ -16,7 +16,8 @@ from fedseal.simulation.deployed.processes import Programs
 from fedseal.simulation.deployed.submission import Event, Submission, prepare, stopped_if_left, submit
 from fedseal.simulation.folders import run_folder
 from fedseal.simulation.simulate import check_cohort
-from fedseal.study import Study, load_task
+from fedseal.study import Study
+from fedseal.study_code import load_task
 
 # Seconds without an event: longer than a round may take by the server's own deadlines, so that those come first.
 SILENCE = 6 * 3600.0

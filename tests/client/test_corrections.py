@@ -14,7 +14,7 @@ from fedseal.client.variates import control_variates, divide, released_way
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy
 from fedseal.privacy.randomness import KeyedRandomness, Stream
-from fedseal.study import load_task
+from fedseal.study_code import load_task
 
 PLAIN = NoPrivacy(releases=1, retries=0)
 PRIVATE = LocalGaussian(clip_norm=0.6, noise_multiplier=1.5, sample_rate=0.5, steps=4, releases=1, retries=0)

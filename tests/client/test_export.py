@@ -14,7 +14,7 @@ from fedseal.client.task import Task, build_model
 from fedseal.client.trainer import load, trainable
 from fedseal.compliance.registry.bundle import Standardisation
 from fedseal.errors import ConfigError
-from fedseal.study import load_task
+from fedseal.study_code import load_task
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

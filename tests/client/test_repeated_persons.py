@@ -22,7 +22,7 @@ from fedseal.privacy.plan import LocalGaussian
 from fedseal.privacy.secagg.messages import RefusalCode, Stage
 from fedseal.privacy.secagg.server_states import Finished
 from fedseal.simulation.population import gather
-from fedseal.study import load_task
+from fedseal.study_code import load_task
 
 CANARY = "canary-4711"
 RUN_CONFIG = {"fedseal-task": "task:Blobs"}

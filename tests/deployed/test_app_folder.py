@@ -13,7 +13,8 @@ from fedseal.client.task import Task
 from fedseal.privacy.quantize import Rounding
 from fedseal.simulation.deployed.app_folder import toml_value, write_app
 from fedseal.simulation.deployed.submission import Submission, prepare
-from fedseal.study import Contract, Study, load_task
+from fedseal.study import Contract, Study
+from fedseal.study_code import load_task
 
 
 def submission(folder: Path) -> Submission:

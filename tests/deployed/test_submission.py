@@ -15,7 +15,7 @@ from fedseal.server.recording import EVENTS
 from fedseal.simulation.deployed import flower
 from fedseal.simulation.deployed.processes import Programs
 from fedseal.simulation.deployed.submission import Event, Events, Submission, error_of, run_number, submit
-from fedseal.study import load_task
+from fedseal.study_code import load_task
 
 STARTED, FINISHED = {"event": "started"}, {"event": "finished"}
 

@@ -31,7 +31,7 @@ from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.simulation import training
 from fedseal.simulation.arms import Arm, ArmRow, choose, majority_accuracy, run_arm, table
 from fedseal.simulation.grid import LocalGrid
-from fedseal.study import load_object, load_task
+from fedseal.study_code import load_object, load_task
 
 STUDY = EXAMPLES / "frozen-backbone"
 HEAD = 64 * 5 + 5

@@ -14,7 +14,8 @@ from fedseal.simulation import flamby
 from fedseal.simulation.flamby import Published, Row, Score
 from fedseal.simulation.population import gather
 from fedseal.simulation.simulate import write_tables
-from fedseal.study import load_object, load_study, load_task
+from fedseal.study import load_study
+from fedseal.study_code import load_object, load_task
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = ROOT / "examples" / "heart-disease"

@@ -17,7 +17,8 @@ from fedseal.privacy.shared_planning import Extent
 from fedseal.simulation.population import gather
 from fedseal.simulation.simulate import one_thread, prepared_material
 from fedseal.simulation.training import Material, Trained, train
-from fedseal.study import Contract, Study, load_study, load_task
+from fedseal.study import Contract, Study, load_study
+from fedseal.study_code import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = ROOT / "examples" / "heart-disease"

@@ -31,7 +31,8 @@ from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.simulation import training
 from fedseal.simulation.arms import Arm, run_arm
 from fedseal.simulation.grid import LocalGrid
-from fedseal.study import load_object, load_study, load_task
+from fedseal.study import load_study
+from fedseal.study_code import load_object, load_task
 
 STUDY = EXAMPLES / "text-lora"
 RANK, WIDTH = 4, 48

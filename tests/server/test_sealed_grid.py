@@ -26,7 +26,8 @@ from fedseal.errors import ConfigError, RoundAborted
 from fedseal.privacy.plan import NoPrivacy, encode_plan
 from fedseal.privacy.quantize import Rounding, mean_error
 from fedseal.privacy.releases import VALUES, MetricRange
-from fedseal.server.grid import UNPLANNED, SealedGrid, clipped_share
+from fedseal.server.grid import UNPLANNED, SealedGrid
+from fedseal.server.means import clipped_share
 from fedseal.server.sealing import CohortRules
 
 EXAMPLES = {1: 10, 2: 40, 3: 5, 4: 100, 5: 1}

@@ -21,7 +21,8 @@ from fedseal.client.task import SiteData, Split, Task, build_model
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.population import gather
 from fedseal.simulation.training import Material
-from fedseal.study import Contract, Study, load_study, load_task
+from fedseal.study import Contract, Study, load_study
+from fedseal.study_code import load_task
 
 # In a vector beside the values of a private update: its weight, and whether it was scaled down.
 BESIDE = 2

@@ -18,7 +18,8 @@ from fedseal.simulation.grid import LocalGrid, Observer, Setting
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.population import gather
 from fedseal.simulation.training import Material, RoundView, Trained, train
-from fedseal.study import Contract, Study, load_study, load_task
+from fedseal.study import Contract, Study, load_study
+from fedseal.study_code import load_task
 from fedseal.wire import decode
 
 RANGES = {"kind": "federated", "low": [-6.0, -6.0, -6.0], "high": [8.0, 8.0, 8.0]}

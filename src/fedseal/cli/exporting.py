@@ -27,7 +27,8 @@ def write_onnx(bundle: Bundle, tags: Tags, study: Path | None, folder: Path) -> 
     need_packages()
     from fedseal.client.export import onnx_bytes
     from fedseal.client.task import Task
-    from fedseal.study import load_study, load_task
+    from fedseal.study import load_study
+    from fedseal.study_code import load_task
 
     found = load_study(study)
     if found.contract.name != bundle.recipe.study or found.contract.task != bundle.recipe.task:

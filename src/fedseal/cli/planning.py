@@ -175,7 +175,7 @@ def _extent(study: Study, contract: Contract, values: int | None, sites: int) ->
         from typing import cast
 
         from fedseal.client.task import Task, build_model
-        from fedseal.study import load_task, study_code
+        from fedseal.study_code import load_task, study_code
 
         task = cast(Task, load_task(contract.task, study.folder))
         with study_code("model()"):
