@@ -5,6 +5,7 @@ ranges of metrics are part of the run's configuration. A Grid that is also a `Ro
 """
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypedDict, runtime_checkable
@@ -30,7 +31,7 @@ from fedseal.server.rounds import Arrays, Plan, RoundRecord, run_rounds
 from fedseal.server.scaffold import Scaffold
 from fedseal.server.sealing import CohortRules
 from fedseal.server.statistics import Moments, federated_moments
-from fedseal.server.store import read_model
+from fedseal.server.store import ServerStore, read_model
 from fedseal.study import Contract, Training
 
 STORE_KEY = "fedseal-server-store"
@@ -40,7 +41,9 @@ METRICS_KEY = "fedseal-metrics"
 SITES_KEY = "fedseal-sites"
 ROUNDING_KEY = "fedseal-rounding"
 RESUME_KEY = "fedseal-resume"
-LOG_KEY = "fedseal-log"
+# The database of the federation's log. Not in the run's configuration: sites get to see that, and a URL may have a
+# password.
+LOG_VARIABLE = "FEDSEAL_LOG"
 CODE_KEY = "fedseal-code"
 
 
@@ -87,7 +90,7 @@ def main(grid: Grid, context: Context) -> None:
         rounding=config.rounding(),
         run_config=context.run_config,
         run=config.resumed(),
-        log=config.optional(LOG_KEY),
+        log=log_database(Path(config.text(STORE_KEY))),
         facts=RunFacts(
             study=public_name(contract.name),
             contract=sha256(config.text(CONTRACT_KEY).encode("utf-8")),
@@ -111,6 +114,12 @@ def main(grid: Grid, context: Context) -> None:
     )
     if observer is not None:
         observer.run_finished(model)
+
+
+def log_database(store: Path) -> str | None:
+    """Where a real federation's server keeps the log besides its store, if anywhere: a path or a PostgreSQL URL."""
+    simulated = ServerStore.open(store).identity.roster.simulated
+    return None if simulated else os.environ.get(LOG_VARIABLE) or None
 
 
 class RunConfig:

@@ -324,7 +324,13 @@ def _next_cohort(cohort: list[int], outcome: Aborted) -> list[int]:
     """Who is asked again: not those who refused for a reason that stays, and not those convicted of breaking the
     protocol.
     """
-    lasting = {RefusalCode.NOT_ENROLLED, RefusalCode.POLICY, RefusalCode.BUDGET, RefusalCode.TASK}
+    lasting = {
+        RefusalCode.NOT_ENROLLED,
+        RefusalCode.POLICY,
+        RefusalCode.BUDGET,
+        RefusalCode.TASK,
+        RefusalCode.LOG,
+    }
     gone = {r.site for r in outcome.refused if r.refusal.code in lasting} | set(outcome.blamed)
     return [site for site in cohort if site not in gone]
 
