@@ -10,6 +10,7 @@ Pure: no clock, no store.
 
 import base64
 import hashlib
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -19,7 +20,7 @@ from pydantic import Field, ValidationError
 
 from fedseal.compliance.events.fields import Actor, Commitment, Digest, KeyId, Name, RunId, Time, sha256
 from fedseal.compliance.events.registry import EVENTS, EventType, type_of
-from fedseal.compliance.log.canonical import CanonicalError, decode, encode
+from fedseal.compliance.log.canonical import CanonicalError, decode, encode, written
 from fedseal.config import Frozen
 from fedseal.errors import LocalError, PeerError
 from fedseal.privacy.secagg.keys import SigningKey, verify
@@ -127,9 +128,10 @@ class Event:
         """Whether the owner of ``public_key`` signed exactly this leaf."""
         if self.keyid != keyid_of(public_key):
             return False
-        value = cast(dict[str, Any], decode(self.leaf))
+        value = cast(dict[str, Any], json.loads(self.leaf))
         signature = base64.b64decode(value.pop("sig")["s"])
-        return verify(public_key, signature, pae(encode(value)))
+        # The leaf was found canonical when it was read, so what is left of it need only be written again.
+        return verify(public_key, signature, pae(written(value)))
 
     @property
     def place_after(self) -> Place:
@@ -239,7 +241,7 @@ def read_event(leaf: bytes, peer: str = "server") -> Event:
         raise PeerError("an entry with a wrong time", peer=peer) from None
     if envelope.subject != subjects_of(body):
         raise PeerError(f"an entry {kind.name} whose subjects are not those of its body", peer=peer)
-    if encode(body.model_dump(mode="json")) != encode(envelope.body) or ("sealed" in value) != (
+    if written(body.model_dump(mode="json")) != written(envelope.body) or ("sealed" in value) != (
         envelope.sealed is not None
     ):
         # Left out defaults or a null in their place: one fact has one form.

@@ -32,11 +32,15 @@ def encode(value: Json) -> bytes:
         CanonicalError: a float, a key, text, an integer or a length that the rules do not allow.
     """
     _check(value, MAX_DEPTH)
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    raw = text.encode("utf-8")
+    raw = written(value)
     if len(raw) > MAX_BYTES:
         raise CanonicalError(f"longer than {MAX_BYTES} bytes")
     return raw
+
+
+def written(value: Json) -> bytes:
+    """The same for a value whose form was checked before, as part of a larger one or in another place."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
 def decode(raw: bytes) -> Json:
