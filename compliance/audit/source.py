@@ -17,7 +17,7 @@ from fedseal.compliance.events.registry import Book
 from fedseal.compliance.journal.witnesses import policy_of
 from fedseal.compliance.log import checkpoint
 from fedseal.compliance.log.checkpoint import Checkpoint
-from fedseal.compliance.log.database import open_database
+from fedseal.compliance.log.database import open_database, store_at
 from fedseal.compliance.log.exported import CHECKPOINT, POLICY, ExportedLog
 from fedseal.compliance.log.malformed import MalformedError
 from fedseal.compliance.log.note import SignatureError
@@ -30,8 +30,7 @@ from fedseal.privacy.roster import Roster, SignedRoster, open_roster
 from fedseal.privacy.tables import META
 from fedseal.wire import decode
 
-# Where a run's folder keeps the store of its server, in the order in which they are looked for; and its exported log.
-STORES = ("federation/server/server.sqlite", "server/server.sqlite", "server.sqlite")
+# Where a run's folder keeps its exported log.
 EXPORTED = "log"
 CHUNK = 4096
 _PLACES = (
@@ -132,14 +131,13 @@ def open_log(
 
 def _file_of(path: Path) -> Path:
     """The store, or the folder of an exported log, that is meant."""
-    if path.is_file() or (path / CHECKPOINT).is_file():
+    if (path / CHECKPOINT).is_file():
         return path
-    if path.is_dir():
-        for name in STORES:
-            if (path / name).is_file():
-                return path / name
-        if (path / EXPORTED / CHECKPOINT).is_file():
-            return path / EXPORTED
+    found = store_at(path)
+    if found is not None:
+        return found
+    if (path / EXPORTED / CHECKPOINT).is_file():
+        return path / EXPORTED
     raise ConfigError(f"no log at {path}", next_step=_PLACES)
 
 

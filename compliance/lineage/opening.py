@@ -10,15 +10,13 @@ from sqlalchemy.pool import StaticPool
 
 from fedseal.compliance.lineage.projection import Projection
 from fedseal.compliance.lineage.questions import Questions
-from fedseal.compliance.log.database import open_database
+from fedseal.compliance.log.database import open_database, store_at
 from fedseal.compliance.log.exported import ExportedLog
 from fedseal.compliance.log.reading import ReadableLog
 from fedseal.compliance.log.store import Log
 from fedseal.compliance.log.tables import HEADS
 from fedseal.errors import ConfigError
 
-# Where a run's folder keeps the store of its server, in the order in which they are looked for.
-STORES = ("federation/server/server.sqlite", "server/server.sqlite", "server.sqlite")
 _SERVERS = "/server"
 _LOGS = "Give a server's or a site's store, a PostgreSQL URL, an exported log's folder, or a run's folder."
 
@@ -72,7 +70,7 @@ def _source(where: str) -> Iterator[tuple[ReadableLog, str]]:
         if (path / "checkpoint").is_file():
             yield ExportedLog(path), f"{path.resolve()}.lineage"
             return
-        found = next((path / name for name in STORES if (path / name).is_file()), None)
+        found = store_at(path)
         if found is None:
             raise ConfigError(f"no log in the folder {path}", next_step=_LOGS)
         path = found

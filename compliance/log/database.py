@@ -17,6 +17,16 @@ _FORMS = "Give the path of an SQLite file, or a URL such as postgresql+psycopg:/
 # Any number that nobody else locks in this database.
 _MAKING_TABLES = int.from_bytes(b"fedseal", "big")
 
+# Where the store of a server stands below a run's folder, a federation's, or its own, in the order of the search.
+_STORES = ("federation/server/server.sqlite", "server/server.sqlite", "server.sqlite")
+
+
+def store_at(path: Path) -> Path | None:
+    """The store that is meant: the file itself, or the server's in a folder; None if there is none."""
+    if path.is_file():
+        return path
+    return next((path / name for name in _STORES if (path / name).is_file()), None)
+
 
 def open_database(url: str | Path, *, reading: bool = False) -> Engine:
     """An engine for a file or URL, with the tables of logs made. Keeps its connections: dispose of it at the end.

@@ -154,9 +154,9 @@ def sign_own_checkpoint(path: Path) -> None:
 
 def server_store(path: Path) -> Path:
     """The server's store that is meant: it, or that of a run's folder."""
-    from fedseal.compliance.audit.source import STORES
+    from fedseal.compliance.log.database import store_at
 
-    found = path if path.is_file() else next((path / name for name in STORES if (path / name).is_file()), None)
+    found = store_at(path)
     if found is None:
         raise ConfigError(f"no server's store at {path}", next_step="Give the server's store, or a run's folder.")
     return found

@@ -13,15 +13,13 @@ from rich.console import Console
 from sqlalchemy import Engine
 
 from fedseal.compliance.journal.federation import FederationJournal
+from fedseal.compliance.log.database import store_at
 from fedseal.compliance.registry.bundle import BundleStore
 from fedseal.compliance.registry.directory import Directory
 from fedseal.compliance.registry.promotion import Registry
 from fedseal.database import free_to_use
 from fedseal.errors import ConfigError
 from fedseal.server.store import ServerStore
-
-# Below a run's folder, below a federation's, or in the folder itself.
-PLACES = (Path("federation/server/server.sqlite"), Path("server/server.sqlite"), Path("server.sqlite"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +75,7 @@ def _engine(store: ServerStore, database: str | None) -> Iterator[Engine]:
 
 def store_of(log: Path) -> Path:
     """The server's store that is meant; ConfigError if there is none."""
-    if log.is_file():
-        return log
-    found = next((log / place for place in PLACES if (log / place).is_file()), None)
+    found = store_at(log)
     if found is None:
         raise ConfigError(
             f"no server's store at {log}", next_step="Give the server's store, or the folder of a simulated run."
