@@ -14,13 +14,14 @@ from typing import TypeVar
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from fedseal.compliance.events.bodies import ForeignAnchor, Genesis
+from fedseal.compliance.events.bodies import ForeignAnchor
 from fedseal.compliance.events.fields import public_name, sha256
 from fedseal.compliance.events.leaf import TIME_FORMAT, Place, read_event, sign_event
 from fedseal.compliance.events.registry import EventType, type_of_form
 from fedseal.compliance.events.subjects import RequestClosed, RequestReceived, Shared
 from fedseal.compliance.journal.attachment import MOST_EVENTS, OK, UNPROCESSABLE, LogReply, LogRequest
 from fedseal.compliance.journal.tables import EVIDENCE, OUTBOX, PUBLISHED, create_tables
+from fedseal.compliance.journal.witnesses import site_genesis
 from fedseal.compliance.log import checkpoint, witness
 from fedseal.compliance.log.store import Log
 from fedseal.config import Frozen
@@ -66,7 +67,7 @@ class SiteJournal:
         """The site's own log; its first entry says whose it is."""
         log = Log(self._connection, self.origin)
         if not log.size:
-            log.append([self._leaf(genesis(self._identity), Place())])
+            log.append([self._leaf(site_genesis(self._identity.roster), Place())])
         return log
 
     @cached_property
@@ -243,18 +244,6 @@ class SiteJournal:
         """How many of the site's events it has not seen in the federation's log."""
         query = select(func.count()).select_from(OUTBOX).where(OUTBOX.c.logged.is_(None))
         return int(self._connection.execute(query).scalar_one())
-
-
-def genesis(identity: Identity) -> Genesis:
-    """The first entry of a site's own log."""
-    roster = identity.roster
-    return Genesis(
-        federation=public_name(roster.federation),
-        roster="sha256:" + roster.digest().hex(),
-        simulated=roster.simulated,
-        faulty=0,
-        quorum=0,
-    )
 
 
 def stopped(evidence: Evidence) -> LogContradicted:

@@ -39,10 +39,19 @@ def behind(site: int, seen: int, size: int) -> LocalError:
 
 def server_genesis(roster: Roster, faulty: int) -> Genesis:
     """The first entry of a federation's log."""
+    return _genesis(roster, faulty, quorum.quorum_size(len(roster.sites), faulty))
+
+
+def site_genesis(roster: Roster) -> Genesis:
+    """The first entry of a site's own log, which has no quorum to reach."""
+    return _genesis(roster, 0, 0)
+
+
+def _genesis(roster: Roster, faulty: int, needed: int) -> Genesis:
     return Genesis(
         federation=public_name(roster.federation),
         roster="sha256:" + roster.digest().hex(),
         simulated=roster.simulated,
         faulty=faulty,
-        quorum=quorum.quorum_size(len(roster.sites), faulty),
+        quorum=needed,
     )
