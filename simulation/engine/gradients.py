@@ -76,7 +76,7 @@ class _Answering:
                 values = values.reshape(sites, persons, -1)
             elif isinstance(layer, nn.Linear):
                 weight = self._parameters[f"{name}weight"].transpose(1, 2)
-                if layer.bias is None:
+                if f"{name}bias" not in self._parameters:
                     values = torch.bmm(values, weight)
                 else:
                     values = torch.baddbmm(self._parameters[f"{name}bias"].unsqueeze(1), values, weight)

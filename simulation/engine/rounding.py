@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedseal.privacy.quantize import Layout, RangeError, Rounding
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.secagg.masks import RingVector, ring_dtype
+from fedseal.privacy.secagg.masks import RingVector
 
 Real = NDArray[np.float64]
 # Doubles that are rounded at once: few enough to stay in the cache.
@@ -52,7 +52,7 @@ class Bounds:
         for start in range(0, len(values), together):
             part = values[start : start + together]
             total += self._rounded(part, streams[start : start + together]).astype(np.int64).sum(axis=0)
-        return total.astype(ring_dtype(self.layout.ring_bits))
+        return total.astype("<u8") if self.layout.ring_bits == 64 else total.astype("<u4")
 
     def _rounded(self, values: Real, streams: Sequence[Stream]) -> Real:
         values *= self._scale

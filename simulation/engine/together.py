@@ -190,7 +190,7 @@ class Together:
         layout, bounds = job.header.layout, self._bounds_of(job.header)
         persons = self._source.training(job.sites, asked.normalisation).counts.astype(np.float64)
         factors = _within(ways, layout.segment(VALUES).high)
-        flags = (persons > layout.weight.high) | (factors != 1.0)
+        flags = np.array((persons > layout.weight.high) | (factors != 1.0))
         fractions = np.where(np.isnan(factors), 0.0, np.minimum(persons, layout.weight.high)) / layout.weight.high
         values = np.zeros((len(job.sites), layout.length))
         np.multiply(ways, fractions[:, None], out=values[:, bounds.places[VALUES]])
