@@ -25,7 +25,7 @@ from fedseal.simulation.output import Findings, write_run
 from fedseal.simulation.population import Population, gather
 from fedseal.simulation.proof import FOLDER as LOG_FOLDER
 from fedseal.simulation.proof import prove
-from fedseal.simulation.threads import one_thread as one_thread
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material, RoundView, Trained, train
 from fedseal.study import Contract, Evaluation, Privacy, SimulationDefaults, Study, Training, private_by
 from fedseal.study_code import load_task

@@ -21,7 +21,7 @@ from fedseal.privacy.quantize import Layout, RangeError, Rounding, Segment, boun
 from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.simulation.digest import canonical_digest, run_digest
 from fedseal.simulation.engine import crew
-from fedseal.simulation.engine.gradients import Batched, Mapped
+from fedseal.simulation.engine.gradients import Batched, Mapped, Slope
 from fedseal.simulation.engine.modelled import train_modelled
 from fedseal.simulation.engine.rounding import Bounds
 from fedseal.simulation.engine.rows import Rows, Streams, draws
@@ -182,8 +182,8 @@ def test_what_is_not_known_here_is_left_to_the_sites() -> None:
 @pytest.mark.parametrize("way", ["one-by-one", "batched"])
 @pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
 def test_the_digest_is_the_same_for_any_number_of_processes(way: Any, strategy: str) -> None:
-    # Eleven sites are four chunks.
-    material, contract = gathered(splits=ragged(11), training={**ROUND, "strategy": strategy})
+    # Twenty-one sites are two chunks.
+    material, contract = gathered(splits=ragged(21), training={**ROUND, "strategy": strategy})
     found = {run_digest(train_modelled(material, contract, vectorised=way, workers=w)) for w in (1, 2, 4)}
     assert len(found) == 1
 
@@ -234,7 +234,10 @@ def test_rounding_many_is_rounding_each(seed: int, sites: int, length: int, ring
     expected = np.zeros(length + 2, dtype="<u8" if ring_bits == 64 else "<u4")
     for row, k in zip(rows, range(sites), strict=True):
         expected += bound(row, layout, KeyedRandomness(seed, k).stream("rounding")).vector
-    found = Bounds(layout).summed(np.stack([np.concatenate([r["a"], r["b"]]) for r in rows]), streams)
+    bounds = Bounds(layout)
+    total = bounds.nothing()
+    bounds.add(total, np.stack([np.concatenate([r["a"], r["b"]]) for r in rows]), streams)
+    found = bounds.in_ring(total)
     assert found.dtype == expected.dtype
     assert np.array_equal(found, expected)
 
@@ -243,7 +246,21 @@ def test_rounding_many_is_rounding_each(seed: int, sites: int, length: int, ring
 def test_rounding_many_refuses_what_rounding_one_refuses(value: float) -> None:
     layout = Layout(32, 1, (Segment("a", 2, -1.0, 1.0, 50.0, True), Segment("b", 1, 0.0, 1.0, 50.0, False)))
     with pytest.raises(RangeError, match="'a'"):
-        Bounds(layout).summed(np.array([[0.5, value, 0.5]]), [KeyedRandomness(1).stream("rounding")])
+        Bounds(layout).add(
+            np.zeros(3, dtype=np.int64), np.array([[0.5, value, 0.5]]), [KeyedRandomness(1).stream("rounding")]
+        )
+
+
+def test_long_vectors_are_rounded_piece_by_piece_with_the_same_coins() -> None:
+    length = 20_000
+    layout = Layout(32, 1, (Segment("a", length, -1.0, 1.0, 900.0, True),))
+    row = np.random.default_rng(1).uniform(-1, 1, length)
+    bounds = Bounds(layout)
+    total = bounds.nothing()
+    bounds.add(total, row[None].copy(), [KeyedRandomness(1).stream("rounding")])
+    assert np.array_equal(
+        bounds.in_ring(total), bound({"a": row}, layout, KeyedRandomness(1).stream("rounding")).vector
+    )
 
 
 @pytest.mark.parametrize("chosen", [TrainSettings(0.1, 0.5, 3), TrainSettings(0.1, 1.0, 5, batch_size=4)])
@@ -260,34 +277,48 @@ def test_draws_are_each_sites_own(chosen: TrainSettings) -> None:
             assert not weights[len(places) :].any()
 
 
+DEEP = Stack(
+    lambda: nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 4, bias=False), nn.Sigmoid(), nn.Linear(4, 3))
+)
+
+
 @pytest.mark.parametrize("way", [Batched, Mapped])
-def test_gradients_are_each_models_own(way: Any) -> None:
-    """Against autograd, model by model and person by person; a loss that is no number is weighted by nothing."""
-    task = Stack()
-    sites, each = 3, 4
-    models = [trainable(task.model()) for _ in range(sites)]
+@pytest.mark.parametrize("mu", [0.0, 0.3])
+def test_steps_are_each_models_own(way: Any, mu: float) -> None:
+    """Against autograd, model by model and person by person."""
+    sites, each, rate = 3, 4, 0.7
+    models = [trainable(DEEP.model()) for _ in range(sites)]
+    anchor = {n: torch.from_numpy(a) for n, a in trainable(DEEP.model()).items()}
     batch = persons(sites * each, 4).tensors
-    batch[0][5] = torch.nan
     weights = torch.rand(sites, each)
     weights[1, 1] = 0.0
-    stacked = {n: torch.tensor(np.stack([m[n] for m in models])).requires_grad_() for n in models[0]}
-    if way is Mapped:
-        # Through a number that is none torch.func's gradient is none either: such a site is looked at one by one.
-        batch[0][5] = 0.0
-    found = dict(zip(stacked, way(task)(stacked, batch, weights), strict=True))
+    stacked = {n: torch.tensor(np.stack([m[n] for m in models])) for n in models[0]}
+    way(DEEP)(stacked, batch, weights, Slope(rate, mu, anchor))
     for k, model in enumerate(models):
-        module = task.model()
+        module = DEEP.model()
         module.load_state_dict({n: torch.tensor(a) for n, a in model.items()})
         total = torch.zeros(())
         for b in range(each):
-            if weights[k, b] > 0:
-                row = slice(k * each + b, k * each + b + 1)
-                total = total + weights[k, b] * task.loss(module, (batch[0][row], batch[1][row]))[0]
+            row = slice(k * each + b, k * each + b + 1)
+            total = total + weights[k, b] * DEEP.loss(module, (batch[0][row], batch[1][row]))[0]
         torch.autograd.backward(total)
         for name, parameter in module.named_parameters():
             assert parameter.grad is not None
-            if not (way is Batched and k == 1):
-                assert torch.allclose(found[name][k], parameter.grad, atol=1e-6)
+            expected = parameter - rate * (parameter.grad + mu * (parameter - anchor[name]))
+            assert torch.allclose(stacked[name][k], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", [Batched, Mapped])
+def test_what_only_fills_up_does_not_count(way: Any) -> None:
+    task, batch = Stack(), persons(4, 4).tensors
+    batch[0][3] = torch.inf
+    stacked = {n: torch.tensor(a)[None] for n, a in trainable(task.model()).items()}
+    before = {n: a.clone() for n, a in stacked.items()}
+    weights = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    way(task)(stacked, (batch[0].nan_to_num(posinf=1e6), batch[1]), weights, Slope(0.1, 0.0, {}))
+    shorter = {n: a.clone() for n, a in before.items()}
+    way(task)(shorter, (batch[0][:3], batch[1][:3]), weights[:, :3], Slope(0.1, 0.0, {}))
+    assert all(torch.allclose(stacked[n], shorter[n], atol=1e-6) for n in stacked)
 
 
 def test_measuring_many_is_measuring_each() -> None:
