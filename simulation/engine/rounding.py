@@ -46,8 +46,8 @@ class Bounds:
 
     def nothing(self) -> Total:
         """A sum of nobody's, to `add` to. Doubles count exactly up to 2^53, which no sum in 32 bits comes near."""
-        dtype = np.dtype(np.int64 if self.layout.ring_bits == 64 else np.float64)
-        return np.zeros(self.layout.length, dtype=dtype)
+        length = self.layout.length
+        return np.zeros(length, dtype=np.int64) if self.layout.ring_bits == 64 else np.zeros(length)
 
     def add(self, total: Total, values: Real, streams: Sequence[Stream]) -> None:
         """Round the values of some sites and add them up.

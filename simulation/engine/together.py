@@ -207,8 +207,8 @@ def _of_persons(values: Real, bounds: Bounds, persons: Real, beside: dict[str, R
     """The values of the layout under plan none, as `client.release` makes them for one site."""
     layout, ways = bounds.layout, values[:, bounds.places[VALUES]]
     factors = _within(ways, layout.segment(VALUES).high)
-    flags: NDArray[np.bool_] = np.empty(len(persons), dtype=np.bool_)
-    flags[:] = (persons > layout.weight.high) | (factors != 1.0)
+    flags: NDArray[np.bool_] = np.greater(persons, layout.weight.high)
+    flags |= factors != 1.0
     fractions = np.where(np.isnan(factors), 0.0, np.minimum(persons, layout.weight.high)) / layout.weight.high
     ways *= fractions[:, None]
     values[:, bounds.places[layout.weight.name]] = (fractions * layout.weight.high)[:, None]
