@@ -7,7 +7,6 @@ back their sum in the ring, so neither how many there are nor which finishes fir
 import multiprocessing
 import signal
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -22,7 +21,7 @@ from fedseal.simulation.engine.gradients import Batched, Mapped
 from fedseal.simulation.engine.portions import Job, OneByOne, Portion
 from fedseal.simulation.engine.rows import RowSource, Streams
 from fedseal.simulation.engine.sites import Sites
-from fedseal.simulation.engine.together import Asked, Together, agrees, chunks, read, refused
+from fedseal.simulation.engine.together import NOT_TOGETHER, Asked, Together, agrees, chunks, read
 from fedseal.simulation.grid import NodeList
 
 ONE_BY_ONE = "one-by-one"
@@ -87,9 +86,7 @@ class Methods:
             return self._alone.portion(job)
         try:
             return self._ways[way].portion(job, asked)
-        except Exception as error:
-            if not refused(error):
-                raise
+        except NOT_TOGETHER:
             # One by one it shows whose fault it is, and the others' work is kept.
             return self._alone.portion(job)
 
@@ -122,9 +119,7 @@ class Methods:
     def _same(way: Together, few: tuple[int, ...], asked: Asked, alone: list[Arrays]) -> bool:
         try:
             stacked = way.trained(few, asked)
-        except Exception as error:
-            if not refused(error):
-                raise
+        except NOT_TOGETHER:
             return False
         return all(agrees(one, stacked, k, asked.received, TOLERANCE) for k, one in enumerate(alone))
 
@@ -190,7 +185,7 @@ class Forked:
         """The sum of a job's sites.
 
         Raises:
-            LocalError: a process has ended, or what it ran into is no site's fault.
+            LocalError: a process has ended; if that was an error, it is on standard error.
         """
         way, parts = self._methods.split(job)
         busy: list[Connection] = []
@@ -226,18 +221,16 @@ def _told(line: Connection, task: tuple[str, Job, list[tuple[int, ...]]]) -> Non
 
 def _heard(line: Connection) -> Portion:
     try:
-        answer = line.recv()
+        answer: Portion = line.recv()
     except (EOFError, OSError):
         raise _ended() from None
-    if isinstance(answer, Portion):
-        return answer
-    raise LocalError(f"a process that computes sites failed:\n{answer}")
+    return answer
 
 
 def _ended() -> LocalError:
     return LocalError(
         "a process that computes sites has ended",
-        next_step="If the system ended it for want of memory, use fewer workers.",
+        next_step="Its last words are above. If there are none, the system may have ended it: use fewer workers.",
     )
 
 
@@ -253,9 +246,4 @@ def _work(methods: Methods, line: Connection, others: list[Connection]) -> None:
             way, job, parts = line.recv()
         except (EOFError, OSError):
             return
-        try:
-            answer: Portion | str = methods.portion(way, job, parts)
-        # Whatever it is, it has to be told in the other process: this one's words nobody reads.
-        except Exception:  # noqa: BLE001
-            answer = traceback.format_exc()
-        line.send(answer)
+        line.send(methods.portion(way, job, parts))

@@ -53,6 +53,8 @@ MOST_AT_ONCE = 256
 # So few sites are better together; of more, several chunks give several processes something to do.
 ONE_CHUNK = 16
 MEASURED_AT_ONCE = 1 << 13
+# What says that sites cannot do something together, rather than that something is broken.
+NOT_TOGETHER = (FedsealError, ValueError, TypeError, AttributeError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +209,8 @@ def _of_persons(values: Real, bounds: Bounds, persons: Real, beside: dict[str, R
     """The values of the layout under plan none, as `client.release` makes them for one site."""
     layout, ways = bounds.layout, values[:, bounds.places[VALUES]]
     factors = _within(ways, layout.segment(VALUES).high)
-    flags: NDArray[np.bool_] = np.greater(persons, layout.weight.high)
-    flags |= factors != 1.0
+    flags = np.zeros(len(persons), dtype=np.bool_)
+    np.logical_or(persons > layout.weight.high, factors != 1.0, out=flags)
     fractions = np.where(np.isnan(factors), 0.0, np.minimum(persons, layout.weight.high)) / layout.weight.high
     ways *= fractions[:, None]
     values[:, bounds.places[layout.weight.name]] = (fractions * layout.weight.high)[:, None]
@@ -221,7 +223,7 @@ def _of_persons(values: Real, bounds: Bounds, persons: Real, beside: dict[str, R
             raise ConfigError(f"{segment.name!r} was declared with {segment.length} values")
         unknown = np.isnan(rows).any(axis=1)
         inside = np.where(unknown[:, None], 0.0, np.clip(rows, segment.low, segment.high))
-        flags |= (inside != rows).any(axis=1)
+        np.logical_or(flags, (inside != rows).any(axis=1), out=flags)
         values[:, bounds.places[segment.name]] = fractions[:, None] * inside
         values[:, bounds.places[REPORTED_PREFIX + name]] = (fractions * ~unknown)[:, None]
     values[:, bounds.places[CLIPPED]] = flags[:, None]
@@ -284,8 +286,3 @@ def agrees(one: Arrays, many: Stacked, place: int, received: Arrays, tolerance: 
     other = np.concatenate([(many[n][place].numpy() - received[n]).astype(np.float64).ravel() for n in sorted(one)])
     distance = float(np.linalg.norm(way - other))
     return distance <= tolerance * float(np.linalg.norm(way)) + 1e-6
-
-
-def refused(error: Exception) -> bool:
-    """Whether an error says that sites cannot do something together, rather than that something is broken."""
-    return isinstance(error, FedsealError | ValueError | TypeError | AttributeError | RuntimeError)
