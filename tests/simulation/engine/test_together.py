@@ -27,11 +27,12 @@ from fedseal.simulation.engine.rounding import Bounds
 from fedseal.simulation.engine.rows import Rows, Streams, draws
 from fedseal.simulation.engine.splits import IndexedSplits
 from fedseal.simulation.engine.together import chunks, measured
+from fedseal.simulation.grid import NodeList
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.training import Material, Trained
 from fedseal.study import Contract
 
-SITES = 40
+SITES = 34
 
 
 class Stack:
@@ -186,6 +187,13 @@ def test_the_digest_is_the_same_for_any_number_of_processes(way: Any, strategy: 
     material, contract = gathered(splits=ragged(21), training={**ROUND, "strategy": strategy})
     found = {run_digest(train_modelled(material, contract, vectorised=way, workers=w)) for w in (1, 2, 4)}
     assert len(found) == 1
+
+
+def test_the_digest_does_not_depend_on_the_order_in_which_sites_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    material, contract = gathered(splits=ragged(21))
+    first = run_digest(train_modelled(material, contract, vectorised="batched"))
+    monkeypatch.setattr(NodeList, "get_node_ids", lambda nodes: list(nodes._nodes)[::-1])
+    assert run_digest(train_modelled(material, contract, vectorised="batched")) == first
 
 
 def test_another_seed_is_another_digest() -> None:
