@@ -229,12 +229,12 @@ def _of_persons(values: Real, bounds: Bounds, persons: Real, beside: dict[str, R
         rows = beside[name]
         if rows.shape[1] != segment.length:
             raise ConfigError(f"{segment.name!r} was declared with {segment.length} values")
-        unknown = np.isnan(rows).any(axis=1)
+        unknown: NDArray[np.bool_] = np.isnan(np.max(rows, axis=1))
         inside = np.where(unknown[:, None], 0.0, np.clip(rows, segment.low, segment.high))
         np.logical_or(flags, (inside != rows).any(axis=1), out=flags)
         values[:, bounds.places[segment.name]] = fractions[:, None] * inside
         values[:, bounds.places[REPORTED_PREFIX + name]] = (fractions * ~unknown)[:, None]
-    values[:, bounds.places[CLIPPED]] = flags[:, None]
+    values[:, bounds.places[CLIPPED]] = np.reshape(flags, (-1, 1))
     return bool((factors == 1.0).all())
 
 
