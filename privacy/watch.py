@@ -21,7 +21,9 @@ import numpy as np
 from fedseal.errors import PeerError
 from fedseal.privacy.counts import Axis, Real, Source, Table, Tables, Whole, counted
 from fedseal.privacy.plan import PrivacyPlan, SharedGeometric
-from fedseal.wire import U8, U32, Bool, DecodeError, Str, decode, encode
+from fedseal.privacy.polya import polya
+from fedseal.privacy.randomness import Stream
+from fedseal.wire import F64, U8, U32, U64, Bool, DecodeError, Str, decode, encode
 
 # What one person moves: a difference by a count and a seat; the weight by the rule in `window_weight`.
 DIFFERENCE_MOVES = 2
@@ -86,6 +88,7 @@ class Watch:
         weights: one of `Weights`.
         hold_back: so many persons of a window stay out of its sums, the first to come. A site with no more than that
             adds nothing but noise. (A threshold on the number of persons would let one person move a whole window.)
+        reference_epsilon: pure, what the noise in a site's reference costs its training persons, once; 0: exact.
     """
 
     TAG: ClassVar[int] = 56
@@ -95,12 +98,15 @@ class Watch:
     share: U32
     weights: U8
     hold_back: U32
+    reference_epsilon: F64
 
     def __post_init__(self) -> None:
         if not self.strata or len({s.name for s in self.strata}) < len(self.strata):
             raise ValueError("a watch needs at least one stratum, and a name of its own for each")
         if not 1 <= self.share <= MOST_SHARE or self.weights not in tuple(Weights):
             raise ValueError(f"expected a share from 1 to {MOST_SHARE} and weights of the closed list")
+        if self.reference_epsilon and not 2.0**-10 <= self.reference_epsilon / len(self.strata) <= 64:
+            raise ValueError("expected a reference's epsilon from 2^-10 to 64 for each stratum, or 0")
         if self.length > MOST_CELLS:
             raise ValueError("a watch may have 2^16 cells")
 
@@ -180,9 +186,39 @@ class Reference:
     counts: tuple[Whole, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A reference in a site's store."""
+
+    TAG: ClassVar[int] = 57
+
+    counts: tuple[tuple[U64, ...], ...]
+
+
 def reference_tables(watch: Watch) -> Tables:
     """What a reference counts."""
     return Tables(tuple(stratum.table for stratum in watch.strata))
+
+
+def reference_plan(watch: Watch) -> SharedGeometric | None:
+    """What a site's training persons are charged for its reference: one share, which is the whole noise. None if it is
+    exact.
+    """
+    if not watch.reference_epsilon:
+        return None
+    cells, length = len(watch.strata), reference_tables(watch).length
+    return SharedGeometric(epsilon=watch.reference_epsilon, cells=cells, length=length, releases=1, retries=0)
+
+
+def noised_reference(watch: Watch, exact: Whole, stream: Stream) -> Reference:
+    """A reference from exact counts of its tables, flat, with its noise.
+
+    A difference is made of a site's own training persons too: what the noise in the sum covers is the window's. So
+    theirs is added once, when the reference is made, and everything that is made of it afterwards costs them nothing.
+    """
+    plan, tables = reference_plan(watch), reference_tables(watch)
+    noised = exact if plan is None else exact + polya(1, plan.decay, stream, len(exact))
+    return make_reference(watch, tables.split(noised))
 
 
 def make_reference(watch: Watch, counts: Sequence[Whole]) -> Reference:
@@ -272,6 +308,16 @@ def window_weight(rows: int, past: int) -> int:
     return 2 * n0 + WEIGHT_MOVES * (rows - n0)
 
 
+def encode_reference(reference: Reference) -> bytes:
+    """As a site keeps it."""
+    return encode(_Kept(tuple(tuple(int(n) for n in counts) for counts in reference.counts)))
+
+
+def decode_reference(raw: bytes) -> Reference:
+    """As a site has kept it."""
+    return Reference(tuple(np.array(counts, dtype=np.int64) for counts in decode(raw, _Kept).counts))
+
+
 def read_watch(raw: object) -> Watch:
     """The watch in a request; PeerError if there is none."""
     try:
@@ -297,6 +343,8 @@ def check_watch(watch: Watch, length: int, plan: PrivacyPlan) -> None:
         raise PeerError("a watch of another length than the round's vector", peer="server")
     if isinstance(plan, SharedGeometric) and watch.sensitivity > plan.cells:
         raise PeerError("a person would move a window's sums by more than the plan is charged for", peer="server")
+    if isinstance(plan, SharedGeometric) and not watch.reference_epsilon:
+        raise PeerError("a private window that is compared with an exact past", peer="server")
 
 
 def plan_watch(watch: Watch, epsilon: float, *, windows: int, retries: int = 0) -> SharedGeometric:

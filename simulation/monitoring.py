@@ -24,12 +24,17 @@ from fedseal.errors import ConfigError
 from fedseal.privacy.counts import Axis, Source, Whole, counted
 from fedseal.privacy.inference.tally import CountNoise
 from fedseal.privacy.plan import SharedGeometric
-from fedseal.privacy.polya import polya
 from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.privacy.secagg.parameters import minimum_sites, threshold
 from fedseal.privacy.shares import draw_share
-from fedseal.privacy.watch import Reference, Watch, make_reference, reference_tables, site_vector
-from fedseal.server.counts import plan_counts
+from fedseal.privacy.watch import (
+    Reference,
+    Watch,
+    noised_reference,
+    reference_plan,
+    reference_tables,
+    site_vector,
+)
 from fedseal.server.monitoring.outcome import Measured, Shares, WindowSum, measure_window, pooled_shares
 from fedseal.server.monitoring.policy import MonitorTable, plan_of, watch_of
 from fedseal.server.monitoring.trigger import Compared
@@ -106,8 +111,8 @@ def monitor(
     """
     if sites < colluders + 2:
         raise ConfigError("a federation that is watched needs two honest sites")
-    watch = watch_of(table, classes=classes)
     try:
+        watch = watch_of(table, classes=classes, private=private)
         plan = plan_of(table, watch, windows=max(steps, 1)) if private else None
     except ValueError as error:
         raise ConfigError(f"[monitor]: {error}", next_step="Raise epsilon, lower share, or test less.") from None
@@ -123,21 +128,16 @@ def reference(monitored: Monitored, site: str, persons: Persons, *, release: int
         persons: its training persons with the scores of the new model.
         release: which release of a model this is, from 0.
     """
-    tables = reference_tables(monitored.watch)
-    exact = counted(tables, persons.numbers)
-    if monitored.plan is not None:
-        plan = plan_counts(tables, monitored.table.reference_epsilon)
-        stream = KeyedRandomness(monitored.seed, "monitoring").stream("reference", site, release)
-        # One share is the whole noise: it is this site's alone.
-        exact = exact + polya(1, plan.decay, stream, len(exact))
-    return make_reference(monitored.watch, tables.split(exact))
+    exact = counted(reference_tables(monitored.watch), persons.numbers)
+    stream = KeyedRandomness(monitored.seed, "monitoring").stream("reference", site, release)
+    return noised_reference(monitored.watch, exact, stream)
 
 
 def public_reference(monitored: Monitored, persons: Mapping[str, Persons], *, release: int = 0) -> Shares:
     """The federation's reference in the model's card: one release of counts over all sites' training persons."""
     tables = reference_tables(monitored.watch)
     vectors = {site: counted(tables, of_site.numbers) for site, of_site in persons.items()}
-    plan = None if monitored.plan is None else plan_counts(tables, monitored.table.reference_epsilon)
+    plan = reference_plan(monitored.watch)
     total, _ = _sum(monitored, vectors, plan, "public-reference", release)
     return pooled_shares(monitored.watch, tables.split(total))
 
@@ -157,13 +157,7 @@ def measure(monitored: Monitored, window: int, vectors: Mapping[str, Whole], sha
         shares: the federation's reference.
     """
     counts, noise = _sum(monitored, vectors, monitored.plan, "window", window)
-    reference_noise = 0.0
-    if monitored.plan is not None:
-        once = plan_counts(reference_tables(monitored.watch), monitored.table.reference_epsilon)
-        reference_noise = CountNoise(once.decay, 1, 1).variance
-    return measure_window(
-        monitored.table, monitored.watch, WindowSum(window, counts, len(vectors), noise, reference_noise), shares
-    )
+    return measure_window(monitored.table, monitored.watch, WindowSum(window, counts, len(vectors), noise), shares)
 
 
 def compare(

@@ -21,7 +21,7 @@ from fedseal.privacy.inference.drift.cusum import Excess, stratified_excess
 from fedseal.privacy.inference.drift.difference import Difference, Strata, expected_weights, stratified
 from fedseal.privacy.inference.drift.smooth import smooth_test
 from fedseal.privacy.inference.tally import CountNoise
-from fedseal.privacy.watch import Parts, Stratum, Watch
+from fedseal.privacy.watch import Parts, Stratum, Watch, reference_plan
 from fedseal.server.monitoring.policy import OUTCOME, SCORE, MonitorTable
 
 LABEL, ERROR = "label", "error"
@@ -41,14 +41,12 @@ class WindowSum:
         counts: the watch's vector summed over sites, noise and all, shape (watch.length,).
         sites: how many took part.
         noise: that of every integer unit; None under plan none.
-        reference_noise: the variance of the noise in a cell of a site's reference; 0 where references are exact.
     """
 
     window: int
     counts: Whole
     sites: int
     noise: CountNoise | None
-    reference_noise: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +185,14 @@ def strata_of(watch: Watch, window: WindowSum, parts: Parts, shares: Shares, pla
     if total <= 0:
         return None
     ratio = max(total / rows - 1, 0.0)
-    noise = unit / watch.share**2 + window.sites * ratio**2 * window.reference_noise
+    noise = unit / watch.share**2 + window.sites * ratio**2 * reference_noise(watch)
     return Strata(parts.differences[place] / watch.share, weights, np.asarray(rows), noise, weights_noise)
+
+
+def reference_noise(watch: Watch) -> float:
+    """The variance of the noise in a cell of a site's reference."""
+    plan = reference_plan(watch)
+    return 0.0 if plan is None else CountNoise(plan.decay, 1, 1).variance
 
 
 def folded(sums: Strata, stratum: Stratum, axis: int) -> Strata:

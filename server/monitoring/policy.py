@@ -162,11 +162,11 @@ def score_axis(bins: int) -> Axis:
     return Axis(int(Source.SCORE), tuple(i / bins for i in range(bins + 1)))
 
 
-def watch_of(table: MonitorTable, *, classes: int) -> Watch:
+def watch_of(table: MonitorTable, *, classes: int, private: bool = True) -> Watch:
     """What sites are asked under a policy, for a model of so many classes.
 
     With two classes labels and errors are one table of label x score, from which also follows whether scores mean what
-    they meant; with more it is label x right.
+    they meant; with more it is label x right. Without privacy references are exact.
 
     Raises:
         ValueError: fewer than two classes.
@@ -181,7 +181,8 @@ def watch_of(table: MonitorTable, *, classes: int) -> Watch:
         strata.append(Stratum(OUTCOME, Table((labels(classes), second)), False))
     strata += [Stratum(f.name, Table((f.axis(),)), f.codes is None) for f in table.features]
     weights = Weights.RELEASED if table.weights == "released" else Weights.REFERENCE
-    return Watch(tuple(strata), (), table.share, int(weights), table.k_min)
+    epsilon = table.reference_epsilon if private else 0.0
+    return Watch(tuple(strata), (), table.share, int(weights), table.k_min, epsilon)
 
 
 def plan_of(table: MonitorTable, watch: Watch, *, windows: int, retries: int = 0) -> SharedGeometric:

@@ -31,7 +31,7 @@ SCORE = Stratum("score", Table((Axis(int(Source.SCORE), tuple(i / 4 for i in ran
 OUTCOME = Stratum("outcome", Table((labels(2), codes(Source.RIGHT, 2))), False)
 AGE = Stratum("age", Table((Axis(int(Source.FEATURE), (-1.0, 0.0, 1.0), outside=True),)), True)
 BOTH = Table((labels(2, outside=True), SCORE.table.axes[0]))
-WATCH = Watch((SCORE, OUTCOME, AGE), (BOTH,), 3, int(Weights.REFERENCE), 2)
+WATCH = Watch((SCORE, OUTCOME, AGE), (BOTH,), 3, int(Weights.REFERENCE), 2, 1.0)
 RELEASED = replace(WATCH, weights=int(Weights.RELEASED))
 
 PASTS = st.lists(st.integers(0, 40), min_size=2, max_size=9).map(lambda x: np.array(x, dtype=np.int64))
@@ -175,7 +175,7 @@ def test_a_site_with_no_more_than_is_held_back_adds_nothing() -> None:
 
 def test_a_site_that_is_as_it_was_adds_hardly_anything_however_large_it_is() -> None:
     """No mix of sites makes a drift: the differences of sites without one are sampling alone."""
-    watch = Watch((SCORE,), (), 1, int(Weights.REFERENCE), 0)
+    watch = Watch((SCORE,), (), 1, int(Weights.REFERENCE), 0, 1.0)
     past = make_reference(watch, [np.array([10, 20, 30, 40])])
     rows: list[Row] = [(cell / 4 + 0.1, 1.0, 1.0, 0.0) for cell in range(4) for _ in range(500 * (cell + 1))]
     parts = watch.split(site_vector(watch, past, numbers_of(rows), len(rows)))
@@ -234,11 +234,11 @@ def test_the_plans_noise_is_that_of_the_whole_vector() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Watch((), (), 1, 0, 0),
-        lambda: Watch((SCORE, SCORE), (), 1, 0, 0),
-        lambda: Watch((SCORE,), (), 0, 0, 0),
-        lambda: Watch((SCORE,), (), 65, 0, 0),
-        lambda: Watch((SCORE,), (), 1, 2, 0),
+        lambda: Watch((), (), 1, 0, 0, 1.0),
+        lambda: Watch((SCORE, SCORE), (), 1, 0, 0, 1.0),
+        lambda: Watch((SCORE,), (), 0, 0, 0, 1.0),
+        lambda: Watch((SCORE,), (), 65, 0, 0, 1.0),
+        lambda: Watch((SCORE,), (), 1, 2, 0, 1.0),
         lambda: Stratum("", SCORE.table, True),
         lambda: Stratum("x", Table((Axis(int(Source.FEATURE), (0.0, 1.0)),)), True),
     ],
