@@ -165,7 +165,7 @@ def expected(design: Design, shift: Shift) -> Difference:
 
 
 def power(design: Design, shift: Shift, alpha: float, order: int = ORDER) -> float:
-    """Probability that one window after the shift is rejected at level ``alpha``, by smooth test or, for a rate, chi2."""
+    """Probability that one window after the shift is rejected at level ``alpha``: smooth test, or for a rate chi2."""
     difference = expected(design, shift)
     contrasts = every(2) if shift.kind is ShiftKind.RATE else smooth_contrasts(difference, order)
     degrees = int(contrasts.shape[-1])
