@@ -54,6 +54,7 @@ class Difference:
         before: the shares of the reference, shape (..., B), every cell above 0.
         common: the shares both have if nothing changed, shape (..., B), every cell above 0.
         noise_covariance: the part of ``covariance`` that is noise.
+        diagonal_noise: variance of the noise in each cell of the covariance's diagonal, shape (...): of a released W.
         window_part: how much of the sampling variance is the window's own, shape (...): 1 for an endless reference.
     """
 
@@ -62,6 +63,7 @@ class Difference:
     before: Real
     common: Real
     noise_covariance: Real
+    diagonal_noise: Real
     window_part: Real
 
     @property
@@ -101,7 +103,7 @@ def two_sample(window: Histogram, reference: Histogram) -> Difference:
     noise = (left @ np.swapaxes(left, -1, -2)) * (window.noise / n1**2 + reference.noise / n0**2)[..., None, None]
     covariance = multinomial(common) * (1 / n1 + 1 / n0)[..., None, None] + noise
     part = n0 / (n1 + n0)
-    return Difference(first - before, covariance, floored(before, least), common, noise, part)
+    return Difference(first - before, covariance, floored(before, least), common, noise, np.zeros_like(n1), part)
 
 
 def stratified(strata: Strata) -> Difference:
@@ -127,12 +129,13 @@ def stratified(strata: Strata) -> Difference:
     scale = (rows**2)[..., None, None]
     noise = np.broadcast_to(np.eye(bins) * strata.noise, sampling.shape) / scale
     return Difference(
-        strata.difference / rows[..., None],
-        sampling / scale + noise,
-        common,
-        common,
-        noise,
-        np.minimum(rows / total, 1.0),
+        shares=strata.difference / rows[..., None],
+        covariance=sampling / scale + noise,
+        before=common,
+        common=common,
+        noise_covariance=noise,
+        diagonal_noise=strata.weights_noise / rows**4,
+        window_part=np.minimum(rows / total, 1.0),
     )
 
 

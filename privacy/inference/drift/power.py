@@ -165,7 +165,7 @@ def expected(design: Design, shift: Shift) -> Difference:
 
 
 def power(design: Design, shift: Shift, alpha: float, order: int = ORDER) -> float:
-    """Probability that one window after the shift is rejected at level ``alpha``, by smooth test or, for a rate, chi2."""
+    """Probability that one window after the shift is rejected at level ``alpha``: smooth test, or for a rate chi2."""
     difference = expected(design, shift)
     contrasts = every(2) if shift.kind is ShiftKind.RATE else smooth_contrasts(difference, order)
     degrees = int(contrasts.shape[-1])
@@ -196,12 +196,14 @@ def rows_needed(design: Design, shift: Shift, alpha: float, target: float = 0.8)
 def epsilon_needed(design: Design, release: Release, shift: Shift, alpha: float, target: float = 0.8) -> float | None:
     """The smallest epsilon of a window that shows the shift with probability ``target``; None if even 32 does not.
 
-    The window's noise is the release's; the reference keeps the noise of the design.
+    The window's noise is the release's. Over two samples the reference keeps the noise of the design.
     """
 
     def seen(exponent: float) -> bool:
         noise = replace(release, epsilon=2**exponent).noise
-        changed = replace(design, noise=noise, reference_noise=noise if design.over_strata else design.reference_noise)
+        # W's noise grows as that of V does; a reference of its own was noised once and for all.
+        weights = design.reference_noise * (noise / design.noise if design.over_strata and design.noise else 1.0)
+        changed = replace(design, noise=noise, reference_noise=weights)
         return power(changed, shift, alpha) >= target
 
     found = _least(seen, -10.0, 5.0)

@@ -14,10 +14,21 @@ from fedseal.privacy.inference.drift.results import Effect, Method, TestResult
 
 
 def statistic(difference: Difference, contrasts: Real) -> Real:
-    """T, shape (...), for contrasts of shape (B, k) or (..., B, k)."""
-    seen = np.swapaxes(contrasts, -1, -2) @ difference.shares[..., None]
-    spread = np.swapaxes(contrasts, -1, -2) @ difference.covariance @ contrasts
-    return np.asarray((seen * np.linalg.solve(spread, seen))[..., 0].sum(axis=-1))
+    """T, shape (...), for contrasts of shape (B, k) or (..., B, k).
+
+    Where noise is in the covariance itself, as from a released W, T is too large on average: by tr E[(S^-1 E)^2] for an
+    error E = H' diag(e) H, which is var(e) times the sum over bins of (h_b' S^-1 h_b)^2. T is divided by what that
+    makes of its mean k.
+    """
+    turned = np.swapaxes(contrasts, -1, -2)
+    seen = turned @ difference.shares[..., None]
+    spread = turned @ difference.covariance @ contrasts
+    found = (seen * np.linalg.solve(spread, seen))[..., 0].sum(axis=-1)
+    if not np.any(difference.diagonal_noise):
+        return np.asarray(found)
+    leverage = (turned * np.linalg.solve(spread, turned)).sum(axis=-2)
+    excess = difference.diagonal_noise * (leverage**2).sum(axis=-1)
+    return np.asarray(found / (1 + excess / contrasts.shape[-1]))
 
 
 def smooth_contrasts(difference: Difference, order: int = ORDER) -> Real:
