@@ -29,7 +29,7 @@ def plan(
     colluders: Annotated[int, typer.Option(min=0, help="Sites that may work with a malicious server.")] = 1,
     weights_part: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of epsilon that pays for the weights; 0 takes them as planned.")
-    ] = 0.0,
+    ] = 0.15,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers, and nothing else, as JSON.")] = False,
 ) -> None:
     """Say what a monitor will see before it is switched on: power, the smallest shift, false alarms a year."""
