@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from scipy.stats import norm
 
-from fedseal.compliance.events.fields import MonitorAction as Action
+from fedseal.compliance.events.fields import MonitorAction
 from fedseal.errors import LocalError
 from fedseal.privacy.inference.drift.classify import DriftKind, Obstacle, classify
 from fedseal.privacy.inference.drift.cusum import Chart, CusumState
@@ -18,11 +18,13 @@ from fedseal.privacy.inference.drift.multiplicity import Alert, PersistenceState
 from fedseal.server.monitoring.outcome import Measured, evidence_of
 from fedseal.server.monitoring.policy import MonitorTable
 
+# As whoever decides calls it.
+Action = MonitorAction
 CHART = Chart()
 
 
 # After these the model is another one, or about to be: what windows before had to say is not about it.
-_CHANGING = (Action.PROPOSE_RETRAINING, Action.RETRAIN, Action.ROLL_BACK)
+_CHANGING = (MonitorAction.PROPOSE_RETRAINING, MonitorAction.RETRAIN, MonitorAction.ROLL_BACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Decision:
     """
 
     window: int
-    action: Action
+    action: MonitorAction
     alert: Alert
     obstacle: Obstacle | None
     kinds: frozenset[DriftKind]
@@ -84,7 +86,7 @@ def step(table: MonitorTable, state: TriggerState, measured: Measured, models: M
     obstacle = _obstacle(table, measured)
     if obstacle is not None:
         where = (obstacle, frozenset[DriftKind](), (), models.current, models.fallback)
-        return rested, Decision(measured.window, Action.NOTHING, Alert.NONE, *where)
+        return rested, Decision(measured.window, MonitorAction.NOTHING, Alert.NONE, *where)
     suspicious, verdict = judge(table.levels, state.suspicious, {test.name: test.p for test in measured.tests})
     errors, signal = state.errors, None
     if measured.errors is not None:
@@ -97,8 +99,8 @@ def step(table: MonitorTable, state: TriggerState, measured: Measured, models: M
     kinds = classify(evidence, min_sites=table.min_sites, min_rows=table.min_rows).kinds
     alert = Alert.ALARM if signal is not None else _alert(table, verdict)
     action, target = _action(table, alert, kinds, models)
-    if state.cooldown > 0 and action is not Action.NOTHING:
-        action, target = Action.WAIT, None
+    if state.cooldown > 0 and action is not MonitorAction.NOTHING:
+        action, target = MonitorAction.WAIT, None
     speaking = (*sorted(moved), *((CHART_SIGNAL,) if signal is not None else ()))
     about = (kinds, speaking, models.current, models.fallback, target)
     decision = Decision(measured.window, action, alert, None, *about)
@@ -134,21 +136,21 @@ def _alert(table: MonitorTable, verdict: Verdict) -> Alert:
 
 def _action(
     table: MonitorTable, alert: Alert, kinds: frozenset[DriftKind], models: Models
-) -> tuple[Action, str | None]:
+) -> tuple[MonitorAction, str | None]:
     triggers = table.triggers
     if alert is Alert.NONE:
-        return Action.NOTHING, None
+        return MonitorAction.NOTHING, None
     if alert is Alert.WARNING:
-        return (Action.SHADOW if triggers.warn == "shadow" else Action.NOTHING), None
+        return (MonitorAction.SHADOW if triggers.warn == "shadow" else MonitorAction.NOTHING), None
     if DriftKind.CONCEPT in kinds and triggers.concept == "roll_back" and models.fallback is not None:
-        return Action.ROLL_BACK, models.fallback
+        return MonitorAction.ROLL_BACK, models.fallback
     match triggers.alarm:
         case "none":
-            return Action.NOTHING, None
+            return MonitorAction.NOTHING, None
         case "propose":
-            return Action.PROPOSE_RETRAINING, None
+            return MonitorAction.PROPOSE_RETRAINING, None
         case "auto":
-            return Action.RETRAIN, None
+            return MonitorAction.RETRAIN, None
 
 
 # A candidate beside the model in use
@@ -206,6 +208,6 @@ def judge_shadow(
     """
     result = mcnemar(compared, confidence=table.triggers.confidence)
     good = gates_pass and result.low > -table.triggers.margin
-    action, target = (Action.PROMOTE, candidate) if good else (Action.KEEP, None)
+    action, target = (MonitorAction.PROMOTE, candidate) if good else (MonitorAction.KEEP, None)
     about = (frozenset[DriftKind](), (), models.current, models.fallback, target)
     return result, Decision(window, action, Alert.NONE, None, *about)
