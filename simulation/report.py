@@ -111,9 +111,21 @@ def metric_names(result: Result) -> list[str]:
     return ["loss", *(name for name in ("accuracy", "auc") if name in known), *result.final.global_.further]
 
 
+NAMES = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+    "calibration_gap": "calibration gap",
+    "selection_rate": "selection rate",
+    "tpr": "true positive rate",
+    "fpr": "false positive rate",
+}
+
+
 def label(name: str) -> str:
-    """A metric's name as people read it: the study's own, but for AUC."""
-    return "AUC" if name == "auc" else name
+    """A metric's name as people read it: the study's own, but for those that are ours."""
+    return NAMES.get(name, name)
 
 
 def verdict(result: Result) -> str:

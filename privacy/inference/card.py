@@ -150,17 +150,26 @@ def _reliability(scores: _Scores) -> tuple[Reliability, ...]:
         inside = slice(first, end)
         middle = (edges[first + 1 : end + 1] + edges[first:end]) / 2
         low, high = float(edges[first]), float(edges[end])
-        measures = (
-            Measure(PERSONS, lambda t: t.sum(axis=(1, 2)), math.inf),
-            Measure("score", lambda t, m=middle: (t.sum(axis=1) @ m) / t.sum(axis=(1, 2)), high, smallest=low),
-            Measure("positives", lambda t: t[:, 1].sum(axis=1) / t.sum(axis=(1, 2)), 1.0),
-        )
+        measures = _of_a_tenth(middle, low, high)
         found = [estimate(m, released[:, inside], samples[:, :, inside]) for m in measures]
         if found[0].value is not None and found[0].value <= DEVIATIONS * _deviation_of(scores, 2 * (end - first)):
             # So few that noise may be all there is: a share of them would be a share of noise.
             found[1:] = [Estimate(None, None, None)] * 2
         rows.append(Reliability(low, high, *found))
     return tuple(rows)
+
+
+def _of_a_tenth(middle: Real, low: float, high: float) -> tuple[Measure, ...]:
+    """Persons, mean score and share of class 1 of some bins; tables of shape (draws, 2, bins)."""
+
+    def score(tables: Real) -> Real:
+        return np.asarray((tables.sum(axis=1) @ middle) / tables.sum(axis=(1, 2)))
+
+    return (
+        Measure(PERSONS, lambda t: t.sum(axis=(1, 2)), math.inf),
+        Measure("score", score, high, smallest=low),
+        Measure("positives", lambda t: t[:, 1].sum(axis=1) / t.sum(axis=(1, 2)), 1.0),
+    )
 
 
 def _deviation_of(scores: _Scores, cells: int) -> float:
@@ -172,14 +181,18 @@ def _thresholds(scores: _Scores) -> tuple[Threshold, ...]:
     released, samples = scores.whole
     found = []
     for score in scores.edges[1:-1]:
-        says_one: NDArray[np.bool_] = scores.edges[:-1] >= score
-        measures = (
-            Measure("selection_rate", lambda t, s=says_one: rate(t.sum(axis=1), s), 1.0),
-            Measure("tpr", lambda t, s=says_one: rate(t[:, 1], s), 1.0),
-            Measure("fpr", lambda t, s=says_one: rate(t[:, 0], s), 1.0),
-        )
-        found.append(Threshold(float(score), *(estimate(m, released, samples) for m in measures)))
+        rates = _rates(scores.edges[:-1] >= score)
+        found.append(Threshold(float(score), *(estimate(m, released, samples) for m in rates)))
     return tuple(found)
+
+
+def _rates(says_one: NDArray[np.bool_]) -> tuple[Measure, ...]:
+    """Of all, of class 1 and of class 0 the share with a score of these bins."""
+    return (
+        Measure("selection_rate", lambda t: rate(t.sum(axis=1), says_one), 1.0),
+        Measure("tpr", lambda t: rate(t[:, 1], says_one), 1.0),
+        Measure("fpr", lambda t: rate(t[:, 0], says_one), 1.0),
+    )
 
 
 def _subgroups(scores: _Scores, evaluation: Evaluation) -> Subgroups:
@@ -220,7 +233,7 @@ def _gaps(edges: Real) -> list[tuple[str, Measure]]:
 
     def by_group(name: str, tables: Real) -> Real:
         flat = tables.reshape(-1, *tables.shape[-2:])
-        return np.ptp(one[name].of(flat).reshape(tables.shape[:2]), axis=1)
+        return np.asarray(np.ptp(one[name].of(flat).reshape(tables.shape[:2]), axis=1))
 
     def gap(*names: str) -> Measure:
         return Measure(names[0], lambda t: np.max([by_group(n, t) for n in names], axis=0), 1.0, biased=True)

@@ -58,7 +58,7 @@ def average_precision_error(table: Real) -> float:
             most += float(((bp + steps) / np.maximum(bp + bn + steps, 1e-12)).sum())
             least += float(((bp + steps) / np.maximum(bp + bn + n + steps, 1e-12)).sum())
     value = float(average_precision(table[None])[0])
-    return max(most / positives.sum() - value, value - least / positives.sum(), 0.0)
+    return float(max(most / positives.sum() - value, value - least / positives.sum(), 0.0))
 
 
 def calibration_error(tables: Real, edges: Real) -> Real:
@@ -121,7 +121,7 @@ def _logistic(columns: Real, counts: Real) -> Real | None:
         if not np.all(np.isfinite(weights)) or np.abs(weights).max() > 1e3:
             return None
         if np.abs(step).max() < 1e-9:
-            return weights
+            return np.asarray(weights)
     return None
 
 
