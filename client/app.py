@@ -116,7 +116,7 @@ class Warm:
         work = self.work(context, open_store(context))
         facts = message.content.config_records[CONTROL]
         if REGISTRY[cast(str, facts["release"])].counted(decode_plan(cast(bytes, facts["plan"])).kind):
-            return _counts(message, facts, work, work.split.test, {})
+            return _counts(message, facts, work, work.split.test, work.split.test_columns)
         module = build_model(work.task)
         load(module, arrays_of(next(iter(message.content.array_records.values()))))
         persons = normalised(work.split.test, normalisation_of(_settings(message)))
