@@ -95,7 +95,7 @@ def heterogeneity_figure(figures: Heterogeneity) -> str:
         [figures.sites[site] for site in shown],
         figures.classes,
         [[int(count) for count in figures.table[site]] for site in shown],
-        [f"{figures.hellinger[site]:.2f}" for site in shown],
+        ("Hellinger", [f"{figures.hellinger[site]:.2f}" for site in shown]),
         f"Rows by site and class, and each site's Hellinger distance to all; {figures.effective_sites:.1f} effective "
         "sites",
     )

@@ -107,7 +107,7 @@ def test_dissimilarity_is_its_definition() -> None:
     nn.init.zeros_(model.weight)
 
     def squared(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return (y - model(x)[:, 0]) ** 2
+        return torch.square(y - model(x)[:, 0])
 
     sites = [(np.array([[1.0]]), np.array([3])), (np.array([[1.0]]), np.array([1]))]
     # Gradients -6 and -2: mean square 20, mean -4.

@@ -462,6 +462,7 @@ DRIFT = '[[drift]]\nwhen = "sudden@1"\n'
 IMPOSSIBLE = [
     (GAUSSIANS + '[partition]\nkind = "natural"\ncolumn = "a"\n', "a generator has none"),
     (DIGITS + '[partition]\nkind = "natural"\ncolumn = "a"\n', "no column 'a' to spread by"),
+    (DIGITS + '[partition]\nkind = "concept"\nconcepts = [0, 1]\n', "no concepts to choose from"),
     (DIGITS + DRIFT + 'kind = "concept"\nop = "concept"\nto = 1\n', "needs a generator"),
     (DIGITS + DRIFT + 'kind = "concept"\nop = "threshold"\nby = 1.0\n', "made of grades"),
     (SEA + DRIFT + 'kind = "concept"\nop = "concept"\nto = 4\n', "has 0 to 3"),
