@@ -1,4 +1,4 @@
-"""`LocalGrid`: a Flower Grid whose nodes are ClientApps in this process. The only file here that knows Flower.
+"""`LocalGrid`: a Flower Grid whose nodes are ClientApps in this process.
 
 Messages are delivered when they are pushed and answered on the spot, node by node; each node has a Context and a
 configuration of its own, as a SuperNode would give it. An app that fails and a node that does not answer are error
@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -20,10 +20,12 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
-from fedseal.privacy.inference.tally import Tally
-from fedseal.privacy.planning import RunPlans
-from fedseal.server.rounds import RoundRecord
-from fedseal.server.statistics import Moments
+# A simulation of somebody's own app starts without the protocol's server, its databases and its statistics.
+if TYPE_CHECKING:
+    from fedseal.privacy.inference.tally import Tally
+    from fedseal.privacy.planning import RunPlans
+    from fedseal.server.rounds import RoundRecord
+    from fedseal.server.statistics import Moments
 
 SERVER_NODE = 1
 Setting = bool | int | float | str
@@ -36,10 +38,10 @@ log = logging.getLogger(__name__)
 class Observer:
     """What a simulation wants to know while it runs. Functions, so that nothing else of it reaches the server."""
 
-    planned: Callable[[RunPlans, Moments | None, bytes], None]
-    round_finished: Callable[[RoundRecord], None]
+    planned: "Callable[[RunPlans, Moments | None, bytes], None]"
+    round_finished: "Callable[[RoundRecord], None]"
     finished: Callable[[dict[str, NDArray[Any]]], None]
-    evaluated: Callable[[Tally], None] = lambda _: None
+    evaluated: "Callable[[Tally], None]" = lambda _: None
 
 
 class LocalGrid(Grid):
@@ -146,17 +148,17 @@ class LocalGrid(Grid):
 
     # A RoundObserver
 
-    def run_planned(self, plans: RunPlans, moments: Moments | None, run: bytes) -> None:
+    def run_planned(self, plans: "RunPlans", moments: "Moments | None", run: bytes) -> None:
         """Pass on."""
         if self._observer is not None:
             self._observer.planned(plans, moments, run)
 
-    def round_finished(self, record: RoundRecord) -> None:
+    def round_finished(self, record: "RoundRecord") -> None:
         """Pass on."""
         if self._observer is not None:
             self._observer.round_finished(record)
 
-    def run_evaluated(self, tally: Tally) -> None:
+    def run_evaluated(self, tally: "Tally") -> None:
         """Pass on."""
         if self._observer is not None:
             self._observer.evaluated(tally)

@@ -1,16 +1,20 @@
 """`PoolGrid`: a `LocalGrid` whose nodes run in a few processes. Same apps, same strategies, same bytes."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from flwr.app import Message
 
 from fedseal.errors import ConfigError
-from fedseal.privacy.quantize import IntegerSum
 from fedseal.simulation.engine.codec import Arrays, Writer
-from fedseal.simulation.engine.sums import IntegerSums, SumOrder, combined, round_sum
 from fedseal.simulation.engine.worker import Letter, reply_in
 from fedseal.simulation.engine.workers import Unit, Workers
 from fedseal.simulation.grid import LocalGrid, Observer, Setting
+
+# Loaded by who asks for sums: an app as it is starts without the protocol.
+if TYPE_CHECKING:
+    from fedseal.privacy.quantize import IntegerSum
+    from fedseal.simulation.engine.sums import IntegerSums, SumOrder
 
 
 class PoolGrid(LocalGrid):
@@ -40,7 +44,7 @@ class PoolGrid(LocalGrid):
         *,
         run_config: Mapping[str, Setting],
         observer: Observer | None = None,
-        sums: IntegerSums | None = None,
+        sums: "IntegerSums | None" = None,
         sticky: bool = False,
     ) -> None:
         super().__init__(workers.client_app, nodes, run_config=run_config, observer=observer)
@@ -80,6 +84,8 @@ class PoolGrid(LocalGrid):
         """
         if self._sums is None:
             return super().send_and_receive(messages, timeout=timeout)
+        from fedseal.simulation.engine.sums import combined, round_sum
+
         batch = list(self._numbered(messages))
         if not batch:
             return []
@@ -94,7 +100,7 @@ class PoolGrid(LocalGrid):
         reply, self.last_sum = summing.reply(batch[0], sites, vector)
         return [reply, *errors]
 
-    def _answers(self, batch: list[Message], order: SumOrder | None) -> dict[int, Message | None]:
+    def _answers(self, batch: list[Message], order: "SumOrder | None") -> dict[int, Message | None]:
         """By the message's index: a reply, or None if there is none; nothing where it is in the sum."""
         self._pushes += 1
         writer = Writer(self._workers.clear(self._session))

@@ -75,6 +75,10 @@ class SumOrder:
     fl_round: int
     seed: int
 
+    def begun(self) -> "PartialSum":
+        """Nothing added up yet."""
+        return PartialSum(self)
+
 
 @dataclass(frozen=True, slots=True)
 class RoundSum:

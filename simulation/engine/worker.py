@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from flwr.app import Error, Message, Metadata
 from flwr.app.message import make_message
@@ -25,11 +25,14 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedseal.errors import ConfigError, FedsealError
-from fedseal.privacy.secagg.masks import RingVector
 from fedseal.simulation.engine.area import SharedArea
 from fedseal.simulation.engine.codec import Reader, Records, Writer
-from fedseal.simulation.engine.sums import PartialSum, SumOrder
 from fedseal.simulation.grid import SERVER_NODE, Contexts, Deliver, Setting, answer_of
+
+# Loaded by the process that forks the workers, if it wants sums.
+if TYPE_CHECKING:
+    from fedseal.privacy.secagg.masks import RingVector
+    from fedseal.simulation.engine.sums import PartialSum, SumOrder
 
 # Seconds.
 PARENT_POLL = 1.0
@@ -63,7 +66,7 @@ class Work(NamedTuple):
 
     push: int
     letters: list[Letter]
-    order: SumOrder | None
+    order: "SumOrder | None"
 
 
 class Total(NamedTuple):
@@ -96,7 +99,7 @@ class Part(NamedTuple):
     """What a worker has added up, of how many sites."""
 
     sites: int
-    vector: RingVector | None
+    vector: "RingVector | None"
 
 
 class Failed(NamedTuple):
@@ -177,7 +180,7 @@ class Worker:
             case Work(push, letters, order):
                 if push != self._push:
                     self._push, self._reader = push, Reader(self._ends.inbox)
-                    self._sum = None if order is None else PartialSum(order)
+                    self._sum = None if order is None else order.begun()
                 answers = [self._answer(letter, writer) for letter in letters]
                 return Done(answers, [self._logged.get() for _ in range(self._logged.qsize())])
 

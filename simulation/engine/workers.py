@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from flwr.clientapp import ClientApp
 
 from fedseal.errors import ConfigError, FedsealError, LocalError
-from fedseal.privacy.secagg.masks import RingVector
 from fedseal.simulation.engine.area import SharedArea
 from fedseal.simulation.engine.codec import Reader
-from fedseal.simulation.engine.sums import SumOrder
 from fedseal.simulation.engine.worker import (
     Answer,
     Begin,
@@ -35,6 +33,10 @@ from fedseal.simulation.engine.worker import (
     run_worker,
 )
 from fedseal.simulation.grid import Deliver, Setting
+
+if TYPE_CHECKING:
+    from fedseal.privacy.secagg.masks import RingVector
+    from fedseal.simulation.engine.sums import SumOrder
 
 # A worker has something to do while its last answers are read.
 AHEAD = 2
@@ -147,7 +149,7 @@ class Workers:
         self._inbox.clear()
         return self._inbox
 
-    def deliver(self, push: int, units: Sequence[Unit], order: SumOrder | None, largest: int) -> Iterator[Answered]:
+    def deliver(self, push: int, units: Sequence[Unit], order: "SumOrder | None", largest: int) -> Iterator[Answered]:
         """Have messages delivered; their answers as they come.
 
         Which worker runs a node that has no home is a matter of who is free, and decides nothing.
@@ -182,7 +184,7 @@ class Workers:
             self.close()
             raise
 
-    def parts(self) -> list[tuple[int, RingVector]]:
+    def parts(self) -> list["tuple[int, RingVector]"]:
         """What each worker has added up in this push, and of how many sites."""
         found = []
         for hand in self._open():
@@ -215,7 +217,7 @@ class Workers:
         return self._hands
 
     def _give(
-        self, hand: _Hand, own: deque[Unit], free: deque[Unit], push: int, order: SumOrder | None, most: int
+        self, hand: _Hand, own: deque[Unit], free: deque[Unit], push: int, order: "SumOrder | None", most: int
     ) -> None:
         """Give a worker its next piece, if there is one: large at first, small at last, so that all end together."""
         letters: list[Letter] = []
