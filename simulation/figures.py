@@ -269,50 +269,6 @@ def site_classes(names: Sequence[str], classes: Mapping[str, Sequence[int]], tit
         return svg(figure, title)
 
 
-def class_bubbles(
-    names: Sequence[str],
-    classes: Sequence[str],
-    counts: Sequence[Sequence[int]],
-    notes: tuple[str, Sequence[str]],
-    title: str,
-) -> str:
-    """Rows by site and class, one bubble each whose area is their number: which site lacks what.
-
-    Args:
-        names: of the sites.
-        classes: their names.
-        counts: rows of each site by class.
-        notes: a heading, and a text for the right of each site.
-        title: for screen readers.
-    """
-    most = max((count for row in counts for count in row), default=1) or 1
-    with style():
-        figure = Figure(figsize=(1.8 + 0.42 * max(len(classes), 4), 0.9 + 0.3 * len(names)))
-        axes = figure.subplots()
-        for place, (row, note) in enumerate(zip(counts, notes[1], strict=True)):
-            held = [code for code, count in enumerate(row) if count]
-            sizes = [260.0 * row[code] / most for code in held]
-            axes.scatter(held, [place] * len(held), s=sizes, color=ACCENT, alpha=0.8, linewidths=0)
-            axes.annotate(
-                note,
-                (1.0, place),
-                xycoords=("axes fraction", "data"),
-                xytext=(8, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-                annotation_clip=False,
-            )
-        axes.annotate(
-            notes[0], (1.0, 1.0), xycoords="axes fraction", xytext=(8, 4), textcoords="offset points", fontsize=9
-        )
-        axes.set_xticks(range(len(classes)), list(classes), rotation=0 if max(map(len, classes)) < 5 else 45)
-        axes.set_yticks(range(len(names)), list(names))
-        axes.set_xlim(-0.6, len(classes) - 0.4)
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        return svg(figure, title)
-
-
 def budget(numbers: Sequence[int], epsilons: Sequence[float], promise: float, title: str) -> str:
     """Epsilon spent by round, against the promise."""
     with style():
