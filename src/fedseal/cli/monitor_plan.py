@@ -45,12 +45,12 @@ class Asked:
     @property
     def honest(self) -> int:
         """How many honest shares of noise the protocol counts on: its threshold without the colluders."""
-        least = minimum_sites(threshold(self.sites, self.colluders), 3, self.colluders, 0)
-        if least - self.colluders < 1 or least > self.sites:
+        if self.colluders > self.sites - 2:
             raise ConfigError(
                 f"{self.sites} sites cannot withstand {self.colluders} colluders",
                 next_step="Plan with more sites, or with fewer colluders.",
             )
+        least = minimum_sites(threshold(self.sites, self.colluders), 3, self.colluders, 0)
         return least - self.colluders
 
     @property
