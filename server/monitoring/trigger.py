@@ -15,7 +15,7 @@ from fedseal.privacy.inference.drift.classify import DriftKind, Obstacle, classi
 from fedseal.privacy.inference.drift.cusum import Chart, CusumState
 from fedseal.privacy.inference.drift.cusum import step as follow
 from fedseal.privacy.inference.drift.multiplicity import Alert, PersistenceState, Verdict, judge
-from fedseal.server.monitoring.outcome import Measured, evidence_of
+from fedseal.server.monitoring.outcome import ERROR, LABEL_GIVEN_SCORE, Measured, evidence_of
 from fedseal.server.monitoring.policy import MonitorTable
 
 # As whoever decides calls it.
@@ -72,6 +72,8 @@ class Decision:
 
 
 CHART_SIGNAL = "errors-chart"
+# What speaks for a model that is wrong, and not merely asked about others.
+_CONCEPT = frozenset({LABEL_GIVEN_SCORE, ERROR})
 
 
 def step(table: MonitorTable, state: TriggerState, measured: Measured, models: Models) -> tuple[TriggerState, Decision]:
@@ -98,7 +100,9 @@ def step(table: MonitorTable, state: TriggerState, measured: Measured, models: M
         evidence = replace(evidence, errors=True, label_given_score=evidence.label_given_score or None)
     kinds = classify(evidence, min_sites=table.min_sites, min_rows=table.min_rows).kinds
     alert = Alert.ALARM if signal is not None else _alert(table, verdict)
-    action, target = _action(table, alert, kinds, models)
+    # A model is not taken back on the word of a test that is merely suspicious.
+    plain = signal is not None or not _CONCEPT.isdisjoint(_alarming(table, verdict))
+    action, target = _action(table, alert, models, concept=plain and DriftKind.CONCEPT in kinds)
     if state.cooldown > 0 and action is not MonitorAction.NOTHING:
         action, target = MonitorAction.WAIT, None
     speaking = (*sorted(moved), *((CHART_SIGNAL,) if signal is not None else ()))
@@ -121,6 +125,11 @@ def _suspicious(table: MonitorTable, verdict: Verdict) -> frozenset[str]:
     return frozenset(name for name, p in verdict.adjusted if p <= table.levels.warning)
 
 
+def _alarming(table: MonitorTable, verdict: Verdict) -> frozenset[str]:
+    """The tests that make an alarm under the policy's rule."""
+    return verdict.alarming | (verdict.warning if table.rule == "2of3" else frozenset())
+
+
 def _speaking(table: MonitorTable, verdict: Verdict) -> frozenset[str]:
     """Tests that stand out now, or have in two of three windows."""
     return verdict.alarming | verdict.warning | _suspicious(table, verdict)
@@ -128,21 +137,19 @@ def _speaking(table: MonitorTable, verdict: Verdict) -> frozenset[str]:
 
 def _alert(table: MonitorTable, verdict: Verdict) -> Alert:
     """What a verdict amounts to under the policy's rule, see `MonitorTable`."""
-    patient = table.rule == "2of3"
-    if verdict.alarming or (patient and verdict.warning):
+    if _alarming(table, verdict):
         return Alert.ALARM
-    return Alert.WARNING if verdict.warning or (patient and _suspicious(table, verdict)) else Alert.NONE
+    suspicious = table.rule == "2of3" and _suspicious(table, verdict)
+    return Alert.WARNING if verdict.warning or suspicious else Alert.NONE
 
 
-def _action(
-    table: MonitorTable, alert: Alert, kinds: frozenset[DriftKind], models: Models
-) -> tuple[MonitorAction, str | None]:
+def _action(table: MonitorTable, alert: Alert, models: Models, *, concept: bool) -> tuple[MonitorAction, str | None]:
     triggers = table.triggers
     if alert is Alert.NONE:
         return MonitorAction.NOTHING, None
     if alert is Alert.WARNING:
         return (MonitorAction.SHADOW if triggers.warn == "shadow" else MonitorAction.NOTHING), None
-    if DriftKind.CONCEPT in kinds and triggers.concept == "roll_back" and models.fallback is not None:
+    if concept and triggers.concept == "roll_back" and models.fallback is not None:
         return MonitorAction.ROLL_BACK, models.fallback
     match triggers.alarm:
         case "none":

@@ -122,6 +122,10 @@ def test_concept_drift_goes_back_to_a_model_that_still_passes() -> None:
     # Without one, and for any other drift, it is as any alarm.
     (none,) = run(table, concept, models=OLD)
     (other,) = run(table, window(0, STRIKING), models=NEW)
+    # Nor does a test that is merely suspicious take a model back: both kinds are named, one is the alarm's.
+    (mixed,) = run(table, window(0, STRIKING | {"label-given-score": 0.005}), models=NEW)
+    assert mixed.kinds >= {DriftKind.CONCEPT}
+    assert mixed.action is MonitorAction.PROPOSE_RETRAINING
     assert (none.action, none.target) == (MonitorAction.PROPOSE_RETRAINING, None)
     assert (other.action, other.target) == (MonitorAction.PROPOSE_RETRAINING, None)
 
