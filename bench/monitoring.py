@@ -99,7 +99,7 @@ CASES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worlds", type=int, default=200)
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--json", type=Path, default=Path("bench/results/monitoring.json"))
     options = parser.parse_args()
     results = []
     for tests in (("score",), ("score", "label", "error")):
@@ -111,8 +111,8 @@ def main() -> None:
                     row = {"tests": "+".join(tests), "rows_a_site": rows, "epsilon": epsilon, "case": name, **found}
                     results.append(row)
                     print(json.dumps(row), flush=True)
-    if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     # A bound of false alarms, loose enough for so few windows.
     bad = [r for r in results if r["case"] in ("nothing", "another mix") and r["score"] > 0.09]
     if bad:

@@ -18,7 +18,7 @@ from fedseal.privacy.inference.drift.chi2 import chi2_test
 from fedseal.privacy.inference.drift.classify import WindowEvidence
 from fedseal.privacy.inference.drift.conditional import label_given_score, score_given_label
 from fedseal.privacy.inference.drift.cusum import Excess, stratified_excess
-from fedseal.privacy.inference.drift.difference import Difference, Strata, enough_rows, expected_weights, stratified
+from fedseal.privacy.inference.drift.difference import Difference, Strata, expected_weights, stratified
 from fedseal.privacy.inference.drift.effect import LEVEL, psi_like
 from fedseal.privacy.inference.drift.results import Effect, EffectKind
 from fedseal.privacy.inference.drift.smooth import smooth_test
@@ -30,6 +30,8 @@ LABEL, ERROR = "label", "error"
 LABEL_GIVEN_SCORE, SCORE_GIVEN_LABEL = "label-given-score", "score-given-label"
 # So few persons beyond those expected are no evidence of anything: a normal tail is too light for them.
 LEAST_OUTSIDE = 4.0
+# So many deviations of its noise a number of persons has to be, or the window is not evaluable.
+CLEAR = 4.0
 # A level that a result carries and nobody asks: p-values are compared after Holm's correction.
 _UNUSED = 0.05
 
@@ -182,7 +184,7 @@ def strata_of(watch: Watch, window: WindowSum, parts: Parts, shares: Shares, pla
     basis = watch.bases.index(stratum.labelled)
     unit = 0.0 if window.noise is None else window.noise.variance
     rows = float(parts.rows[basis])
-    if not enough_rows(rows, 1, unit):
+    if not _clear(rows, unit):
         return None
     if watch.released:
         weights, weights_noise = parts.weights[place].astype(np.float64), unit
@@ -190,7 +192,7 @@ def strata_of(watch: Watch, window: WindowSum, parts: Parts, shares: Shares, pla
     else:
         total, weights_noise = float(max(parts.totals[basis], rows)), 0.0
         weights = expected_weights(rows, np.asarray(shares.strata[place]), total / rows - 1)
-    if not enough_rows(total, stratum.cells if watch.released else 1, unit):
+    if not _clear(total, unit * (stratum.cells if watch.released else 1)):
         return None
     ratio = max(total / rows - 1, 0.0)
     added = unit / watch.share**2
@@ -198,6 +200,13 @@ def strata_of(watch: Watch, window: WindowSum, parts: Parts, shares: Shares, pla
     # That of the references is a sum over sites, and nearly normal.
     kurtosis = 0.0 if window.noise is None else window.noise.excess_kurtosis * (added / noise) ** 2
     return Strata(parts.differences[place] / watch.share, weights, np.asarray(rows), noise, weights_noise, kurtosis)
+
+
+def _clear(number: float, variance: float) -> bool:
+    """Whether a released number stands clear of its noise: only the variance of sampling hangs on it, and where there
+    is much noise most of the variance is noise.
+    """
+    return number > 0 and number**2 >= CLEAR**2 * variance
 
 
 def reference_noise(watch: Watch) -> float:
