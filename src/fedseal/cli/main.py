@@ -201,6 +201,10 @@ def simulate(
     flamby: Annotated[
         bool, typer.Option("--flamby", help="Run FLamby's published table again (examples/heart-disease, with --data).")
     ] = False,
+    search: Annotated[
+        Path | None,
+        typer.Option(help="A file of candidates: a private search for hyper-parameters, each trial charged."),
+    ] = None,
     out: Out = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -223,6 +227,11 @@ def simulate(
         strategy=strategy,
         baselines=baselines,
     )
+    if search is not None:
+        from fedseal.cli.searching import run_search
+
+        run_search(study, search, options, out, as_json=as_json)
+        return
     run_simulation(study, options, out, as_json=as_json)
 
 
