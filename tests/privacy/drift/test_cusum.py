@@ -96,6 +96,31 @@ def test_a_one_sided_chart_does_not_see_a_fall() -> None:
     assert Side.FALL in seen[True]
 
 
+def delay(noise: CountNoise | None, rate: float, chains: int = 1500) -> float:
+    """Mean windows to a signal of a chart of errors that expects .2, with 200 rows a window."""
+    rng = np.random.default_rng(3)
+    sums, length = np.zeros(chains), np.zeros(chains)
+    for window in range(1, 10_000):
+        wrong = rng.binomial(200, rate, chains).astype(np.float64)
+        right = 200 - wrong
+        if noise is not None:
+            wrong, right = wrong + noise.draw(rng, wrong.shape), right + noise.draw(rng, right.shape)
+        variance = np.maximum(wrong + right, 1) * 0.16 + (0.68 * noise.variance if noise else 0.0)
+        sums = advance(sums, (0.8 * wrong - 0.2 * right) / np.sqrt(variance), 0.5)
+        length[(length == 0) & (sums > 4.1)] = window
+        if np.all(length > 0):
+            break
+    return float(length.mean())
+
+
+def test_noise_of_epsilon_one_half_delays_a_signal_of_errors_little() -> None:
+    noise = CountNoise(0.5, 1, 1)
+    assert delay(noise, 0.28) <= 1.15 * delay(None, 0.28)
+    assert delay(noise, 0.2, chains=600) >= 280
+    # The twin: noise of a tenth of that epsilon would be noticed.
+    assert delay(CountNoise(0.05, 1, 1), 0.28, chains=300) > 2 * delay(None, 0.28)
+
+
 def test_the_excess_has_the_variance_of_noisy_counts() -> None:
     rng, noise = np.random.default_rng(2), CountNoise(0.5, 4, 3)
     wrong = rng.binomial(200, 0.2, 40_000)

@@ -171,8 +171,8 @@ def test_strata_over_nobody_are_refused() -> None:
         stratified(Strata(np.zeros(3), np.ones(4), np.asarray(9.0)))
 
 
-def test_effective_rows_of_the_study() -> None:
-    # simulation study of section 3.4: one feature, epsilon 0.5, 1,000 rows, 16 bins.
+def test_effective_rows() -> None:
+    # 1,000 / (1 + 16 * 7.835 / 1,000)
     assert float(effective_rows(1000, 16, CountNoise(0.5, 1, 1).variance)) == pytest.approx(889, abs=1)
     assert enough_rows(1000, 16, CountNoise(0.5, 1, 1).variance)
     assert not enough_rows(80, 16, CountNoise(0.5, 1, 1).variance)

@@ -29,7 +29,7 @@ SMALL = [MEAN, Shift(ShiftKind.SCALE, 1.1), Shift(ShiftKind.TAIL, 0.02), Shift(S
 
 
 def test_eighty_percent_power_of_four_contrasts_needs_a_noncentrality_of_11_9() -> None:
-    # Section 3.4 of the design study; also Cohen 1988, table 9.4.7, at u = 4.
+    # 11.935, as in tables of the noncentral chi-squared distribution (Haynam, Govindarajulu and Leone 1970).
     assert _exceeds(chdtri(4, 0.05), np.array([11.935, 0, 0, 0]) ** 0.5, np.eye(4), np.eye(4)) == pytest.approx(
         0.8, abs=1e-3
     )
