@@ -33,6 +33,7 @@ from fedseal.simulation.engine.portions import Failure
 from fedseal.simulation.engine.sites import Sites
 from fedseal.simulation.federation import FIRST_NODE, ledger_terms
 from fedseal.simulation.grid import NodeList
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material, RoundView, Trained, metric_ranges
 from fedseal.study import Contract
 
@@ -56,8 +57,8 @@ def train_modelled(
         on_round: told of every round.
         rounding: how values become integers.
         workers: how many processes compute; changes nothing but the time it takes.
-        vectorised: ``one-by-one``; ``batched`` or ``vmap``, many sites together, which gives the same up to the order in
-            which floats are added; or ``auto``, of many sites the fastest that does. What ran is in the result.
+        vectorised: ``one-by-one``; ``batched`` or ``vmap``, many sites together, which gives the same up to the order
+            in which floats are added; or ``auto``, of many sites the fastest that does. What ran is in the result.
         losses: which sites fall silent at which stage of an attempt.
         fraction: which share of the sites is asked in a round, by Flower's draw.
 
@@ -90,7 +91,11 @@ def train_modelled(
     )
     trained = Trained(contract, plans, tuple(material.task.metrics()))
     methods = Methods(sites, nodes, vectorised)
-    with nodes.task(material.seed), closing(Forked(methods, workers) if workers > 1 else Here(methods)) as crew:
+    with (
+        one_thread(),
+        nodes.task(material.seed),
+        closing(Forked(methods, workers) if workers > 1 else Here(methods)) as crew,
+    ):
         carrier = ModelledCarrier(sites, crew, rules, charges, losses)
         watch = _Watch(material, trained, carrier, charges, on_round)
         grid = AveragingGrid(nodes, strategy, asking, carrier=carrier, store=LastCheckpoint(), run=carrier.run)
