@@ -142,7 +142,7 @@ class Sealing:
             if isinstance(outcome, Finished):
                 account.assurance = outcome.assurance
                 return outcome
-            cohort = _next_cohort(cohort, outcome)
+            cohort = next_cohort(cohort, outcome)
         raise RoundAborted(f"round {order.fl_round} failed {account.attempts} times", next_step=_why(account))
 
     def close(self, nodes: Iterable[int]) -> None:
@@ -320,7 +320,7 @@ def _read_reply(reply: Message, stage: Stage) -> SiteReply | None:
     return None if vector is None else MaskedReply(answer, vector)
 
 
-def _next_cohort(cohort: list[int], outcome: Aborted) -> list[int]:
+def next_cohort(cohort: list[int], outcome: Aborted) -> list[int]:
     """Who is asked again: not those who refused for a reason that stays, and not those convicted of breaking the
     protocol.
     """

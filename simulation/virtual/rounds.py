@@ -155,10 +155,14 @@ def plan_round(
     asked, now = np.asarray(cohort, dtype=np.intp), moment.start
     left: tuple[int, ...] = (len(cohort),)
     stages: list[StageTiming] = []
+    able: Flags = np.ones(len(asked), dtype=np.bool_)
     for stage in Stage:
+        if stage is Stage.UNMASK:
+            # Also those whose confirmation came too late: they have signed, and can open shares.
+            asked = stages[Stage.MASK].answered
         down, up = sizes.exchange(stage, left)
         took = answer_seconds(fleet, asked, down, up) + (training if stage is Stage.MASK else 0.0)
-        arrivals = arriving(fleet, asked, took, stage, now, moment, disturbance)
+        arrivals = arriving(fleet, asked, able, took, stage, now, moment, disturbance)
         wanted = quorum.wanted if stage is Stage.MASK else None
         ended, answered = _collected(arrivals, now, deadline_of(fleet, stage), wanted)
         answering = asked[answered]
@@ -173,7 +177,9 @@ def plan_round(
                 bytes_up=up * len(answering),
             )
         )
-        asked, now, left, training = answering, ended, (*left, len(answering)), training[answered]
+        able = arrivals.reached if stage is Stage.CONSISTENCY else able[answered]
+        training = training[answered] if stage < Stage.MASK else training
+        asked, now, left = answering, ended, (*left, len(answering))
         if len(asked) < quorum.needed(stage):
             return RoundTiming(moment, False, tuple(stages))
     return RoundTiming(moment, True, tuple(stages))
@@ -233,13 +239,21 @@ class Arrivals:
 
 
 def arriving(
-    fleet: Fleet, asked: Sites, took: Reals, stage: Stage, now: float, moment: Moment, disturbance: Disturbance
+    fleet: Fleet,
+    asked: Sites,
+    able: Flags,
+    took: Reals,
+    stage: Stage,
+    now: float,
+    moment: Moment,
+    disturbance: Disturbance,
 ) -> Arrivals:
-    """When the answers arrive that take so long.
+    """When the answers arrive that take so long, of those who are there and able to answer.
 
     Who goes away before its answer has arrived never sends it, though it may come back before the deadline.
     """
-    awaited, until = fleet.there(asked, now, moment.randomness(), moment.number, moment.attempt)
+    there, until = fleet.there(asked, now, moment.randomness(), moment.number, moment.attempt)
+    awaited = there & able
     reached, at = awaited.copy(), now + took
     for place, site in _disturbed(asked, disturbance):
         at[place] += disturbance.delays.get((site, stage), 0.0)

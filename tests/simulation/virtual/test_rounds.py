@@ -107,6 +107,10 @@ def test_faults_on_purpose() -> None:
     assert lost.missed() == {2: Stage.SHARE} and lost.stages[Stage.SHARE].late.tolist() == [2]
     late = planned(fleet, disturbance=Disturbance(delays={(3, Stage.UNMASK): 5.0}))
     assert late.missed() == {} and late.stages[Stage.UNMASK].seconds == pytest.approx(5.3)
+    unconfirmed = planned(fleet, disturbance=Disturbance(delays={(3, Stage.CONSISTENCY): 99.0}))
+    # It has signed, if too late, and opens shares like the others.
+    assert unconfirmed.stages[Stage.UNMASK].answered.tolist() == [0, 1, 2, 3]
+    assert unconfirmed.missed() == {3: Stage.CONSISTENCY}
     too_late = planned(fleet, disturbance=Disturbance(delays={(3, Stage.UNMASK): 9.0}))
     assert too_late.missed() == {3: Stage.UNMASK} and too_late.finished
 
