@@ -199,6 +199,29 @@ def intervals(rows: Sequence[tuple[str, float, float, float, float | None]], tit
         return _svg(figure, title)
 
 
+def reliability(rows: Sequence[tuple[float, float, float, float, float]], title: str) -> str:
+    """Shares of class 1 by mean score, with noise intervals and the line of a calibrated model; a point's area is its
+    share of the persons.
+
+    Args:
+        rows: mean score, share of class 1, low and high end of it, and persons.
+        title: for screen readers.
+    """
+    with _style():
+        figure = Figure(figsize=(4.4, 3.6))
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6)
+        most = max((row[4] for row in rows), default=1.0)
+        for score_, share, low, high, persons in rows:
+            axes.plot([score_, score_], [low, high], color=ACCENT, alpha=0.5, linewidth=4, solid_capstyle="round")
+            axes.plot(score_, share, "o", color=ACCENT, markersize=3 + 8 * math.sqrt(max(persons, 0.0) / most))
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel("mean score")
+        axes.set_ylabel("share of class 1")
+        return _svg(figure, title)
+
+
 def _scale(axes: Axes, low: float, high: float, *, loss: bool) -> None:
     """An axis for scores between two numbers. Losses that are far apart, as of a site that diverged, by their size."""
     if not loss:
@@ -242,6 +265,50 @@ def site_classes(names: Sequence[str], classes: Mapping[str, Sequence[int]], tit
         # Set afterwards: matplotlib leaves out a label that begins with an underscore.
         for text, name in zip(legend.get_texts(), classes, strict=True):
             text.set_text(name)
+        return _svg(figure, title)
+
+
+def class_bubbles(
+    names: Sequence[str],
+    classes: Sequence[str],
+    counts: Sequence[Sequence[int]],
+    notes: tuple[str, Sequence[str]],
+    title: str,
+) -> str:
+    """Rows by site and class, one bubble each whose area is their number: which site lacks what.
+
+    Args:
+        names: of the sites.
+        classes: their names.
+        counts: rows of each site by class.
+        notes: a heading, and a text for the right of each site.
+        title: for screen readers.
+    """
+    most = max((count for row in counts for count in row), default=1) or 1
+    with _style():
+        figure = Figure(figsize=(1.8 + 0.42 * max(len(classes), 4), 0.9 + 0.3 * len(names)))
+        axes = figure.subplots()
+        for place, (row, note) in enumerate(zip(counts, notes[1], strict=True)):
+            held = [code for code, count in enumerate(row) if count]
+            sizes = [260.0 * row[code] / most for code in held]
+            axes.scatter(held, [place] * len(held), s=sizes, color=ACCENT, alpha=0.8, linewidths=0)
+            axes.annotate(
+                note,
+                (1.0, place),
+                xycoords=("axes fraction", "data"),
+                xytext=(8, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                annotation_clip=False,
+            )
+        axes.annotate(
+            notes[0], (1.0, 1.0), xycoords="axes fraction", xytext=(8, 4), textcoords="offset points", fontsize=9
+        )
+        axes.set_xticks(range(len(classes)), list(classes), rotation=0 if max(map(len, classes)) < 5 else 45)
+        axes.set_yticks(range(len(names)), list(names))
+        axes.set_xlim(-0.6, len(classes) - 0.4)
+        axes.set_ylim(len(names) - 0.4, -0.6)
         return _svg(figure, title)
 
 
