@@ -1,7 +1,9 @@
 """Which round and exchange a message to a site belongs to: for whatever stands between a server and its sites."""
 
 from dataclasses import dataclass
+from typing import Any
 
+from fedseal.client.records import control_bytes
 from fedseal.client.requests import STAGES, decode_request
 from fedseal.errors import PeerError
 from fedseal.privacy.runs import ControlMessage
@@ -39,6 +41,13 @@ class Exchanges:
             case _:
                 header = self._opened.get(request.header_hash)
                 return None if header is None else Exchange(header, STAGES[type(request)])
+
+    def read(self, message: Any) -> Exchange | None:
+        """The exchange of a Flower message; None for what belongs to none."""
+        try:
+            return self.of(control_bytes(message))
+        except PeerError:
+            return None
 
     def _header(self, raw: bytes) -> Header:
         # The same bytes go to every site of a cohort, one after the other.

@@ -19,15 +19,17 @@ COMPONENT = "faults"
 class RoundFaults:
     """What goes wrong in one round; sites by number from 0.
 
-    ``silent``: from that exchange on; ``lost`` and ``delays``: answers to one exchange; ``attacks``: what a site does
-    on purpose; ``restored``: whose store is that of before a round again; ``crash``: where the server's process ends.
+    ``silent``: from that exchange on; ``lost``, and in the first attempt ``lost_once`` and ``delays``: answers to one
+    exchange; ``attacks``: what a site does
+    on purpose; ``restored``: before which exchange its store is put back; ``crash``: where the server's process ends.
     """
 
     silent: Mapping[int, Stage] = field(default_factory=dict)
     lost: frozenset[tuple[int, Stage]] = frozenset()
+    lost_once: frozenset[tuple[int, Stage]] = frozenset()
     delays: Mapping[tuple[int, Stage], float] = field(default_factory=dict)
     attacks: Mapping[int, tuple[Attack, ...]] = field(default_factory=dict)
-    restored: Mapping[int, int] = field(default_factory=dict)
+    restored: Mapping[int, Stage] = field(default_factory=dict)
     crash: FaultStage | None = None
 
     def disturbance(self) -> Disturbance:
@@ -37,7 +39,7 @@ class RoundFaults:
         comes of dealt shares of another secret, of a restored store and of a crash takes the real protocol.
         """
         refused = {(site, a.stage) for site, own in self.attacks.items() for a in own if a.refused_at_once}
-        return Disturbance(self.silent, self.lost | refused, self.delays)
+        return Disturbance(self.silent, self.lost | refused, self.lost_once, self.delays)
 
 
 QUIET = RoundFaults()
@@ -57,9 +59,10 @@ def faults_of_round(faults: Sequence[Fault], names: Sequence[str], fl_round: int
     """
     silent: dict[int, Stage] = {}
     lost: set[tuple[int, Stage]] = set()
+    lost_once: set[tuple[int, Stage]] = set()
     delays: dict[tuple[int, Stage], float] = {}
     attacks: dict[int, tuple[Attack, ...]] = {}
-    restored: dict[int, int] = {}
+    restored: dict[int, Stage] = {}
     crash: FaultStage | None = None
     for index, fault in enumerate(faults):
         first, last = fault.rounds
@@ -74,19 +77,20 @@ def faults_of_round(faults: Sequence[Fault], names: Sequence[str], fl_round: int
             match fault.kind:
                 case "dropout" if where == "after_train":
                     lost.add((site, Stage.MASK))
+                    silent.setdefault(site, Stage.CONSISTENCY)
                 case "dropout":
                     silent[site] = min(stage, silent.get(site, stage))
                 case "lost":
-                    lost.add((site, stage))
+                    lost_once.add((site, stage))
                 case "slow":
                     delays[site, stage] = delays.get((site, stage), 0.0) + (fault.seconds or 0.0)
                 case "byzantine":
                     attacks[site] = (*attacks.get(site, ()), parsed(fault.attack or "", fault.stage))
                 case "restored_backup" if fl_round == first:
-                    restored[site] = fault.backup
+                    restored[site] = EXCHANGES[fault.stage or "before_round"]
                 case _:
                     pass
-    return RoundFaults(silent, frozenset(lost), delays, attacks, restored, crash)
+    return RoundFaults(silent, frozenset(lost), frozenset(lost_once), delays, attacks, restored, crash)
 
 
 def struck(fault: Fault, index: int, names: Sequence[str], fl_round: int, seed: int) -> list[int]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fedseal.client.records import control_bytes
 from fedseal.privacy.secagg.header import Header
 from fedseal.simulation.exchanges import Exchanges
 from fedseal.simulation.grid import Deliver, answer_of
@@ -31,7 +30,7 @@ def timed_delivery(
     exchanges, timings = Exchanges(), dict[bytes, RoundTiming]()
 
     def timed(app: Any, message: Any, context: Any) -> Any:
-        exchange = exchanges.of(control_bytes(message))
+        exchange = exchanges.read(message)
         if exchange is None:
             return deliver(app, message, context)
         key = exchange.header.digest()

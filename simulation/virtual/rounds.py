@@ -51,13 +51,20 @@ class Quorum:
 class Disturbance:
     """What is made to go wrong in a round, by site number.
 
-    ``silent``: answers nothing from this exchange on; ``lost``: its answer to this exchange does not arrive;
-    ``delays``: seconds that an answer comes later.
+    ``silent``: answers nothing from this exchange on; ``lost``: its answer to this exchange does not count;
+    ``lost_once``: in the first attempt, that is; ``delays``: seconds that an answer comes later, likewise.
     """
 
     silent: Mapping[int, Stage] = field(default_factory=dict)
     lost: frozenset[tuple[int, Stage]] = frozenset()
+    lost_once: frozenset[tuple[int, Stage]] = frozenset()
     delays: Mapping[tuple[int, Stage], float] = field(default_factory=dict)
+
+    def of_attempt(self, attempt: int) -> "Disturbance":
+        """What of it there is in an attempt."""
+        if attempt == 0:
+            return Disturbance(self.silent, self.lost | self.lost_once, frozenset(), self.delays)
+        return Disturbance(self.silent, self.lost)
 
 
 UNDISTURBED = Disturbance()
@@ -130,6 +137,17 @@ class RoundTiming:
             for site in np.setdiff1d(timing.asked, timing.answered, assume_unique=True)
         }
 
+    def losses(self) -> dict[int, Stage]:
+        """From which exchange on a site counts as silent, by site.
+
+        In a round that finished, whose confirmation alone came too late has opened its shares and counts as there.
+        """
+        missed = self.missed()
+        if self.finished:
+            opened = set(self.stages[Stage.UNMASK].answered.tolist())
+            missed = {s: at for s, at in missed.items() if at is not Stage.CONSISTENCY or s not in opened}
+        return missed
+
 
 def plan_round(
     fleet: Fleet,
@@ -149,7 +167,7 @@ def plan_round(
         sizes: bytes of the exchanges.
         quorum: how many have to be left.
         moment: when it begins.
-        disturbance: faults on purpose.
+        disturbance: faults on purpose, of this attempt.
     """
     training = train_seconds(fleet, cohort, examples, moment)
     asked, now = np.asarray(cohort, dtype=np.intp), moment.start
@@ -198,8 +216,9 @@ def plan_release(
 ) -> tuple[RoundTiming, ...]:
     """Attempts at a round until one finishes or none is left, one after the other; who fell silent is asked again."""
     attempts: list[RoundTiming] = []
-    for _ in range(retries + 1):
-        attempts.append(plan_round(fleet, cohort, examples, sizes, quorum, moment, disturbance))
+    for attempt in range(retries + 1):
+        struck = disturbance.of_attempt(attempt)
+        attempts.append(plan_round(fleet, cohort, examples, sizes, quorum, moment, struck))
         if attempts[-1].finished:
             break
         moment = replace(moment, start=moment.start + attempts[-1].seconds, attempt=moment.attempt + 1)

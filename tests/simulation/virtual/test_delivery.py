@@ -111,10 +111,10 @@ def tables() -> Iterator[tuple[dict[str, Any], int]]:
 
 
 EVERY = list(tables())
-SLOW = [pytest.param(*row, marks=pytest.mark.slow) for row in EVERY[6:]]
+SLOW = [pytest.param(*row, marks=pytest.mark.slow) for row in EVERY[3:]]
 
 
-@pytest.mark.parametrize(("table", "seed"), [*EVERY[:6], *SLOW])
+@pytest.mark.parametrize(("table", "seed"), [*EVERY[:3], *SLOW])
 def test_the_real_protocol_keeps_whom_the_timing_keeps(
     table: dict[str, Any], seed: int, federation: Federation, bounded: Bounded
 ) -> None:

@@ -162,7 +162,7 @@ def test_array_operations_and_events_agree(
     cohort = np.sort(np.array(data.draw(st.permutations(range(14))), dtype=np.intp)[:sites])
     struck = st.dictionaries(st.integers(0, 13), st.sampled_from(list(Stage)), max_size=3)
     silent, lost, slow = data.draw(struck), data.draw(struck), data.draw(struck)
-    disturbance = Disturbance(silent, frozenset(lost.items()), dict.fromkeys(slow.items(), 3.0))
+    disturbance = Disturbance(silent, frozenset(lost.items()), frozenset(), dict.fromkeys(slow.items(), 3.0))
     arguments = (fleet, cohort, 300.0, sizes_for(14, 20_000), Quorum(needed, needed, wanted), Moment(2, seed, 5.0))
     planned_ = plan_round(*arguments, disturbance)
     traced, happenings = trace_round(*arguments, disturbance)
