@@ -142,6 +142,7 @@ class Trainer:
         plan: PrivacyPlan,
         streams: Streams,
         shift: Mapping[str, NDArray[Any]] | None = None,
+        anchor: Mapping[str, NDArray[Any]] | None = None,
     ) -> Arrays:
         """Train from the received parameters and return the new ones.
 
@@ -151,6 +152,7 @@ class Trainer:
             plan: the privacy plan.
             streams: the release's randomness.
             shift: what is added to every gradient, SCAFFOLD's c - c_i, by parameter.
+            anchor: what ``proximal_mu`` pulls towards, by parameter; where training begins if None. Plan none only.
 
         Raises:
             ConfigError: the arrays do not fit the model, or the model, loss or settings cannot be trained under the
@@ -166,7 +168,7 @@ class Trainer:
                 case LocalGaussian():
                     return self._fit_private(arrays, settings, plan, streams, shift)
                 case NoPrivacy():
-                    return self._fit_plain(arrays, settings, streams, shift)
+                    return self._fit_plain(arrays, settings, streams, shift, anchor)
                 case _:
                     raise LocalError("a plan with shared noise is not one to train under")
 
@@ -202,13 +204,14 @@ class Trainer:
         settings: TrainSettings,
         streams: Streams,
         shift: Mapping[str, NDArray[Any]] | None,
+        anchor: Mapping[str, NDArray[Any]] | None,
     ) -> Arrays:
         self._probe(settings)
         load(self.module, arrays)
         self.module.train()
         parameters = self._parameters(self.module)
         optimizer = torch.optim.SGD(parameters, lr=settings.learning_rate)
-        added = correction(self.module, settings.proximal_mu, shift)
+        added = correction(self.module, settings.proximal_mu, shift, anchor)
         for chosen, divisor in self._lots(settings, streams):
             optimizer.zero_grad()
             if len(chosen):

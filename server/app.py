@@ -6,6 +6,7 @@ ranges of metrics are part of the run's configuration. A Grid that is also a `Ro
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypedDict, runtime_checkable
@@ -23,8 +24,10 @@ from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.releases import MetricRange
 from fedseal.privacy.shared_planning import Extent
+from fedseal.server.counted import Personal
 from fedseal.server.counts import Asked, kept, private_evaluation, recalled
 from fedseal.server.fedadam import UncorrectedFedAdam
+from fedseal.server.fednova import FedNova
 from fedseal.server.grid import SealedGrid
 from fedseal.server.logbook import RunFacts, model_digest
 from fedseal.server.rounds import Arrays, Plan, RoundRecord, run_rounds
@@ -74,7 +77,7 @@ def main(grid: Grid, context: Context) -> None:
     contract = config.contract()
     model = read_model(Path(config.text(MODEL_KEY)))
     plans = plan_run(contract, Extent(sum(array.size for array in model.values()), config.sites()))
-    strategy = build_strategy(contract.training, config.sites())
+    strategy = build_strategy(contract.training, config.sites(), roster_persons(Path(config.text(STORE_KEY))))
     sealed = SealedGrid(
         grid,
         strategy,
@@ -114,6 +117,11 @@ def main(grid: Grid, context: Context) -> None:
     )
     if observer is not None:
         observer.run_finished(model)
+
+
+def roster_persons(store: Path) -> dict[int, int]:
+    """Each site's public number of persons, by the roster of a server's store."""
+    return {entry.site: entry.persons for entry in ServerStore.open(store).identity.roster.sites}
 
 
 def log_database(store: Path) -> str | None:
@@ -176,10 +184,18 @@ class Everyone(TypedDict):
     min_available_nodes: int
 
 
-def build_strategy(training: Training, sites: int) -> FedAvg:
-    """Flower's own strategy, or our Scaffold, asking every site every round.
+def build_strategy(training: Training, sites: int, persons: Mapping[int, int] | None = None) -> FedAvg:
+    """Flower's own strategy or one of ours, asking every site every round.
 
     Evaluation rides with the update, so there are no messages for it.
+
+    Args:
+        training: the study's.
+        sites: how many sites there are.
+        persons: the roster's number of persons of each; FedNova counts by it where steps are passes.
+
+    Raises:
+        ConfigError: FedNova is to count passes, and nobody says over how many persons.
     """
     everyone = Everyone(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)
     eta = training.server_rate
@@ -199,6 +215,10 @@ def build_strategy(training: Training, sites: int) -> FedAvg:
             return Scaffold(
                 sites, local_steps=training.local_steps, learning_rate=training.learning_rate, server_learning_rate=eta
             )
+        case "fednova":
+            return FedNova(sites, training, persons or {})
+        case "ditto":
+            return Personal(sites)
         case "fedadam" | "fedyogi":
             adam = FedAdam if training.bias_correction else UncorrectedFedAdam
             kind = adam if training.strategy == "fedadam" else FedYogi
@@ -221,11 +241,29 @@ def task_settings(training: Training, moments: Moments | None) -> dict[str, floa
     }
     if training.batch_size is not None:
         settings["batch-size"] = training.batch_size
+    if training.local_epochs is not None:
+        settings["local-epochs"] = training.local_epochs
     if training.batch_level:
         settings["batch-level"] = True
-    if moments is not None:
-        settings |= {"feature-mean": list(moments.mean), "feature-deviation": list(moments.deviation)}
+    return settings | _personal_settings(training) | _moment_settings(moments)
+
+
+def _personal_settings(training: Training) -> dict[str, float | int | str | list[float]]:
+    """What sites are told of the models that they keep."""
+    if training.strategy != "ditto":
+        return {}
+    settings: dict[str, float | int | str | list[float]] = {"ditto-lambda": training.ditto_lambda}
+    if training.personal_steps is not None:
+        settings["ditto-steps"] = training.personal_steps
+    if training.personal_learning_rate is not None:
+        settings["ditto-rate"] = training.personal_learning_rate
     return settings
+
+
+def _moment_settings(moments: Moments | None) -> dict[str, float | int | str | list[float]]:
+    if moments is None:
+        return {}
+    return {"feature-mean": list(moments.mean), "feature-deviation": list(moments.deviation)}
 
 
 def _normalise(sealed: SealedGrid, contract: Contract, plans: RunPlans) -> Moments | None:

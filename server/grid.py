@@ -52,10 +52,10 @@ from fedseal.server.contents import (
     records_digest,
     round_of,
 )
+from fedseal.server.counted import SURVIVORS
 from fedseal.server.exchange import CONTROL
 from fedseal.server.logbook import RunFacts, ServerLogbook
 from fedseal.server.means import metric_record, weighted_mean
-from fedseal.server.scaffold import SURVIVORS
 from fedseal.server.sealing import Account, CohortRules, Order, Sealing
 from fedseal.server.store import ServerStore
 from fedseal.server.strategies import check_strategy
@@ -119,6 +119,8 @@ class SealedGrid(Grid):
         self._beside: str | None = getattr(strategy, "unsummed_prefix", None)
         self.store = ServerStore.open(Path(store))
         self._metrics = {name: _range(value) for name, value in (metrics or {}).items()}
+        # What a strategy wants to have summed beside an update for itself.
+        self._metrics |= getattr(strategy, "own_metrics", {})
         self._max_examples = max_examples
         self._plan = plan or UNPLANNED
         self._update_range = update_range

@@ -14,6 +14,8 @@ from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
 from fedseal.study_code import REFERENCE
 
+Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold", "fednova", "ditto"]
+
 
 class Training(Frozen):
     """What sites do in a round, and what the server does with the mean.
@@ -24,6 +26,12 @@ class Training(Frozen):
     noisy steps a round. Under plan ``none`` ``batch_size`` may replace the draws: batches of so many persons, in a
     fresh order for each pass over them. ``batch_level`` declares that the loss couples the persons of a batch, as a
     ranking or a partial likelihood does; it goes with plan ``none`` only, as nothing of one person can be clipped.
+    ``local_epochs`` replaces ``local_steps`` by so many passes over a site's persons, in batches of ``batch_size``:
+    sites of different size then take different numbers of steps, which FedNova (Wang et al. 2020) makes up for.
+
+    Ditto (Li et al. 2021) trains beside the federation's model one that each site keeps: ``personal_steps`` steps a
+    round (``local_steps``, if not set) of ``personal_learning_rate`` (``learning_rate``), held to the federation's by
+    ``ditto_lambda``.
 
     ``proximal_mu`` is FedProx's mu (Li et al. 2020), ``server_momentum`` FedAvgM's beta (Hsu et al. 2019);
     ``beta_1``, ``beta_2`` and ``tau`` are those of FedAdam and FedYogi (Reddi et al. 2021, whose defaults they have),
@@ -38,7 +46,8 @@ class Training(Frozen):
     batch_size: int | None = Field(default=None, ge=1, le=10_000_000)
     batch_level: bool = False
     learning_rate: float = Field(gt=0)
-    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"] = "fedavg"
+    local_epochs: int | None = Field(default=None, ge=1, le=100_000)
+    strategy: Strategy = "fedavg"
     proximal_mu: float = Field(default=0.01, ge=0)
     server_learning_rate: float | None = Field(default=None, gt=0)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -46,9 +55,32 @@ class Training(Frozen):
     beta_2: float = Field(default=0.99, ge=0, lt=1)
     tau: float = Field(default=1e-3, gt=0)
     bias_correction: bool = True
+    ditto_lambda: float = Field(default=0.1, ge=0)
+    personal_steps: int | None = Field(default=None, ge=1, le=100_000)
+    personal_learning_rate: float | None = Field(default=None, gt=0)
     # One unit of a 32-bit sum is sites * range / 2^31: with a wider range updates would be rounded away unseen.
     update_range: float = Field(default=100.0, ge=1e-6, le=1e6)
     word_bits: int = Field(default=32, ge=12, le=32)
+
+    @model_validator(mode="after")
+    def _passes(self) -> "Training":
+        if self.local_epochs is not None and self.batch_size is None:
+            raise ValueError("local_epochs counts passes in batches: it needs batch_size")
+        if self.local_epochs is not None and self.strategy == "scaffold":
+            raise ValueError("scaffold needs as many steps at every site: use local_steps, not local_epochs")
+        return self
+
+    def steps_over(self, persons: int | None) -> int:
+        """The local steps of a round at a site of so many persons.
+
+        Raises:
+            ConfigError: they are counted in passes, and the number of persons is not known.
+        """
+        if self.local_epochs is None or self.batch_size is None:
+            return self.local_steps
+        if persons is None:
+            raise ConfigError("local_epochs counts steps by a site's persons, and nobody says how many there are")
+        return self.local_epochs * max(1, -(-persons // self.batch_size))
 
     @property
     def server_rate(self) -> float:
@@ -236,6 +268,8 @@ class Contract(Frozen):
                 raise ValueError(f"plan {self.privacy.plan} sets the size of words by its noise: leave word_bits out")
             if self.training.strategy == "scaffold":
                 raise ValueError(f"scaffold corrects local steps, which plan {self.privacy.plan} does not go with")
+        if self.privacy.plan == "distributed" and self.training.strategy == "fednova":
+            raise ValueError("fednova evens out local steps, and plan distributed has none")
         return self
 
 

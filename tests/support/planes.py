@@ -136,7 +136,7 @@ class Planes:
         Raises:
             KeyboardInterrupt: after the round it was told to stop after, once its checkpoint is on disk.
         """
-        made = strategy or build_strategy(how, len(self.sizes))
+        made = strategy or build_strategy(how, len(self.sizes), dict(enumerate(self.sizes, start=1)))
         sealed = self.grid(made, how, run)
         self.run = sealed.run_id
         watch(sealed, made)
@@ -155,6 +155,21 @@ class Planes:
         plan = Plan(how.rounds, task_settings(how, None), timeout=1e-3)
         run_rounds(sealed, made, dict(START), plan, observe)
         return sealed.run_id
+
+
+def lots(planes: Planes, site: int, how: Training, number: int) -> list[NDArray[np.intp]]:
+    """The rows of each local step of a site in a round, where every release is an update whose first attempt
+    succeeded: everyone, or batches in the order that the site's keyed randomness draws for each pass.
+    """
+    count = planes.sizes[site - 1]
+    if how.batch_size is None:
+        return [np.arange(count)] * how.local_steps
+    batches, found = -(-count // how.batch_size), list[NDArray[np.intp]]()
+    randomness = planes.federation.site(site).identity.randomness()
+    for step in range(0, how.steps_over(count), batches):
+        order = randomness.stream("sampling", step, number, 0).permutation(count)
+        found += [order[i * how.batch_size : (i + 1) * how.batch_size] for i in range(batches)]
+    return found[: how.steps_over(count)]
 
 
 def steps(x: Vector, site: Points, how: Training, *, mu: float = 0.0, shift: Vector | float = 0.0) -> Vector:
