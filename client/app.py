@@ -15,15 +15,25 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
+from fedseal.client.clusters import membership
 from fedseal.client.counting import count_persons
 from fedseal.client.datasets.recheck import recheck
 from fedseal.client.metrics import Measured, measure
 from fedseal.client.mod import DATA_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
 from fedseal.client.noise import clipped_sum, noisy_mean
 from fedseal.client.normalise import moment_rows, normalised
+from fedseal.client.personal import FINETUNE_STEPS, MEMORY_NAME
 from fedseal.client.records import CONTROL, arrays_of, tables_in
 from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE, DONE_UNCLIPPED, MEMORY
-from fedseal.client.site_round import WEIGHT, Assignment, Contribution, contribute, memory_name, personal_model
+from fedseal.client.site_round import (
+    WEIGHT,
+    Assignment,
+    Contribution,
+    contribute,
+    fine_tune,
+    memory_name,
+    personal_model,
+)
 from fedseal.client.task import Persons, SiteData, Task, build_model
 from fedseal.client.trainer import load
 from fedseal.client.variates import last_counted
@@ -31,7 +41,7 @@ from fedseal.client.work import SiteWork, normalisation_of
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, PlanKind, SharedSkellam, Unit, decode_plan
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.releases import COUNTS, MOMENTS, REGISTRY
+from fedseal.privacy.releases import COUNTS, MEMBERS, MOMENTS, REGISTRY
 from fedseal.privacy.store import Identity, SiteStore
 from fedseal.study_code import load_task
 
@@ -76,19 +86,28 @@ class Warm:
         facts = message.content.config_records[CONTROL]
         if facts["release"] == MOMENTS:
             return _moments(message, facts, store.identity, work)
+        if facts["release"] == MEMBERS:
+            return _members(message, facts, work)
         if facts["release"] == COUNTS:
             return _counts(message, facts, work, work.split.train, work.split.columns)
         return _train(message, facts, store, work)
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Answer an EVALUATE message that the mod has let through."""
-        work = self.work(context, open_store(context))
+        store = open_store(context)
+        work = self.work(context, store)
         facts = message.content.config_records[CONTROL]
         if REGISTRY[cast(str, facts["release"])].counted(decode_plan(cast(bytes, facts["plan"])).kind):
             return _counts(message, facts, work, work.split.test, {})
+        settings, received = _settings(message), arrays_of(next(iter(message.content.array_records.values())))
+        if FINETUNE_STEPS in settings:
+            tuned = fine_tune(work, received, settings, _streams(store.identity, facts))
+            kept = ConfigRecord({MEMORY_NAME: tuned.memory})
+            content = RecordDict({"metrics": _metric_record(tuned.measured), MEMORY: kept})
+            return Message(content, reply_to=message)
         module = build_model(work.task)
-        load(module, arrays_of(next(iter(message.content.array_records.values()))))
-        persons = normalised(work.split.test, normalisation_of(_settings(message)))
+        load(module, received)
+        persons = normalised(work.split.test, normalisation_of(settings))
         measured = measure(work.task, module, persons)
         return Message(RecordDict({"metrics": _metric_record(measured)}), reply_to=message)
 
@@ -171,6 +190,14 @@ def _counts(
         model = (module, normalised(persons, normalisation_of(_settings(message))))
     counts = count_persons(tables, work.task, persons, model, columns)
     content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({COUNTS: Array(counts)})})
+    return Message(content, reply_to=message)
+
+
+def _members(message: Message, facts: ConfigRecord, work: SiteWork) -> Message:
+    """Which of the received models fits this site's training persons best."""
+    (received,) = (arrays_of(record) for record in message.content.array_records.values())
+    counts = membership(work, received, _settings(message))
+    content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({MEMBERS: Array(counts)})})
     return Message(content, reply_to=message)
 
 

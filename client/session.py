@@ -216,7 +216,7 @@ class Session:
         kind, task = kind_of(header, message), task_in(message, header, self._run_config)
         plan = decode_plan(header.plan)
         private = plan.kind is not PlanKind.NONE
-        if kind.counted(plan.kind):
+        if kind.tables and kind.counted(plan.kind):
             check_tables(tables_in(task.records), header.layout.segment(VALUES).length, plan)
         # Again: it is now that the data is used, and a site that stops here has been charged nothing.
         self._dataset = recheck(self._store, self._data)

@@ -31,6 +31,7 @@ UPDATE = "update"
 EVALUATION = "evaluation"
 MOMENTS = "moments"
 COUNTS = "counts"
+MEMBERS = "members"
 VALUES = "values"
 METRIC_PREFIX = "metric:"
 # Beside each metric: whether the site reported it in this message, so that the mean is over those that did.
@@ -81,7 +82,8 @@ class ReleaseKind:
 
     ``difference`` tells what the vector holds: the difference between the trained and the received arrays, or the
     arrays as they are. With ``counts`` it holds whole numbers of persons, which are added up and not averaged: always
-    where the release has values anyway, else under plan histogram alone.
+    where the release has values anyway, else under plan histogram alone. ``tables`` says that its task names tables of
+    the closed list, which the counts are of.
     """
 
     name: str
@@ -92,6 +94,7 @@ class ReleaseKind:
     difference: bool
     declared: bool
     counts: bool = False
+    tables: bool = False
 
     def counted(self, plan: PlanKind) -> bool:
         """Whether what is summed under this plan are counts."""
@@ -100,6 +103,7 @@ class ReleaseKind:
 
 _VECTORS = frozenset({PlanKind.NONE, PlanKind.LOCAL, PlanKind.DISTRIBUTED, PlanKind.CLIENT})
 _COUNTS = frozenset({PlanKind.NONE, PlanKind.HISTOGRAM})
+_NONE = frozenset({PlanKind.NONE})
 
 REGISTRY: Mapping[str, ReleaseKind] = MappingProxyType(
     {
@@ -109,11 +113,13 @@ REGISTRY: Mapping[str, ReleaseKind] = MappingProxyType(
             ReleaseKind(UPDATE, Population.TRAIN, MessageKind.TRAIN, _VECTORS, True, True, False),
             # Of the received model on test persons: metrics, or under plan histogram tables of counts from which
             # metrics follow.
-            ReleaseKind(EVALUATION, Population.TEST, MessageKind.EVALUATE, _COUNTS, False, False, False, True),
+            ReleaseKind(EVALUATION, Population.TEST, MessageKind.EVALUATE, _COUNTS, False, False, False, True, True),
             # Means of features and of their squares, for normalisation.
             ReleaseKind(MOMENTS, Population.TRAIN, MessageKind.TRAIN, _VECTORS, True, False, True),
             # Tables of counts: classes, features, scores of a model, how two columns agree.
-            ReleaseKind(COUNTS, Population.TRAIN, MessageKind.TRAIN, _COUNTS, True, False, True, True),
+            ReleaseKind(COUNTS, Population.TRAIN, MessageKind.TRAIN, _COUNTS, True, False, True, True, True),
+            # How many sites each of a few received models fits best: one a site.
+            ReleaseKind(MEMBERS, Population.TRAIN, MessageKind.TRAIN, _NONE, True, False, True, True),
         )
     }
 )

@@ -24,12 +24,16 @@ from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.releases import MetricRange
 from fedseal.privacy.shared_planning import Extent
+from fedseal.server.clustered import Clustered
+from fedseal.server.contents import TaskSetting
 from fedseal.server.counted import Personal
 from fedseal.server.counts import Asked, kept, private_evaluation, recalled
 from fedseal.server.fedadam import UncorrectedFedAdam
 from fedseal.server.fednova import FedNova
 from fedseal.server.grid import SealedGrid
 from fedseal.server.logbook import RunFacts, model_digest
+from fedseal.server.means import Means
+from fedseal.server.personalised import fine_tuned
 from fedseal.server.rounds import Arrays, Plan, RoundRecord, run_rounds
 from fedseal.server.scaffold import Scaffold
 from fedseal.server.sealing import CohortRules
@@ -48,6 +52,8 @@ RESUME_KEY = "fedseal-resume"
 # password.
 LOG_VARIABLE = "FEDSEAL_LOG"
 CODE_KEY = "fedseal-code"
+# In a checkpoint: the means of what the sites' fine-tuned models came to.
+PERSONALISED = "personalised"
 
 
 @runtime_checkable
@@ -62,6 +68,9 @@ class RoundObserver(Protocol):
 
     def run_evaluated(self, tally: Tally) -> None:
         """After the private evaluation of the final model, if the study has one, once it is on disk."""
+
+    def run_personalised(self, means: Means) -> None:
+        """After the sites have fine-tuned the final model, if the study says so, once it is on disk."""
 
     def run_finished(self, model: Arrays) -> None:
         """After the last round, once the run is closed."""
@@ -113,7 +122,7 @@ def main(grid: Grid, context: Context) -> None:
         model,
         Plan(contract.training.rounds, task_settings(contract.training, moments)),
         observer.round_finished if observer is not None else lambda _: None,
-        lambda final: _evaluate(sealed, contract, plans, final, observer),
+        lambda final: _finish(sealed, contract, plans, final, observer),
     )
     if observer is not None:
         observer.run_finished(model)
@@ -217,8 +226,10 @@ def build_strategy(training: Training, sites: int, persons: Mapping[int, int] | 
             )
         case "fednova":
             return FedNova(sites, training, persons or {})
-        case "ditto":
+        case "ditto" | "fedrep" | "fedbn":
             return Personal(sites)
+        case "clustered":
+            return Clustered(sites, clusters=training.clusters, minimum=training.cluster_minimum)
         case "fedadam" | "fedyogi":
             adam = FedAdam if training.bias_correction else UncorrectedFedAdam
             kind = adam if training.strategy == "fedadam" else FedYogi
@@ -232,9 +243,9 @@ def build_strategy(training: Training, sites: int, persons: Mapping[int, int] | 
             )
 
 
-def task_settings(training: Training, moments: Moments | None) -> dict[str, float | int | str | list[float]]:
+def task_settings(training: Training, moments: Moments | None) -> dict[str, TaskSetting]:
     """What every site is told, the same for all."""
-    settings: dict[str, float | int | str | list[float]] = {
+    settings: dict[str, TaskSetting] = {
         "learning-rate": training.learning_rate,
         "sample-rate": training.sample_rate,
         "local-steps": training.local_steps,
@@ -248,19 +259,26 @@ def task_settings(training: Training, moments: Moments | None) -> dict[str, floa
     return settings | _personal_settings(training) | _moment_settings(moments)
 
 
-def _personal_settings(training: Training) -> dict[str, float | int | str | list[float]]:
+def _personal_settings(training: Training) -> dict[str, TaskSetting]:
     """What sites are told of the models that they keep."""
-    if training.strategy != "ditto":
-        return {}
-    settings: dict[str, float | int | str | list[float]] = {"ditto-lambda": training.ditto_lambda}
-    if training.personal_steps is not None:
-        settings["ditto-steps"] = training.personal_steps
-    if training.personal_learning_rate is not None:
-        settings["ditto-rate"] = training.personal_learning_rate
-    return settings
+    match training.strategy:
+        case "ditto":
+            settings: dict[str, TaskSetting] = {"ditto-lambda": training.ditto_lambda}
+            if training.personal_steps is not None:
+                settings["ditto-steps"] = training.personal_steps
+            if training.personal_learning_rate is not None:
+                settings["ditto-rate"] = training.personal_learning_rate
+            return settings
+        case "fedrep":
+            steps = training.local_steps if training.head_steps is None else training.head_steps
+            return {"personal-layers": list(training.personal_layers), "head-steps": steps}
+        case "fedbn":
+            return {"personal-norms": True}
+        case _:
+            return {}
 
 
-def _moment_settings(moments: Moments | None) -> dict[str, float | int | str | list[float]]:
+def _moment_settings(moments: Moments | None) -> dict[str, TaskSetting]:
     if moments is None:
         return {}
     return {"feature-mean": list(moments.mean), "feature-deviation": list(moments.deviation)}
@@ -276,6 +294,28 @@ def _normalise(sealed: SealedGrid, contract: Contract, plans: RunPlans) -> Momen
         return Moments(tuple(settings["feature-mean"]), tuple(settings["feature-deviation"]))
     ranges = contract.normalisation
     return federated_moments(sealed, low=ranges.low, high=ranges.high, plan=plans.moments)
+
+
+def _finish(
+    sealed: SealedGrid, contract: Contract, plans: RunPlans, model: Arrays, observer: RoundObserver | None
+) -> None:
+    """What is released about the final model before the run is closed."""
+    _evaluate(sealed, contract, plans, model, observer)
+    if contract.training.personalise == "finetune":
+        _personalise(sealed, contract, model, observer)
+
+
+def _personalise(sealed: SealedGrid, contract: Contract, model: Arrays, observer: RoundObserver | None) -> None:
+    """The sites fine-tune the final model: once, and the means are taken from the checkpoint when a run is resumed."""
+    checkpoint = sealed.store.load(sealed.run_id)
+    settings = {} if checkpoint is None else dict(checkpoint.settings)
+    means = settings.get(PERSONALISED)
+    if not isinstance(means, dict):
+        means = fine_tuned(sealed, contract.training, model, settings, contract.privacy.retries)
+        if checkpoint is not None:
+            sealed.store.save(sealed.run_id, replace(checkpoint, settings=settings | {PERSONALISED: means}))
+    if observer is not None:
+        observer.run_personalised(means)
 
 
 def _evaluate(

@@ -47,8 +47,8 @@ def count(tally: Tally, survivors: Iterable[int], server_round: int) -> None:
 class Personal(FedAvg):
     """FedAvg of what sites share, where sites keep arrays of their own from round to round.
 
-    The server's part of Ditto: to it that is FedAvg of the arrays that it has. It tells every site in which round it
-    was counted last, so that what a site keeps of a round that was aborted is forgotten.
+    The server's part of Ditto, FedRep and FedBN: to it they are FedAvg of the arrays that it has. It tells every site
+    in which round it was counted last, so that what a site keeps of a round that was aborted is forgotten.
     """
 
     sum_only = True

@@ -175,6 +175,8 @@ class SealedGrid(Grid):
             plan=plan,
             fl_round=round_of(records),
             timeout=timeout,
+            # A strategy may know that a sum over fewer would say too much.
+            minimum=getattr(self._strategy, "fewest", None),
         )
         if isinstance(plan, AdaptiveSkellam) and self.clip_norm is not None:
             self.last_clip = clip_step(plan, self.clip_norm, finished.total)
@@ -192,6 +194,7 @@ class SealedGrid(Grid):
         fl_round: int,
         timeout: float | None,
         value_range: float | None = None,
+        minimum: int | None = None,
     ) -> Finished:
         """Run any release of the registry with these nodes.
 
@@ -205,6 +208,7 @@ class SealedGrid(Grid):
             timeout: seconds that training may take.
             value_range: bound on the L2 norm of the values; the update range if not given. A plan with shared noise
                 has its own. Of counts, the most persons that a site may have in a cell.
+            minimum: how many sites the sum has to be over at least, where that is more than the rules ask for.
 
         Raises:
             ConfigError: a plan with shared noise, and no site is assumed to work with the server.
@@ -244,11 +248,16 @@ class SealedGrid(Grid):
             model=shapes if kind.difference else {},
             fl_round=fl_round,
             timeout=timeout or DEFAULT_TIMEOUT,
+            minimum=max(minimum or 0, self._rules.minimum),
         )
         self.last_account = Account()
         finished = self._sealing.release(nodes, order, self.last_account)
         self.last_sum = finished.total
         return finished
+
+    def nodes_of(self, sites: Iterable[int]) -> set[int]:
+        """The node ids of sites that have introduced themselves in this run."""
+        return self._sealing.nodes_of(sites)
 
     def noise_shares(self, plan: PrivacyPlan, finished: Finished) -> int:
         """How many sites the shares of noise in a finished release counted on."""

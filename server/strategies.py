@@ -13,6 +13,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
 from fedseal.errors import ConfigError
+from fedseal.server.clustered import Clustered
 from fedseal.server.counted import Personal
 from fedseal.server.fedadam import UncorrectedFedAdam
 from fedseal.server.fednova import FedNova
@@ -34,13 +35,14 @@ MEMORY: Mapping[type[Strategy], tuple[str, ...]] = {
     Scaffold: ("held", "tally"),
     FedNova: (),
     Personal: ("tally",),
+    Clustered: (),
 }
 # Of these, lists of arrays in the model's order.
 LISTS = ("momentum_vector",)
 
 ADVICE = (
-    "Use FedAvg, FedProx, FedAvgM, FedAdam, FedYogi or FedAdagrad as they are, fedseal's Scaffold, FedNova or "
-    "Personal, or a class of your own that sets sum_only = True because its aggregate_train needs nothing but the "
+    "Use FedAvg, FedProx, FedAvgM, FedAdam, FedYogi or FedAdagrad as they are, fedseal's Scaffold, FedNova, Personal "
+    "or Clustered, or a class of your own that sets sum_only = True because its aggregate_train needs nothing but the "
     "weighted mean."
 )
 

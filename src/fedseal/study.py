@@ -14,7 +14,20 @@ from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
 from fedseal.study_code import REFERENCE
 
-Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold", "fednova", "ditto"]
+Strategy = Literal[
+    "fedavg",
+    "fedprox",
+    "fedavgm",
+    "fedadam",
+    "fedyogi",
+    "fedadagrad",
+    "scaffold",
+    "fednova",
+    "ditto",
+    "fedrep",
+    "fedbn",
+    "clustered",
+]
 
 
 class Training(Frozen):
@@ -32,6 +45,16 @@ class Training(Frozen):
     Ditto (Li et al. 2021) trains beside the federation's model one that each site keeps: ``personal_steps`` steps a
     round (``local_steps``, if not set) of ``personal_learning_rate`` (``learning_rate``), held to the federation's by
     ``ditto_lambda``.
+
+    FedRep (Collins et al. 2021) trains together all but ``personal_layers``, which stay at the sites: each trains those
+    for ``head_steps`` steps (``local_steps``, if not set) and then the rest for ``local_steps``; with 0 both together,
+    which is FedPer. FedBN (Li et al. 2021) leaves normalisation layers at the sites.
+
+    ``clustered`` (IFCA, Ghosh et al. 2020) trains ``clusters`` models, each by the sites that it fits best; no sum of a
+    model's updates is over fewer than ``cluster_minimum`` sites.
+
+    With ``personalise = "finetune"`` every site takes ``personal_steps`` steps of ``personal_learning_rate`` from the
+    final model and keeps what comes of it; the server learns the mean of the metrics on the sites' test persons.
 
     ``proximal_mu`` is FedProx's mu (Li et al. 2020), ``server_momentum`` FedAvgM's beta (Hsu et al. 2019);
     ``beta_1``, ``beta_2`` and ``tau`` are those of FedAdam and FedYogi (Reddi et al. 2021, whose defaults they have),
@@ -58,6 +81,11 @@ class Training(Frozen):
     ditto_lambda: float = Field(default=0.1, ge=0)
     personal_steps: int | None = Field(default=None, ge=1, le=100_000)
     personal_learning_rate: float | None = Field(default=None, gt=0)
+    personal_layers: tuple[str, ...] = ()
+    head_steps: int | None = Field(default=None, ge=0, le=100_000)
+    personalise: Literal["none", "finetune"] = "none"
+    clusters: int = Field(default=2, ge=2, le=4)
+    cluster_minimum: int = Field(default=3, ge=2, le=2000)
     # One unit of a 32-bit sum is sites * range / 2^31: with a wider range updates would be rounded away unseen.
     update_range: float = Field(default=100.0, ge=1e-6, le=1e6)
     word_bits: int = Field(default=32, ge=12, le=32)
@@ -68,6 +96,10 @@ class Training(Frozen):
             raise ValueError("local_epochs counts passes in batches: it needs batch_size")
         if self.local_epochs is not None and self.strategy == "scaffold":
             raise ValueError("scaffold needs as many steps at every site: use local_steps, not local_epochs")
+        if (self.strategy == "fedrep") != bool(self.personal_layers):
+            raise ValueError(
+                "fedrep needs personal_layers, the names of layers that stay at the sites; others have none"
+            )
         return self
 
     def steps_over(self, persons: int | None) -> int:
@@ -81,6 +113,16 @@ class Training(Frozen):
         if persons is None:
             raise ConfigError("local_epochs counts steps by a site's persons, and nobody says how many there are")
         return self.local_epochs * max(1, -(-persons // self.batch_size))
+
+    @property
+    def in_halves(self) -> bool:
+        """Whether a part of the model stays at the sites, so that the server never has a whole one."""
+        return self.strategy in ("fedrep", "fedbn")
+
+    @property
+    def has_one_model(self) -> bool:
+        """Whether the server has one whole model."""
+        return not self.in_halves and self.strategy != "clustered"
 
     @property
     def server_rate(self) -> float:
@@ -253,6 +295,7 @@ class Contract(Frozen):
     def _sampling(self) -> "Contract":
         # The ledger's accountant assumes independent draws, and with them pays for far less than for a pass.
         private = self.privacy.plan in ("local", "distributed")
+        clustered = self.training.strategy == "clustered"
         if private and self.training.batch_size is not None:
             raise ValueError("batch_size goes with plans none and client; others draw persons, or take everyone")
         if private and self.training.batch_level:
@@ -270,7 +313,29 @@ class Contract(Frozen):
                 raise ValueError(f"scaffold corrects local steps, which plan {self.privacy.plan} does not go with")
         if self.privacy.plan == "distributed" and self.training.strategy == "fednova":
             raise ValueError("fednova evens out local steps, and plan distributed has none")
+        if self.training.personalise != "none":
+            check_personalised(self.training, self.privacy.plan)
+        if clustered and self.privacy.plan != "none":
+            raise ValueError("which cluster a site belongs to says something of its persons that no plan covers")
+        fewest = max(self.cohort.minimum, self.cohort.colluders + 2)
+        if clustered and self.training.cluster_minimum < fewest:
+            raise ValueError(f"cluster_minimum has to be at least {fewest}, what the cohort asks of every sum")
+        if private and self.training.in_halves:
+            raise ValueError(
+                f"{self.training.strategy} goes with plans none and client: through what stays at a site, which has no "
+                "noise, one person moves everybody's gradients"
+            )
+        if self.evaluation.epsilon is not None and (self.training.in_halves or clustered):
+            raise ValueError(f"{self.training.strategy} leaves no one model that a private evaluation could be of")
         return self
+
+
+def check_personalised(training: Training, plan: str) -> None:
+    """Whether fine-tuning goes with a strategy and a plan; ValueError if not."""
+    if not training.has_one_model or training.strategy == "ditto":
+        raise ValueError(f"personalise fine-tunes one model of all, and {training.strategy} has others")
+    if plan != "none":
+        raise ValueError("personalise goes with plan none: its metrics are of models that no noise covers")
 
 
 def private_by(contract: Contract, epsilon: float | None) -> Literal["local"] | None:

@@ -12,6 +12,7 @@ from support.studies import tiny
 
 from fedseal.errors import ConfigError
 from fedseal.server.app import build_strategy, task_settings
+from fedseal.server.clustered import Clustered
 from fedseal.server.counted import Personal
 from fedseal.server.fednova import FedNova
 from fedseal.server.scaffold import Scaffold
@@ -28,6 +29,9 @@ CLASSES: dict[str, Any] = {
     "scaffold": Scaffold,
     "fednova": FedNova,
     "ditto": Personal,
+    "fedrep": Personal,
+    "fedbn": Personal,
+    "clustered": Clustered,
 }
 
 
