@@ -7,8 +7,9 @@ and simply builds them again.
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -19,7 +20,8 @@ from fedseal.client.clusters import membership
 from fedseal.client.counting import count_persons
 from fedseal.client.datasets.recheck import recheck
 from fedseal.client.metrics import Measured, measure
-from fedseal.client.mod import DATA_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
+from fedseal.client.mod import DATA_KEY, STORE_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
+from fedseal.client.monitoring.window import WINDOWS_KEY, window_answer
 from fedseal.client.noise import clipped_sum, noisy_mean
 from fedseal.client.normalise import moment_rows, normalised
 from fedseal.client.personal import FINETUNE_STEPS, MEMORY_NAME
@@ -41,12 +43,27 @@ from fedseal.client.work import SiteWork, normalisation_of
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, PlanKind, SharedSkellam, Unit, decode_plan
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.releases import COUNTS, MEMBERS, MOMENTS, REGISTRY
+from fedseal.privacy.releases import COUNTS, DRIFT, MEMBERS, MOMENTS, REGISTRY
 from fedseal.privacy.store import Identity, SiteStore
 from fedseal.study_code import load_task
 
 # A laptop simulates dozens of sites in one process; a real site is one.
 WARM_SITES = 64
+
+
+class Remembered(Protocol):
+    """What an app may ask a site's store in one transaction; `Transaction` says what it means."""
+
+    def recall(self, run: bytes, name: str, *, counted: int) -> bytes | None: ...
+
+
+class SiteMemory(Protocol):
+    """Who a site is and what it remembers: its store, or what stands for it in a simulation."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    def transaction(self) -> AbstractContextManager[Remembered]: ...
 
 
 class Warm:
@@ -83,33 +100,45 @@ class Warm:
         """Answer a TRAIN message that the mod has let through."""
         store = open_store(context)
         work = self.work(context, store)
-        facts = message.content.config_records[CONTROL]
-        if facts["release"] == MOMENTS:
-            return _moments(message, facts, store.identity, work)
-        if facts["release"] == MEMBERS:
-            return _members(message, facts, work)
-        if facts["release"] == COUNTS:
-            return _counts(message, facts, work, work.split.train, work.split.columns)
-        return _train(message, facts, store, work)
+        if message.content.config_records[CONTROL]["release"] == DRIFT:
+            # Not a site's memory but its store: the reference of a watched model is kept there.
+            return _window(message, message.content.config_records[CONTROL], store, work, context)
+        return train_answer(message, store, work)
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Answer an EVALUATE message that the mod has let through."""
         store = open_store(context)
-        work = self.work(context, store)
-        facts = message.content.config_records[CONTROL]
-        if REGISTRY[cast(str, facts["release"])].counted(decode_plan(cast(bytes, facts["plan"])).kind):
-            return _counts(message, facts, work, work.split.test, {})
-        settings, received = _settings(message), arrays_of(next(iter(message.content.array_records.values())))
-        if FINETUNE_STEPS in settings:
-            tuned = fine_tune(work, received, settings, _streams(store.identity, facts))
-            kept = ConfigRecord({MEMORY_NAME: tuned.memory})
-            content = RecordDict({"metrics": _metric_record(tuned.measured), MEMORY: kept})
-            return Message(content, reply_to=message)
-        module = build_model(work.task)
-        load(module, received)
-        persons = normalised(work.split.test, normalisation_of(settings))
-        measured = measure(work.task, module, persons)
-        return Message(RecordDict({"metrics": _metric_record(measured)}), reply_to=message)
+        return evaluate_answer(message, store, self.work(context, store))
+
+
+def train_answer(message: Message, store: SiteMemory, work: SiteWork) -> Message:
+    """What a site computes for a TRAIN message: moments, counts, or an update."""
+    facts = message.content.config_records[CONTROL]
+    if facts["release"] == MOMENTS:
+        return _moments(message, facts, store.identity, work)
+    if facts["release"] == MEMBERS:
+        return _members(message, facts, work)
+    if facts["release"] == COUNTS:
+        return _counts(message, facts, work, work.split.train, work.split.columns)
+    return _train(message, facts, store, work)
+
+
+def evaluate_answer(message: Message, store: SiteMemory, work: SiteWork) -> Message:
+    """What a site computes for an EVALUATE message: counts, metrics, or metrics of a model that it fine-tunes first."""
+    facts = message.content.config_records[CONTROL]
+    if REGISTRY[cast(str, facts["release"])].counted(decode_plan(cast(bytes, facts["plan"])).kind):
+        return _counts(message, facts, work, work.split.test, work.split.test_columns)
+    settings, received = settings_of(message), arrays_of(next(iter(message.content.array_records.values())))
+    if FINETUNE_STEPS in settings:
+        tuned = fine_tune(work, received, settings, _streams(store.identity, facts))
+        kept = ConfigRecord({MEMORY_NAME: tuned.memory})
+        content = RecordDict({"metrics": _metric_record(tuned.measured), MEMORY: kept})
+        return Message(content, reply_to=message)
+    module = build_model(work.task)
+    load(module, received)
+    persons = normalised(work.split.test, normalisation_of(settings))
+    measured = measure(work.task, module, persons)
+    return Message(RecordDict({"metrics": _metric_record(measured)}), reply_to=message)
 
 
 def client_app() -> ClientApp:
@@ -120,13 +149,13 @@ def client_app() -> ClientApp:
     return flower_app
 
 
-def _train(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWork) -> Message:
+def _train(message: Message, facts: ConfigRecord, store: SiteMemory, work: SiteWork) -> Message:
     """Train from the received model, with what the site kept of earlier rounds; keep what it says for the next."""
     (received,) = (arrays_of(record) for record in message.content.array_records.values())
     # Of the signed header: the update range, a plan's clip norm, or where it adapts the round's.
     (limit,) = cast(list[float], facts["ranges"])
     plan = decode_plan(cast(bytes, facts["plan"]))
-    assignment = Assignment(received, _settings(message), plan, limit)
+    assignment = Assignment(received, settings_of(message), plan, limit)
     streams, name = _streams(store.identity, facts), memory_name(assignment)
     kept = None if name is None else _recalled(store, facts, assignment, name)
     done = _done(facts)
@@ -146,7 +175,7 @@ def _train(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWo
     return Message(content, reply_to=message)
 
 
-def _recalled(store: SiteStore, facts: ConfigRecord, assignment: Assignment, name: str) -> bytes | None:
+def _recalled(store: SiteMemory, facts: ConfigRecord, assignment: Assignment, name: str) -> bytes | None:
     """What this site kept in the last round whose sum it was in."""
     counted = last_counted(assignment.settings, store.identity.number)
     with store.transaction() as transaction:
@@ -155,7 +184,7 @@ def _recalled(store: SiteStore, facts: ConfigRecord, assignment: Assignment, nam
 
 def _moments(message: Message, facts: ConfigRecord, identity: Identity, work: SiteWork) -> Message:
     """The mean of (u, u^2) over this site's training persons, under the plan of the round."""
-    settings, plan = _settings(message), decode_plan(cast(bytes, facts["plan"]))
+    settings, plan = settings_of(message), decode_plan(cast(bytes, facts["plan"]))
     rows = moment_rows(work.split.train, cast(list[float], settings["low"]), cast(list[float], settings["high"]))
     entry = identity.roster.entry(identity.number)
     if isinstance(plan, LocalGaussian):
@@ -182,12 +211,12 @@ def _counts(
     message: Message, facts: ConfigRecord, work: SiteWork, persons: Persons, columns: Mapping[str, NDArray[np.float64]]
 ) -> Message:
     """Persons counted into the tables that the round asks for; of the received model, where one came along."""
-    tables = tables_in({"config": _settings(message)})
+    tables = tables_in({"config": settings_of(message)})
     model = None
     if tables.needs_model and message.content.array_records:
         module = build_model(work.task)
         load(module, arrays_of(next(iter(message.content.array_records.values()))))
-        model = (module, normalised(persons, normalisation_of(_settings(message))))
+        model = (module, normalised(persons, normalisation_of(settings_of(message))))
     counts = count_persons(tables, work.task, persons, model, columns)
     content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({COUNTS: Array(counts)})})
     return Message(content, reply_to=message)
@@ -196,9 +225,40 @@ def _counts(
 def _members(message: Message, facts: ConfigRecord, work: SiteWork) -> Message:
     """Which of the received models fits this site's training persons best."""
     (received,) = (arrays_of(record) for record in message.content.array_records.values())
-    counts = membership(work, received, _settings(message))
+    counts = membership(work, received, settings_of(message))
     content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({MEMBERS: Array(counts)})})
     return Message(content, reply_to=message)
+
+
+def _window(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWork, context: Context) -> Message:
+    """By how much a window of new persons differs from this site's past; exact tests of it stay here."""
+    settings = settings_of(message)
+    records = {name: r for name, r in message.content.items() if isinstance(r, ArrayRecord | ConfigRecord)}
+    module = None
+    if message.content.array_records:
+        module = build_model(work.task)
+        load(module, arrays_of(next(iter(message.content.array_records.values()))))
+    windows = context.node_config.get(WINDOWS_KEY)
+    vector = window_answer(
+        {name: record for name, record in records.items() if name != CONTROL},
+        settings,
+        work.task,
+        work.split,
+        module,
+        normalisation_of(settings),
+        store,
+        Path(windows) if isinstance(windows, str) else None,
+        reports_folder(context),
+        _streams(store.identity, facts)("reference"),
+    )
+    content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({COUNTS: Array(vector)})})
+    return Message(content, reply_to=message)
+
+
+def reports_folder(context: Context) -> Path:
+    """Where a site's reports of its windows are: beside its store."""
+    store = Path(_setting(context, STORE_KEY))
+    return store.with_name(f"{store.stem}-windows")
 
 
 def _done(facts: ConfigRecord) -> ConfigRecord:
@@ -229,7 +289,7 @@ class ReleaseStreams:
         return self._randomness.stream(*purpose, *self._release)
 
 
-def _settings(message: Message) -> ConfigRecord:
+def settings_of(message: Message) -> ConfigRecord:
     records = [r for name, r in message.content.config_records.items() if name != CONTROL]
     return records[0] if records else ConfigRecord()
 

@@ -30,7 +30,7 @@ from fedseal.server.counted import Personal
 from fedseal.server.counts import Asked, kept, private_evaluation, recalled
 from fedseal.server.fedadam import UncorrectedFedAdam
 from fedseal.server.fednova import FedNova
-from fedseal.server.grid import SealedGrid
+from fedseal.server.grid import AveragingGrid, SealedGrid
 from fedseal.server.logbook import RunFacts, model_digest
 from fedseal.server.means import Means
 from fedseal.server.personalised import fine_tuned
@@ -112,17 +112,37 @@ def main(grid: Grid, context: Context) -> None:
             rounds=contract.training.rounds,
         ),
     )
-    moments = _normalise(sealed, contract, plans)
-    observer = grid if isinstance(grid, RoundObserver) else None
+    run_study(sealed, strategy, contract, plans, model, grid if isinstance(grid, RoundObserver) else None)
+
+
+def run_study(
+    grid: AveragingGrid,
+    strategy: FedAvg,
+    contract: Contract,
+    plans: RunPlans,
+    model: Arrays,
+    observer: RoundObserver | None,
+) -> None:
+    """All releases of a study in their order: moments, rounds, evaluation; then close the run.
+
+    Args:
+        grid: makes the releases.
+        strategy: a fresh one.
+        contract: the study's.
+        plans: of the releases.
+        model: the first one.
+        observer: told of everything.
+    """
+    moments = _normalise(grid, contract, plans)
     if observer is not None:
-        observer.run_planned(plans, moments, sealed.run_id)
+        observer.run_planned(plans, moments, grid.run_id)
     model = run_rounds(
-        sealed,
+        grid,
         strategy,
         model,
         Plan(contract.training.rounds, task_settings(contract.training, moments)),
         observer.round_finished if observer is not None else lambda _: None,
-        lambda final: _finish(sealed, contract, plans, final, observer),
+        lambda final: _finish(grid, contract, plans, final, observer),
     )
     if observer is not None:
         observer.run_finished(model)
@@ -243,6 +263,19 @@ def build_strategy(training: Training, sites: int, persons: Mapping[int, int] | 
             )
 
 
+def ask_a_share(strategy: FedAvg, fraction: float, least: int) -> None:
+    """Let a strategy ask a share of the sites in every round, by Flower's draw, and never fewer than ``least``.
+
+    Raises:
+        ConfigError: the share is not above 0 and at most 1, or the strategy has to ask everyone.
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError("the share of the sites that are asked has to be above 0 and at most 1")
+    if isinstance(strategy, Scaffold | Clustered):
+        raise ConfigError(f"{type(strategy).__name__.lower()} asks every site in every round")
+    strategy.fraction_train, strategy.min_train_nodes = fraction, least
+
+
 def task_settings(training: Training, moments: Moments | None) -> dict[str, TaskSetting]:
     """What every site is told, the same for all."""
     settings: dict[str, TaskSetting] = {
@@ -284,7 +317,7 @@ def _moment_settings(moments: Moments | None) -> dict[str, TaskSetting]:
     return {"feature-mean": list(moments.mean), "feature-deviation": list(moments.deviation)}
 
 
-def _normalise(sealed: SealedGrid, contract: Contract, plans: RunPlans) -> Moments | None:
+def _normalise(sealed: AveragingGrid, contract: Contract, plans: RunPlans) -> Moments | None:
     """The federation's moments: released once, and taken from the checkpoint when a run is resumed."""
     if plans.moments is None:
         return None
@@ -297,7 +330,7 @@ def _normalise(sealed: SealedGrid, contract: Contract, plans: RunPlans) -> Momen
 
 
 def _finish(
-    sealed: SealedGrid, contract: Contract, plans: RunPlans, model: Arrays, observer: RoundObserver | None
+    sealed: AveragingGrid, contract: Contract, plans: RunPlans, model: Arrays, observer: RoundObserver | None
 ) -> None:
     """What is released about the final model before the run is closed."""
     _evaluate(sealed, contract, plans, model, observer)
@@ -305,7 +338,7 @@ def _finish(
         _personalise(sealed, contract, model, observer)
 
 
-def _personalise(sealed: SealedGrid, contract: Contract, model: Arrays, observer: RoundObserver | None) -> None:
+def _personalise(sealed: AveragingGrid, contract: Contract, model: Arrays, observer: RoundObserver | None) -> None:
     """The sites fine-tune the final model: once, and the means are taken from the checkpoint when a run is resumed."""
     checkpoint = sealed.store.load(sealed.run_id)
     settings = {} if checkpoint is None else dict(checkpoint.settings)
@@ -319,7 +352,7 @@ def _personalise(sealed: SealedGrid, contract: Contract, model: Arrays, observer
 
 
 def _evaluate(
-    sealed: SealedGrid, contract: Contract, plans: RunPlans, model: Arrays, observer: RoundObserver | None
+    sealed: AveragingGrid, contract: Contract, plans: RunPlans, model: Arrays, observer: RoundObserver | None
 ) -> None:
     """The one private evaluation of the final model, before the run is closed: released once, and taken from the
     checkpoint when a run is resumed.

@@ -54,6 +54,7 @@ class Clustered(FedAvg):
     """
 
     sum_only = True
+    asks_who = True
 
     def __init__(self, sites: int, *, clusters: int, minimum: int) -> None:
         super().__init__(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)
@@ -81,9 +82,9 @@ class Clustered(FedAvg):
             RoundAborted: too few sites said where they go. Nothing was released.
         """
         # That module knows every strategy, this one too.
-        from fedseal.server.grid import SealedGrid
+        from fedseal.server.grid import AveragingGrid
 
-        if not isinstance(grid, SealedGrid):
+        if not isinstance(grid, AveragingGrid):
             raise LocalError("Clustered needs a SealedGrid")
         config[CLUSTERS] = self._clusters
         finished = grid.release(

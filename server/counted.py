@@ -52,6 +52,7 @@ class Personal(FedAvg):
     """
 
     sum_only = True
+    asks_who = True
 
     def __init__(self, sites: int) -> None:
         super().__init__(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)

@@ -46,6 +46,7 @@ class FedNova(FedAvg):
     """
 
     sum_only = True
+    asks_who = True
 
     def __init__(self, sites: int, training: Training, persons: Mapping[int, int]) -> None:
         super().__init__(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)

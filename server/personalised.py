@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord
 from fedseal.privacy.plan import NoPrivacy
 from fedseal.privacy.releases import EVALUATION, REGISTRY
 from fedseal.server.contents import Arrays, TaskSetting
-from fedseal.server.grid import SealedGrid
+from fedseal.server.grid import AveragingGrid
 from fedseal.server.means import Means, means_of
 from fedseal.study import Training
 
@@ -21,7 +21,7 @@ FINETUNE_STEPS, FINETUNE_RATE = "finetune-steps", "finetune-rate"
 
 
 def fine_tuned(
-    grid: SealedGrid, training: Training, model: Arrays, settings: Mapping[str, TaskSetting], retries: int
+    grid: AveragingGrid, training: Training, model: Arrays, settings: Mapping[str, TaskSetting], retries: int
 ) -> Means:
     """Let every site fine-tune the final model; the means of their metrics over all test persons.
 

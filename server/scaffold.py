@@ -52,6 +52,7 @@ class Scaffold(FedAvg):
     """
 
     sum_only = True
+    asks_who = True
     unsummed_prefix = VARIATE_PREFIX
 
     def __init__(

@@ -3,18 +3,16 @@
 No real federation has these in one place. Everything that comes from here is marked as an oracle value.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
 from fedseal.client.clusters import best, models_in
 from fedseal.client.normalise import Normalisation
-from fedseal.client.personal import MEMORY_NAME, first_state, put_state, staying_in, unpack
+from fedseal.client.personal import first_state, put_state, staying_in, unpack
 from fedseal.client.task import Split, Task, build_model, size
 from fedseal.client.trainer import Arrays, load
 from fedseal.client.work import SiteWork
-from fedseal.privacy.store import SiteStore
 from fedseal.study import Training
 
 
@@ -25,19 +23,16 @@ class OwnModels:
         task: the study's.
         training: whose strategy says what a site has of its own.
         splits: every site's persons.
-        stores: every site's store.
-        run: the run's id.
+        kept: what a site has kept of its personal model in this run, by its name.
     """
 
     def __init__(
-        self, task: Task, training: Training, splits: Mapping[str, Split], stores: Mapping[str, Path], run: bytes
+        self, task: Task, training: Training, splits: Mapping[str, Split], kept: Callable[[str], bytes | None]
     ) -> None:
         self._task = task
         self._training = training
-        self._stores = dict(stores)
-        self._run = run
-        clustered = training.strategy == "clustered"
-        self._works = {n: SiteWork(task, split, size(split.train)) for n, split in splits.items()} if clustered else {}
+        self._splits = splits
+        self._kept = kept
 
     def modules(self, shared: Arrays, normalisation: Normalisation | None) -> dict[str, nn.Module] | None:
         """A module for each site, by name; None where the strategy leaves sites nothing of their own.
@@ -48,19 +43,15 @@ class OwnModels:
         """
         match self._training.strategy:
             case "clustered":
-                return {name: self._of_its_cluster(work, shared, normalisation) for name, work in self._works.items()}
+                return {name: self._of_its_cluster(name, shared, normalisation) for name in self._splits}
             case "fedrep" | "fedbn":
-                return {name: self._in_halves(name, shared) for name in self._stores}
+                return {name: self._in_halves(name, shared) for name in self._splits}
             case "ditto":
-                return {name: self._whole(name, shared) for name in self._stores}
+                return {name: self._whole(name, shared) for name in self._splits}
             case _:
                 return (
-                    None if self._training.personalise == "none" else {n: self._whole(n, shared) for n in self._stores}
+                    None if self._training.personalise == "none" else {n: self._whole(n, shared) for n in self._splits}
                 )
-
-    def _kept(self, site: str) -> bytes | None:
-        with SiteStore.open(self._stores[site]).transaction() as transaction:
-            return transaction.kept(self._run, MEMORY_NAME)
 
     def _whole(self, site: str, shared: Arrays) -> nn.Module:
         """Of a model that a site trains beside the federation's, or from it; the federation's if it has none."""
@@ -77,11 +68,13 @@ class OwnModels:
             load(module, shared, names)
         return module
 
-    def _of_its_cluster(self, work: SiteWork, shared: Arrays, normalisation: Normalisation | None) -> nn.Module:
+    def _of_its_cluster(self, site: str, shared: Arrays, normalisation: Normalisation | None) -> nn.Module:
         settings: dict[str, object] = {}
         if normalisation is not None:
             settings = {"feature-mean": list(normalisation.mean), "feature-deviation": list(normalisation.deviation)}
         models = models_in(shared, self._training.clusters)
+        split = self._splits[site]
+        work = SiteWork(self._task, split, size(split.train))
         module = build_model(self._task)
         load(module, models[best(work, models, range(len(models)), settings)])
         return module

@@ -14,7 +14,7 @@ from fedseal.client.metrics import LOSS, loss_range
 from fedseal.client.mod import DATA_KEY, STUDY_KEY
 from fedseal.client.mod import STORE_KEY as SITE_STORE_KEY
 from fedseal.client.normalise import Normalisation
-from fedseal.client.personal import state_of
+from fedseal.client.personal import MEMORY_NAME, state_of
 from fedseal.client.task import Metric, Split, Task, size
 from fedseal.client.trainer import Arrays, trainable
 from fedseal.compliance.data.code import code_digest
@@ -25,6 +25,7 @@ from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.randomness import KeyedRandomness, Stream
 from fedseal.privacy.releases import VALIDATION_RATIO, Population
 from fedseal.privacy.shared_planning import Extent
+from fedseal.privacy.store import SiteStore
 from fedseal.server.app import (
     CODE_KEY,
     CONTRACT_KEY,
@@ -91,6 +92,7 @@ class Trained:
     Where sites have models of their own, ``personal`` are those at the end, by site, parameters and statistics, and
     ``judged_own`` is what the oracle says of each on its own site's test persons. ``personalised`` is what the server
     learns of fine-tuned ones: the means of their metrics over all test persons.
+    ``engine`` is how its sites computed: one by one, or many at once in one of the ways of `simulation.engine`.
     """
 
     contract: Contract
@@ -106,6 +108,7 @@ class Trained:
     personal: dict[str, Arrays] | None = None
     judged_own: Judged | None = None
     personalised: Means | None = None
+    engine: str = "one-by-one"
 
     @property
     def normalisation(self) -> Normalisation | None:
@@ -157,6 +160,7 @@ def train(
     rounding: Rounding = Rounding.STOCHASTIC,
     *,
     on_record: bool = False,
+    federation: Federation | None = None,
 ) -> Trained:
     """Train one federation.
 
@@ -167,6 +171,7 @@ def train(
         on_round: told of every round.
         rounding: how values become integers.
         on_record: whether sites register their data and look at it before every round, as real ones do.
+        federation: one that has trained before, whose ledgers pay for this run too; ``folder`` is then its.
 
     Raises:
         RoundAborted: a round failed for good; the next step quotes what the simulated sites wrote down.
@@ -177,7 +182,7 @@ def train(
     plans = plan_run(
         contract, Extent(sum(a.size for a in material.server_model(contract.training).values()), len(persons))
     )
-    federation = enrol(folder, contract, plans, persons, material.seed)
+    federation = federation or enrol(folder, contract, plans, persons, material.seed)
     if on_record:
         for name, store in federation.site_stores.items():
             register_site(store, material.data[name], material.study.folder, contract)
@@ -188,15 +193,16 @@ def train(
 
     def planned(_: RunPlans, moments: Moments | None, run: bytes) -> None:
         trained.moments = moments
-        own.append(OwnModels(material.task, contract.training, material.splits, federation.site_stores, run))
+
+        def kept(site: str) -> bytes | None:
+            with SiteStore.open(federation.site_stores[site]).transaction() as transaction:
+                return transaction.kept(run, MEMORY_NAME)
+
+        own.append(OwnModels(material.task, contract.training, material.splits, kept))
         books.begin_training()
 
     def finished(record: RoundRecord) -> None:
-        if contract.training.has_one_model:
-            judged = material.oracle.judge_arrays(record.model, trained.normalisation)
-        else:
-            modules = own[-1].modules(record.model, trained.normalisation) or {}
-            judged = material.oracle.judge_own(modules, trained.normalisation)
+        judged = judged_round(material, contract, own[-1], record.model, trained.normalisation)
         view = RoundView(record, judged, books.epsilon())
         books.end_round()
         trained.rounds.append(view)
@@ -219,15 +225,30 @@ def train(
         grid.serve(server_app, seed=material.seed)
     except RoundAborted as error:
         raise books.explain(error) from None
-    if (modules := own[-1].modules(trained.model, trained.normalisation)) is not None:
-        trained.personal = {name: state_of(module, frozenset(module.state_dict())) for name, module in modules.items()}
-        trained.judged_own = material.oracle.judge_own(modules, trained.normalisation)
+    keep_own(trained, material, own[-1])
     trained.federation = federation
     trained.privacy = {name: site_privacy(path) for name, path in federation.site_stores.items()}
     if trained.evaluation is not None:
         stores = federation.site_stores.items()
         trained.test_privacy = {name: site_privacy(path, Population.TEST) for name, path in stores}
     return trained
+
+
+def judged_round(
+    material: Material, contract: Contract, own: OwnModels, model: Arrays, normalisation: Normalisation | None
+) -> Judged:
+    """What the oracle says after a round: of the federation's model, or where there is no whole one of each site's."""
+    if contract.training.has_one_model:
+        return material.oracle.judge_arrays(model, normalisation)
+    return material.oracle.judge_own(own.modules(model, normalisation) or {}, normalisation)
+
+
+def keep_own(trained: Trained, material: Material, own: OwnModels) -> None:
+    """Keep the sites' own models of a finished training, if they have any, and what the oracle says of them."""
+    modules = own.modules(trained.model, trained.normalisation)
+    if modules is not None:
+        trained.personal = {name: state_of(module, frozenset(module.state_dict())) for name, module in modules.items()}
+        trained.judged_own = material.oracle.judge_own(modules, trained.normalisation)
 
 
 def node_configs(material: Material, federation: Federation) -> dict[int, dict[str, str]]:

@@ -24,6 +24,7 @@ from fedseal.privacy.store import SiteStore
 from fedseal.server import personalised
 from fedseal.server.app import task_settings
 from fedseal.simulation import training
+from fedseal.simulation.engine.modelled import train_modelled
 from fedseal.simulation.grid import LocalGrid
 from fedseal.simulation.population import gather
 from fedseal.simulation.simulate import one_thread, prepared_material
@@ -143,3 +144,28 @@ def test_both_sides_use_the_same_names() -> None:
         personal.FINETUNE_STEPS,
         personal.FINETUNE_RATE,
     )
+
+
+OWN: dict[str, dict[str, Any]] = {
+    "fednova": {"strategy": "fednova", "batch_size": 16, "local_epochs": 1},
+    "ditto": {"strategy": "ditto"},
+    "fedrep": {"strategy": "fedrep", "personal_layers": ["bias"]},
+    "clustered": {"strategy": "clustered", "cluster_minimum": 3},
+    "finetune": TUNED,
+}
+
+
+@pytest.mark.parametrize("name", list(OWN))
+def test_with_the_protocol_modelled_the_same_comes_out(name: str, tmp_path: Path) -> None:
+    """Every bit of the federation's model and of each site's own."""
+    material, sealed = trained(tmp_path, rounds=2, **OWN[name])
+    modelled = train_modelled(material, sealed.contract, rounding=Rounding.NEAREST)
+    assert {k: a.tolist() for k, a in modelled.model.items()} == {k: a.tolist() for k, a in sealed.model.items()}
+    assert (modelled.personal is None) == (sealed.personal is None) == (name == "fednova")
+    for site, own in (sealed.personal or {}).items():
+        assert {k: a.tolist() for k, a in (modelled.personal or {})[site].items()} == {
+            k: a.tolist() for k, a in own.items()
+        }
+    assert modelled.personalised == sealed.personalised
+    assert modelled.judged_own == sealed.judged_own
+    assert [view.judged for view in modelled.rounds] == [view.judged for view in sealed.rounds]
