@@ -20,11 +20,11 @@ from fedseal.client.work import Settings, number
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import NoPrivacy
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.transaction import PERSONAL
+from fedseal.privacy.transaction import PERSONAL_MODEL
 from fedseal.study import Training
 
 # Under this name the personal model stands in a site's store; it outlives the run.
-MEMORY_NAME = PERSONAL + "model"
+MEMORY_NAME = PERSONAL_MODEL
 DITTO_LAMBDA, DITTO_STEPS, DITTO_RATE = "ditto-lambda", "ditto-steps", "ditto-rate"
 FINETUNE_STEPS, FINETUNE_RATE = "finetune-steps", "finetune-rate"
 NORMS, LAYERS, HEAD_STEPS = "personal-norms", "personal-layers", "head-steps"

@@ -27,6 +27,8 @@ LONGEST_INCIDENT = 8000
 CLIP_PIN = "update:clip"
 # What an app keeps under a name that begins like this is the site's own, and outlives the run.
 PERSONAL = "personal/"
+# There fedseal's own app keeps a site's own model, or its part of one: the bytes of a safetensors file.
+PERSONAL_MODEL = PERSONAL + "model"
 REFERENCE_PIN = "drift:reference"
 
 
