@@ -28,7 +28,7 @@ from fedseal.simulation.proof import FOLDER as LOG_FOLDER
 from fedseal.simulation.proof import prove
 from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material, RoundView, Trained, train
-from fedseal.study import Contract, Evaluation, Privacy, SimulationDefaults, Study, Training, private_by
+from fedseal.study import Contract, Evaluation, Privacy, SimulationDefaults, Strategy, Study, Training, private_by
 from fedseal.study_code import load_task
 
 
@@ -43,7 +43,7 @@ class Options:
     plan: Literal["none", "local", "distributed", "client"] | None = None
     seed: int | None = None
     data: Path | None = None
-    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"] | None = None
+    strategy: Strategy | None = None
     baselines: bool = True
     other_epsilons: tuple[float, ...] = ()
 
