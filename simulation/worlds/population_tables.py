@@ -58,13 +58,15 @@ class PopulationTable(KeyedTable):
             raise ValueError(f"source {self.source!r} is unknown; known are {', '.join(SOURCES)}")
         kind, _, name = self.source.partition(":")
         finite = ("source", "rows_per_step", "resample", "test_share")
+        extra: tuple[str, ...]
         if kind == "generator":
-            own = {
+            keys: dict[str, tuple[str, ...]] = {
                 "hyperplane": ("dimensions",),
                 "rbf": ("dimensions", "classes", "centroids"),
                 "gaussians": ("dimensions", "classes", "separation"),
                 "synthetic": ("dimensions", "classes", "alpha", "beta"),
-            }.get(name, ())
+            }
+            own = keys.get(name, ())
             self.check_keys("source", self.source, needed=("sites", "rows_per_step"), allowed=("source", "noise", *own))
         elif kind == "csv":
             extra = ("sites", "person", "columns", "threshold")

@@ -65,7 +65,8 @@ class DriftTable(KeyedTable):
     Kind ``covariate`` changes features alone: op ``shift`` adds ``by`` deviations to ``feature``, ``scale`` widens it
     about its mean by the factor ``by``, ``swap`` exchanges it with ``other``, and ``mix`` draws the share ``by`` of
     the rows from the whole population instead of the site's own.
-    Kind ``label`` changes how frequent classes are: op ``prevalence`` with ``shares`` of some or all classes.
+    Kind ``label`` changes how frequent classes are: op ``prevalence`` with ``shares`` of some or all classes;
+    those not named keep their proportions. Of a file's rows the largest part with these shares is kept.
     Kind ``concept`` changes the label that belongs to given features: op ``relabel`` by a ``map`` of classes (one that
     is not in it keeps its name), ``threshold`` moves the grade from which on a person is positive ``by`` so much (a
     guideline that changes), ``concept`` takes a generator to its concept ``to``.
