@@ -7,8 +7,9 @@ and simply builds them again.
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -44,6 +45,21 @@ from fedseal.study_code import load_task
 WEIGHT = "num-examples"
 # A laptop simulates dozens of sites in one process; a real site is one.
 WARM_SITES = 64
+
+
+class Remembered(Protocol):
+    """What an app may ask a site's store in one transaction; `Transaction` says what it means."""
+
+    def recall(self, run: bytes, name: str, *, counted: int) -> bytes | None: ...
+
+
+class SiteMemory(Protocol):
+    """Who a site is and what it remembers: its store, or what stands for it in a simulation."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    def transaction(self) -> AbstractContextManager[Remembered]: ...
 
 
 class SiteWork:
@@ -103,25 +119,33 @@ class Warm:
     def train(self, message: Message, context: Context) -> Message:
         """Answer a TRAIN message that the mod has let through."""
         store = open_store(context)
-        work = self.work(context, store)
-        facts = message.content.config_records[CONTROL]
-        if facts["release"] == MOMENTS:
-            return _moments(message, facts, store.identity, work)
-        if facts["release"] == COUNTS:
-            return _counts(message, facts, work, work.split.train, work.split.columns)
-        return _train(message, facts, store, work)
+        return train_answer(message, store, self.work(context, store))
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Answer an EVALUATE message that the mod has let through."""
-        work = self.work(context, open_store(context))
-        facts = message.content.config_records[CONTROL]
-        if REGISTRY[cast(str, facts["release"])].counted(decode_plan(cast(bytes, facts["plan"])).kind):
-            return _counts(message, facts, work, work.split.test, {})
-        module = build_model(work.task)
-        load(module, arrays_of(next(iter(message.content.array_records.values()))))
-        persons = normalised(work.split.test, normalisation_of(_settings(message)))
-        measured = measure(work.task, module, persons)
-        return Message(RecordDict({"metrics": _metric_record(measured)}), reply_to=message)
+        return evaluate_answer(message, self.work(context, open_store(context)))
+
+
+def train_answer(message: Message, store: SiteMemory, work: SiteWork) -> Message:
+    """What a site computes for a TRAIN message: moments, counts, or an update."""
+    facts = message.content.config_records[CONTROL]
+    if facts["release"] == MOMENTS:
+        return _moments(message, facts, store.identity, work)
+    if facts["release"] == COUNTS:
+        return _counts(message, facts, work, work.split.train, work.split.columns)
+    return _train(message, facts, store, work)
+
+
+def evaluate_answer(message: Message, work: SiteWork) -> Message:
+    """What a site computes for an EVALUATE message: counts, or metrics."""
+    facts = message.content.config_records[CONTROL]
+    if REGISTRY[cast(str, facts["release"])].counted(decode_plan(cast(bytes, facts["plan"])).kind):
+        return _counts(message, facts, work, work.split.test, {})
+    module = build_model(work.task)
+    load(module, arrays_of(next(iter(message.content.array_records.values()))))
+    persons = normalised(work.split.test, normalisation_of(_settings(message)))
+    measured = measure(work.task, module, persons)
+    return Message(RecordDict({"metrics": _metric_record(measured)}), reply_to=message)
 
 
 def client_app() -> ClientApp:
@@ -132,7 +156,7 @@ def client_app() -> ClientApp:
     return flower_app
 
 
-def _train(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWork) -> Message:
+def _train(message: Message, facts: ConfigRecord, store: SiteMemory, work: SiteWork) -> Message:
     """Train from the received model; without a private plan, measure it first on the validation persons."""
     settings = _settings(message)
     normalisation, plan = normalisation_of(settings), decode_plan(cast(bytes, facts["plan"]))
@@ -182,7 +206,7 @@ def _train_settings(settings: ConfigRecord) -> TrainSettings:
     )
 
 
-def _variates(beside: Arrays, facts: ConfigRecord, settings: ConfigRecord, store: SiteStore) -> ControlVariates:
+def _variates(beside: Arrays, facts: ConfigRecord, settings: ConfigRecord, store: SiteMemory) -> ControlVariates:
     """SCAFFOLD's control variates of this round; the site's own are those of its last counted round."""
     counted = last_counted(settings, store.identity.number)
     with store.transaction() as transaction:
