@@ -7,8 +7,8 @@ from pathlib import Path
 from fedseal.simulation.baselines import local_baseline, majority_baseline, pooled_baseline
 from fedseal.simulation.oracle import Judged
 from fedseal.simulation.scenario.outcome import Compared
-from fedseal.simulation.scenario.timeline import FirstTraining
 from fedseal.simulation.scenario.training import attempt
+from fedseal.simulation.scenario.trainings import FirstTraining
 from fedseal.simulation.training import Material
 
 # Training alone is simulated for at most so many sites, evenly chosen.

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from fedseal.config import Frozen, allowed_range
 from fedseal.errors import ConfigError
+from fedseal.server.monitoring.policy import MonitorTable
 from fedseal.simulation.faults.tables import Fault
 from fedseal.simulation.scenario.tables import Gate, Head, Run, Sweep
 from fedseal.simulation.virtual.tables import Devices
@@ -44,6 +45,7 @@ class Scenario(Frozen):
     devices: Devices = Devices()
     fault: tuple[Fault, ...] = ()
     run: Run = Run()
+    monitor: MonitorTable | None = None
     sweep: Sweep = Sweep()
     gate: tuple[Gate, ...] = ()
 

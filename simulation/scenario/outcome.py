@@ -67,6 +67,24 @@ class StepRow(Frozen):
     decisions: tuple[str, ...] = ()
 
 
+class WindowRow(Frozen):
+    """What the monitor made of one window: the p-value of every test, knowing the noise in the sum.
+
+    ``rows`` is the noisy number of persons, ``speaking`` names the tests that stand out, ``kinds`` what they amount to.
+    """
+
+    step: int
+    window: int
+    sites: int
+    rows: float
+    p: dict[str, float]
+    alert: Literal["quiet", "warn", "alarm"]
+    evaluable: bool
+    kinds: tuple[str, ...]
+    speaking: tuple[str, ...]
+    action: str
+
+
 class Compared(Frozen):
     """A model the run is compared with, on the persons of the first training; ``sites`` by each site's own persons."""
 
@@ -119,6 +137,7 @@ class ScenarioResult(Frozen):
     steps: tuple[StepRow, ...]
     trainings: tuple[TrainingRow, ...]
     rounds: tuple[RoundRow, ...]
+    windows: tuple[WindowRow, ...] = ()
     compared: tuple[Compared, ...]
     sites: dict[str, SiteRow]
     heterogeneity: dict[str, float]

@@ -15,7 +15,7 @@ from fedseal.simulation.scenario.comparing import compare
 from fedseal.simulation.scenario.language import Scenario, scenario_digest
 from fedseal.simulation.scenario.outcome import Compared, RoundRow, ScenarioResult, SiteRow, StepRow, run_digest
 from fedseal.simulation.scenario.setting import Setting
-from fedseal.simulation.scenario.timeline import Timeline
+from fedseal.simulation.scenario.timeline import PROMOTED, ROLLED_BACK, Timeline
 from fedseal.simulation.scenario.truth import detection
 from fedseal.simulation.simulate import one_thread
 
@@ -61,9 +61,9 @@ def run_scenario(
         timeline = Timeline(setting, folder, watcher.step, workers)
         timeline.run()
         compared: list[Compared] = []
-        if baselines and timeline.first is not None:
+        if baselines and timeline.trainings.first is not None:
             watcher.phase("majority class, every site alone, all data pooled, no privacy")
-            compared = compare(timeline.first, folder)
+            compared = compare(timeline.trainings.first, folder)
     scenario = setting.scenario
     private = scenario.run.privacy.plan != "none"
     result = ScenarioResult(
@@ -79,8 +79,9 @@ def run_scenario(
         created=datetime.now(UTC).replace(microsecond=0).isoformat(),
         seconds=round(time.monotonic() - started, 3),
         steps=tuple(timeline.steps),
-        trainings=tuple(timeline.trainings),
-        rounds=tuple(timeline.rounds),
+        trainings=tuple(timeline.trainings.rows),
+        rounds=tuple(timeline.trainings.rounds),
+        windows=tuple(timeline.windows),
         compared=tuple(compared),
         sites=site_rows(setting),
         heterogeneity=heterogeneity(setting),
@@ -89,7 +90,7 @@ def run_scenario(
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
         origin=str(setting.folder.resolve()) if uses_files(scenario) else "",
     )
-    model = None if timeline.in_use is None else timeline.models[timeline.in_use]
+    model = None if timeline.in_use is None else timeline.trainings.models[timeline.in_use]
     return result.model_copy(update={"digest": run_digest(result)}), model
 
 
@@ -131,7 +132,7 @@ def heterogeneity(setting: Setting) -> dict[str, float]:
 
 def whole(timeline: Timeline, compared: list[Compared]) -> dict[str, float | None]:
     """The metrics that a scenario has once."""
-    rounds, trainings = timeline.rounds, timeline.trainings
+    rounds, trainings = timeline.trainings.rounds, timeline.trainings.rows
     found = detection(timeline.steps, timeline.changes, timeline.moved)
     watched = any(row.alarm is not None for row in timeline.steps)
     decisions = [d for row in timeline.steps for d in row.decisions]
@@ -155,8 +156,8 @@ def whole(timeline: Timeline, compared: list[Compared]) -> dict[str, float | Non
         "alarms": float(sum(row.alarm == "alarm" for row in timeline.steps)) if watched else None,
         "trainings": float(sum(t.aborted is None for t in trainings)),
         "trainings.aborted": float(sum(t.aborted is not None for t in trainings)),
-        "promotions": float(sum(d == "promote" for d in decisions)),
-        "rollbacks": float(sum(d == "roll back" for d in decisions)),
+        "promotions": float(sum(d == PROMOTED for d in decisions)),
+        "rollbacks": float(sum(d == ROLLED_BACK for d in decisions)),
         "rounds": float(len(rounds)),
         "dropouts": float(sum(row.asked - row.sites for row in rounds)),
         "lift.majority": above("majority"),
@@ -192,7 +193,7 @@ def notes(timeline: Timeline) -> list[str]:
         )
     found += [
         f"Training {t.number} at step {t.step} ended without a model: {t.aborted}"
-        for t in timeline.trainings
+        for t in timeline.trainings.rows
         if t.aborted is not None
     ]
     return found

@@ -7,6 +7,7 @@ from fedseal.client.tabular import Tabular
 from fedseal.errors import ConfigError
 from fedseal.privacy.planning import plan_run
 from fedseal.privacy.shared_planning import Extent
+from fedseal.simulation.monitoring import Monitored, monitor
 from fedseal.simulation.scenario.language import Scenario
 from fedseal.simulation.scenario.material import contract_of, tabular
 from fedseal.simulation.scenario.sweep import cells
@@ -17,12 +18,13 @@ from fedseal.simulation.worlds.world import World
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A scenario with its world and task. ``folder`` is where names of files in it start from."""
+    """A scenario with its world, its task and what is watched. ``folder`` is where names of files in it start from."""
 
     scenario: Scenario
     world: World
     task: Tabular
     folder: Path
+    monitored: Monitored | None = None
 
 
 def setting_of(scenario: Scenario, folder: Path, data: Path | None = None) -> Setting:
@@ -46,7 +48,17 @@ def setting_of(scenario: Scenario, folder: Path, data: Path | None = None) -> Se
             next_step="Use more sites, or lower minimum and colluders in [run.cohort].",
         )
     _check_names(scenario, world)
-    return Setting(scenario, world, tabular(scenario, world), folder)
+    monitored = None
+    if scenario.monitor is not None:
+        monitored = monitor(
+            scenario.monitor,
+            classes=len(world.classes),
+            sites=len(world.sites),
+            steps=head.steps,
+            seed=head.seed,
+            colluders=min(cohort.colluders, len(world.sites) - 2),
+        )
+    return Setting(scenario, world, tabular(scenario, world), folder, monitored)
 
 
 def _check_names(scenario: Scenario, world: World) -> None:

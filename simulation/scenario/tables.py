@@ -31,7 +31,8 @@ class Run(Training):
     ``model`` is multinomial logistic regression or one hidden layer of ``hidden`` units. The first training has
     ``rounds`` rounds, a later one begins with the model in use and has ``retrain_rounds``. ``train_on`` is how many of
     the newest windows with known labels a training sees. Without ``[monitor]`` nothing but ``retrain_every`` steps
-    starts a training; with both, whichever comes first. ``test_rows`` is how many held-out persons of each site judge
+    starts a training. With ``shadow`` a model that the monitor had trained is first compared with the one in use on the
+    next window, and put to use if it is not worse. ``test_rows`` is how many held-out persons of each site judge
     the model at every step (oracle values).
 
     ``secagg = "model"`` adds in the clear in the protocol's integers and charges its bytes and noise, ``"real"`` runs
@@ -48,6 +49,7 @@ class Run(Training):
     retrain_rounds: int = Field(default=8, ge=1, le=10_000)
     retrain_every: int | None = Field(default=None, ge=1)
     train_on: int = Field(default=1, ge=1, le=1000)
+    shadow: bool = False
     test_rows: int = Field(default=200, ge=10, le=100_000)
     privacy: Privacy = Privacy(plan="none")
     cohort: Cohort = Cohort(minimum=2)
