@@ -232,6 +232,19 @@ def build_strategy(training: Training, sites: int) -> FedAvg:
             )
 
 
+def ask_a_share(strategy: FedAvg, fraction: float, least: int) -> None:
+    """Let a strategy ask a share of the sites in every round, by Flower's draw, and never fewer than ``least``.
+
+    Raises:
+        ConfigError: the share is not above 0 and at most 1, or the strategy has to ask everyone.
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError("the share of the sites that are asked has to be above 0 and at most 1")
+    if isinstance(strategy, Scaffold):
+        raise ConfigError("scaffold asks every site in every round")
+    strategy.fraction_train, strategy.min_train_nodes = fraction, least
+
+
 def task_settings(training: Training, moments: Moments | None) -> dict[str, float | int | str | list[float]]:
     """What every site is told, the same for all."""
     settings: dict[str, float | int | str | list[float]] = {

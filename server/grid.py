@@ -387,6 +387,7 @@ class SealedGrid(AveragingGrid):
         )
         check_strategy(strategy)
         opened.open_run(run_id)
+        self.store: ServerStore = opened
         self.journal = FederationJournal(
             opened.engine if log is None else open_database(log),
             opened.identity.key,

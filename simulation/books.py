@@ -77,24 +77,7 @@ class Books:
 
     def explain(self, error: RoundAborted) -> FedsealError:
         """Why a round failed: the error with what a site wrote down, of the class of what the site refused with."""
-        incident = self._cause()
-        if incident is None:
-            return error
-        refusal = f"{incident.site} refused ({incident.code.lower()}): {incident.message}"
-        message, advice = f"{error.message}; {refusal}", incident.next_step
-        match RefusalCode[incident.code]:
-            case RefusalCode.BUDGET:
-                return BudgetExceeded(message, next_step=advice)
-            case RefusalCode.POLICY:
-                return PolicyRefused(message, next_step=advice)
-            case RefusalCode.PROTOCOL:
-                return PeerError(message, peer="server", next_step=advice)
-            case RefusalCode.BAD_PEER:
-                return PeerError(message, peer="a site", next_step=advice)
-            case RefusalCode.INTERNAL:
-                return LocalError(message, next_step=advice)
-            case _:
-                return RoundAborted(error.message, next_step=f"{refusal}\n{advice}".rstrip())
+        return explained(error, self._cause())
 
     def _cause(self) -> Incident | None:
         """Of each site its last incident since the last good round; of those the most frequent kind."""
@@ -117,6 +100,27 @@ class Books:
         with store.transaction() as transaction:
             # No run has this id: the totals are asked for, not a reservation.
             return transaction.ledger(Population.TRAIN.value, bytes(16), b"").last.charged
+
+
+def explained(error: RoundAborted, incident: Incident | None) -> FedsealError:
+    """A failed round's error with what a site wrote down, of the class of what the site refused with."""
+    if incident is None:
+        return error
+    refusal = f"{incident.site} refused ({incident.code.lower()}): {incident.message}"
+    message, advice = f"{error.message}; {refusal}", incident.next_step
+    match RefusalCode[incident.code]:
+        case RefusalCode.BUDGET:
+            return BudgetExceeded(message, next_step=advice)
+        case RefusalCode.POLICY:
+            return PolicyRefused(message, next_step=advice)
+        case RefusalCode.PROTOCOL:
+            return PeerError(message, peer="server", next_step=advice)
+        case RefusalCode.BAD_PEER:
+            return PeerError(message, peer="a site", next_step=advice)
+        case RefusalCode.INTERNAL:
+            return LocalError(message, next_step=advice)
+        case _:
+            return RoundAborted(error.message, next_step=f"{refusal}\n{advice}".rstrip())
 
 
 def epsilon_after(plans: RunPlans, updates: int, delta: float, *, moments: int = 1) -> float | None:

@@ -74,7 +74,10 @@ class RoundView:
 
 @dataclass(slots=True)
 class Trained:
-    """A finished training. ``evaluation`` is its private one, if the contract has one, charged to ``test_privacy``."""
+    """A finished training. ``evaluation`` is its private one, if the contract has one, charged to ``test_privacy``.
+
+    ``engine`` is how its sites computed: one by one, or many at once in one of the ways of `simulation.engine`.
+    """
 
     contract: Contract
     plans: RunPlans
@@ -86,6 +89,7 @@ class Trained:
     federation: Federation | None = None
     evaluation: Tally | None = None
     test_privacy: dict[str, SitePrivacy] = field(default_factory=dict)
+    engine: str = "one-by-one"
 
     @property
     def normalisation(self) -> Normalisation | None:
