@@ -20,7 +20,8 @@ from fedseal.client.counting import count_persons
 from fedseal.client.datasets.recheck import recheck
 from fedseal.client.gradient_sum import GradientSum
 from fedseal.client.metrics import Measured, measure
-from fedseal.client.mod import DATA_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
+from fedseal.client.mod import DATA_KEY, STORE_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
+from fedseal.client.monitoring.window import WINDOWS_KEY, window_answer
 from fedseal.client.noise import clipped_sum, noisy_mean
 from fedseal.client.normalise import Normalisation, moment_rows, normalised
 from fedseal.client.records import CONTROL, arrays_of, tables_in
@@ -38,7 +39,7 @@ from fedseal.client.variates import (
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PlanKind, SharedSkellam, Unit, decode_plan
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.releases import COUNTS, MOMENTS, REGISTRY, VALIDATION_RATIO
+from fedseal.privacy.releases import COUNTS, DRIFT, MOMENTS, REGISTRY, VALIDATION_RATIO
 from fedseal.privacy.store import Identity, SiteStore
 from fedseal.study_code import load_task
 
@@ -119,7 +120,11 @@ class Warm:
     def train(self, message: Message, context: Context) -> Message:
         """Answer a TRAIN message that the mod has let through."""
         store = open_store(context)
-        return train_answer(message, store, self.work(context, store))
+        work = self.work(context, store)
+        facts = message.content.config_records[CONTROL]
+        if facts["release"] == DRIFT:
+            return _window(message, facts, store, work, context)
+        return train_answer(message, store, work)
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Answer an EVALUATE message that the mod has let through."""
@@ -252,6 +257,37 @@ def _counts(
     counts = count_persons(tables, work.task, persons, model, columns)
     content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({COUNTS: Array(counts)})})
     return Message(content, reply_to=message)
+
+
+def _window(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWork, context: Context) -> Message:
+    """By how much a window of new persons differs from this site's past; exact tests of it stay here."""
+    settings = _settings(message)
+    records = {name: r for name, r in message.content.items() if isinstance(r, ArrayRecord | ConfigRecord)}
+    module = None
+    if message.content.array_records:
+        module = build_model(work.task)
+        load(module, arrays_of(next(iter(message.content.array_records.values()))))
+    windows = context.node_config.get(WINDOWS_KEY)
+    vector = window_answer(
+        {name: record for name, record in records.items() if name != CONTROL},
+        settings,
+        work.task,
+        work.split,
+        module,
+        normalisation_of(settings),
+        store,
+        Path(windows) if isinstance(windows, str) else None,
+        reports_folder(context),
+        _streams(store.identity, facts)("reference"),
+    )
+    content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({COUNTS: Array(vector)})})
+    return Message(content, reply_to=message)
+
+
+def reports_folder(context: Context) -> Path:
+    """Where a site's reports of its windows are: beside its store."""
+    store = Path(_setting(context, STORE_KEY))
+    return store.with_name(f"{store.stem}-windows")
 
 
 def _done(facts: ConfigRecord) -> ConfigRecord:

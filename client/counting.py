@@ -1,6 +1,6 @@
 """Counting a site's persons into the tables of a release: which of their numbers goes where."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -33,6 +33,13 @@ def count_persons(
     Raises:
         ConfigError: the persons have no such number; nothing here depends on what the numbers are.
     """
+    return counted(tables, numbers_of(task, persons, model, columns))
+
+
+def numbers_of(
+    task: Task, persons: Persons, model: tuple[nn.Module, Persons] | None, columns: Mapping[str, Real]
+) -> Callable[[Axis], Real]:
+    """The numbers of some persons for any axis, each looked up once. What is missing is said when it is asked for."""
     found: dict[Axis, Real] = {}
     batch = batch_of(persons, np.arange(size(persons))) if size(persons) else None
 
@@ -43,7 +50,7 @@ def count_persons(
             found[axis] = _numbers(axis, task, batch, model, columns)
         return found[axis]
 
-    return counted(tables, numbers)
+    return numbers
 
 
 def _numbers(

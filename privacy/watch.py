@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedseal.errors import PeerError
 from fedseal.privacy.counts import Axis, Real, Source, Table, Tables, Whole, counted
@@ -258,6 +259,19 @@ def site_vector(watch: Watch, reference: Reference, numbers: Callable[[Axis], Re
     if watch.tables:
         parts.append(counted(Tables(watch.tables), later))
     return np.concatenate(parts).astype(np.int64)
+
+
+def wrong_cells(stratum: Stratum) -> NDArray[np.bool_]:
+    """Which cells of a table of label x score, or label x right, hold wrong answers, flat: label 0 with a score
+    above 0.5, label 1 with one below, or what is not right. The edges of scores have 0.5 in their middle.
+    """
+    wrong = np.zeros(stratum.table.shape, dtype=np.bool_)
+    if stratum.table.axes[1].source == Source.SCORE:
+        half = stratum.table.shape[1] // 2
+        wrong[0, half:], wrong[1, :half] = True, True
+    else:
+        wrong[:, 0] = True
+    return wrong.reshape(-1)
 
 
 def apportion(past: Whole, seats: int) -> Whole:

@@ -21,7 +21,7 @@ from fedseal.privacy.inference.drift.cusum import Excess, stratified_excess
 from fedseal.privacy.inference.drift.difference import Difference, Strata, expected_weights, stratified
 from fedseal.privacy.inference.drift.smooth import smooth_test
 from fedseal.privacy.inference.tally import CountNoise
-from fedseal.privacy.watch import Parts, Stratum, Watch, reference_plan
+from fedseal.privacy.watch import Parts, Stratum, Watch, reference_plan, wrong_cells
 from fedseal.server.monitoring.policy import OUTCOME, SCORE, MonitorTable
 
 LABEL, ERROR = "label", "error"
@@ -132,7 +132,8 @@ def measure_window(table: MonitorTable, watch: Watch, window: WindowSum, shares:
                 found.append(Found(ERROR, errors.deviations, None, float(norm.sf(errors.deviations))))
         else:
             inside, outside = _inside(sums, stratum)
-            found += [_by_shape(stratum.name, inside, stratum.ordered), *_outside(stratum, outside)]
+            found.append(_by_shape(stratum.name, inside, stratum.ordered))
+            found += _outside(stratum, outside)
     epsilon = math.inf if window.noise is None else table.epsilon
     return Measured(window.window, window.sites, epsilon, float(max(parts.rows)), tuple(found), errors)
 
@@ -227,17 +228,8 @@ def _by_shape(name: str, sums: Strata, ordered: bool) -> Found:
 
 
 def _errors(sums: Strata, stratum: Stratum) -> Excess:
-    """Wrong answers beyond those expected: label 0 with a score above 0.5, label 1 with one below, or what is not
-    right.
-    """
-    difference, weights = sums.difference.reshape(stratum.table.shape), sums.weights.reshape(stratum.table.shape)
-    if stratum.table.axes[1].source == Source.SCORE:
-        half = stratum.table.shape[1] // 2
-        wrong = np.zeros(stratum.table.shape, dtype=bool)
-        wrong[0, half:], wrong[1, :half] = True, True
-    else:
-        wrong = np.zeros(stratum.table.shape, dtype=bool)
-        wrong[:, 0] = True
+    """Wrong answers beyond those expected."""
+    difference, weights, wrong = sums.difference, sums.weights, wrong_cells(stratum)
     least = 0.5
     pair = (max(float(weights[wrong].sum()), least), max(float(weights[~wrong].sum()), least))
     return stratified_excess(float(difference[wrong].sum()), pair, noise=sums.noise * float(wrong.sum()))
@@ -255,7 +247,7 @@ def _inside(sums: Strata, stratum: Stratum) -> tuple[Strata, Strata]:
     return Strata(difference, weights, sums.rows, sums.noise, sums.weights_noise), outside
 
 
-def _outside(stratum: Stratum, outside: Strata) -> tuple[tuple[str, Found], ...]:
+def _outside(stratum: Stratum, outside: Strata) -> list[Found]:
     """Are more values missing, out of range, or of no known category than there were? One-sided normal tests: each
     count is a sum over many persons, or lost in noise.
     """
@@ -266,5 +258,5 @@ def _outside(stratum: Stratum, outside: Strata) -> tuple[tuple[str, Found], ...]
         z = float(outside.difference[cells].sum()) / math.sqrt(weight + count * outside.noise)
         return Found(f"{stratum.name}-{name}", z, None, float(norm.sf(z)))
 
-    beyond = ("out_of_range", "out-of-range") if stratum.ordered else ("unseen", "unseen")
-    return ("missing", rise("missing", slice(2, 3))), (beyond[0], rise(beyond[1], slice(0, 2)))
+    # Below, above, missing: the order of an axis's cells outside.
+    return [rise("missing", slice(2, 3)), rise("out-of-range" if stratum.ordered else "unseen", slice(0, 2))]

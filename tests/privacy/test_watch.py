@@ -45,7 +45,7 @@ def slow(past: Whole, seats: int) -> Whole:
         # a / b < c / d without a division: all positive.
         best = None
         for cell, share in enumerate(past):
-            if share and (best is None or (2 * found[cell] + 1) * past[best] < (2 * found[best] + 1) * share):
+            if share > 0 and (best is None or (2 * found[cell] + 1) * past[best] < (2 * found[best] + 1) * share):
                 best = cell
         found[best] += 1
     return found
