@@ -145,7 +145,7 @@ def evaluate_answer(message: Message, work: SiteWork) -> Message:
     """What a site computes for an EVALUATE message: counts, or metrics."""
     facts = message.content.config_records[CONTROL]
     if REGISTRY[cast(str, facts["release"])].counted(decode_plan(cast(bytes, facts["plan"])).kind):
-        return _counts(message, facts, work, work.split.test, {})
+        return _counts(message, facts, work, work.split.test, work.split.test_columns)
     module = build_model(work.task)
     load(module, arrays_of(next(iter(message.content.array_records.values()))))
     persons = normalised(work.split.test, normalisation_of(_settings(message)))

@@ -68,7 +68,8 @@ def _numbers(
             if axis.name not in columns:
                 raise ConfigError(
                     f"data() hands out no column {axis.name!r}",
-                    next_step="Return it: Split(..., columns={...}), one number for each training person.",
+                    next_step="Return it: Split(..., columns={...}), one number for each training person, or "
+                    "test_columns for test persons.",
                 )
             return _one_each(np.asarray(columns[axis.name], dtype=np.float64), len(batch[-1]), f"column {axis.name!r}")
         case source:

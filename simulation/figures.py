@@ -200,6 +200,29 @@ def intervals(rows: Sequence[tuple[str, float, float, float, float | None]], tit
         return svg(figure, title)
 
 
+def reliability(rows: Sequence[tuple[float, float, float, float, float]], title: str) -> str:
+    """Shares of class 1 by mean score, with noise intervals and the line of a calibrated model; a point's area is its
+    share of the persons.
+
+    Args:
+        rows: mean score, share of class 1, low and high end of it, and persons.
+        title: for screen readers.
+    """
+    with _style():
+        figure = Figure(figsize=(4.4, 3.6))
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6)
+        most = max((row[4] for row in rows), default=1.0)
+        for score_, share, low, high, persons in rows:
+            axes.plot([score_, score_], [low, high], color=ACCENT, alpha=0.5, linewidth=4, solid_capstyle="round")
+            axes.plot(score_, share, "o", color=ACCENT, markersize=3 + 8 * math.sqrt(max(persons, 0.0) / most))
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel("mean score")
+        axes.set_ylabel("share of class 1")
+        return _svg(figure, title)
+
+
 def _scale(axes: Axes, low: float, high: float, *, loss: bool) -> None:
     """An axis for scores between two numbers. Losses that are far apart, as of a site that diverged, by their size."""
     if not loss:
