@@ -208,7 +208,7 @@ def reliability(rows: Sequence[tuple[float, float, float, float, float]], title:
         rows: mean score, share of class 1, low and high end of it, and persons.
         title: for screen readers.
     """
-    with _style():
+    with style():
         figure = Figure(figsize=(4.4, 3.6))
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6)
@@ -220,7 +220,7 @@ def reliability(rows: Sequence[tuple[float, float, float, float, float]], title:
         axes.set_ylim(-0.02, 1.02)
         axes.set_xlabel("mean score")
         axes.set_ylabel("share of class 1")
-        return _svg(figure, title)
+        return svg(figure, title)
 
 
 def _scale(axes: Axes, low: float, high: float, *, loss: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from fedseal.simulation.baselines import local_baseline, majority_baseline, pooled_baseline
 from fedseal.simulation.oracle import Judged
 from fedseal.simulation.scenario.outcome import Compared
-from fedseal.simulation.scenario.training import attempt
+from fedseal.simulation.scenario.training import Conditions, attempt
 from fedseal.simulation.scenario.trainings import FirstTraining
 from fedseal.simulation.training import Material
 
@@ -15,14 +15,15 @@ from fedseal.simulation.training import Material
 ALONE = 40
 
 
-def compare(first: FirstTraining, folder: Path) -> list[Compared]:
+def compare(first: FirstTraining, folder: Path, workers: int = 1) -> list[Compared]:
     """The first model beside the majority class, every site alone, all data pooled, and training without privacy.
 
     All begin with the same untrained model, see the same persons, and are judged on the same others.
 
     Args:
         first: the training.
-        folder: where a federation without privacy may keep its stores.
+        folder: the run's.
+        workers: processes for the sites of a training.
     """
     material, contract = first.material, first.trained.contract
     final = first.trained.rounds[-1].judged
@@ -35,7 +36,7 @@ def compare(first: FirstTraining, folder: Path) -> list[Compared]:
         found.append(_compared("plain", final))
     else:
         plain = contract.model_copy(update={"privacy": contract.privacy.model_copy(update={"plan": "none"})})
-        ended = attempt(material, plain, folder / "plain", faulty=False).trained
+        ended = attempt(material, plain, Conditions(folder, real=False, workers=workers)).trained
         if ended is not None:
             found.append(_compared("plain", ended.rounds[-1].judged))
     found.append(_compared("pooled", pooled_baseline(material, contract.training, normalise=False)))

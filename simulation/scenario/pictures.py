@@ -152,3 +152,20 @@ def pareto(points: Sequence[tuple[str, float, float, bool]], across: str, title:
         axes.set_xlabel(across)
         axes.set_ylabel("accuracy")
         return svg(figure, title)
+
+
+def differences(rows: Sequence[tuple[str, float, float, float]], title: str) -> str:
+    """Mean differences with their intervals beside a line at none: name, mean, low and high end."""
+    with style():
+        figure = Figure(figsize=(6.4, 0.42 * len(rows) + 0.9))
+        axes = figure.subplots()
+        axes.axvline(0.0, color=INK, linewidth=1)
+        for place, (_, middle, low, high) in enumerate(reversed(rows)):
+            colour = THIRD if low <= 0.0 <= high else ACCENT if low > 0 else SECOND
+            axes.plot([low, high], [place, place], color=colour, alpha=0.5, linewidth=5, solid_capstyle="round")
+            axes.plot(middle, place, "o", color=colour, markersize=8)
+        axes.set_yticks(range(len(rows)), [name for name, *_ in reversed(rows)])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel("difference in accuracy")
+        return svg(figure, title)

@@ -63,7 +63,7 @@ def run_scenario(
         compared: list[Compared] = []
         if baselines and timeline.trainings.first is not None:
             watcher.phase("majority class, every site alone, all data pooled, no privacy")
-            compared = compare(timeline.trainings.first, folder)
+            compared = compare(timeline.trainings.first, folder, workers)
     scenario = setting.scenario
     private = scenario.run.privacy.plan != "none"
     result = ScenarioResult(

@@ -12,19 +12,28 @@ from fedseal.simulation.scenario.language import Scenario
 from fedseal.simulation.scenario.material import contract_of, tabular
 from fedseal.simulation.scenario.sweep import cells
 from fedseal.simulation.training import initial_model
+from fedseal.simulation.virtual.fleet import Fleet, make_fleet
 from fedseal.simulation.worlds.build import build_world
 from fedseal.simulation.worlds.world import World
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A scenario with its world, its task and what is watched. ``folder`` is where names of files in it start from."""
+    """A scenario with its world, its task, its devices and what is watched. ``folder`` is where names of files in it
+    start from.
+    """
 
     scenario: Scenario
     world: World
     task: Tabular
+    fleet: Fleet
     folder: Path
     monitored: Monitored | None = None
+
+    @property
+    def faulty(self) -> bool:
+        """Whether sites may fall silent or worse, so that a training may end without a model."""
+        return bool(self.scenario.fault) or "devices" in self.scenario.model_fields_set
 
 
 def setting_of(scenario: Scenario, folder: Path, data: Path | None = None) -> Setting:
@@ -48,6 +57,7 @@ def setting_of(scenario: Scenario, folder: Path, data: Path | None = None) -> Se
             next_step="Use more sites, or lower minimum and colluders in [run.cohort].",
         )
     _check_names(scenario, world)
+    fleet = make_fleet(scenario.devices, len(world.sites), head.seed, folder)
     monitored = None
     if scenario.monitor is not None:
         monitored = monitor(
@@ -58,7 +68,7 @@ def setting_of(scenario: Scenario, folder: Path, data: Path | None = None) -> Se
             seed=head.seed,
             colluders=min(cohort.colluders, len(world.sites) - 2),
         )
-    return Setting(scenario, world, tabular(scenario, world), folder, monitored)
+    return Setting(scenario, world, tabular(scenario, world), fleet, folder, monitored)
 
 
 def _check_names(scenario: Scenario, world: World) -> None:

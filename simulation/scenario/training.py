@@ -12,7 +12,10 @@ from fedseal.privacy import accounting
 from fedseal.privacy.plan import PlanKind, PrivacyPlan
 from fedseal.privacy.planning import plan_run
 from fedseal.privacy.shared_planning import Extent
+from fedseal.simulation.engine.carrier import nobody
+from fedseal.simulation.engine.modelled import train_modelled
 from fedseal.simulation.federation import site_privacy
+from fedseal.simulation.scenario.clock import Clock
 from fedseal.simulation.training import Material, Trained, train
 from fedseal.study import Contract
 
@@ -27,14 +30,28 @@ class Attempt:
     reason: str = ""
 
 
-def attempt(material: Material, contract: Contract, folder: Path, *, faulty: bool) -> Attempt:
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Under which a training runs.
+
+    ``folder``: a new one for the federation's stores, if the protocol is ``real``. ``faulty``: whether something goes
+    wrong on purpose. ``clock``: of virtual time; None where nobody asks how long it took.
+    """
+
+    folder: Path
+    real: bool
+    faulty: bool = False
+    clock: Clock | None = None
+    workers: int = 1
+
+
+def attempt(material: Material, contract: Contract, conditions: Conditions) -> Attempt:
     """Train once. Where something goes wrong on purpose, a federation that gives up is a finding and not the end.
 
     Args:
         material: what is trained on.
         contract: the promise and the settings.
-        folder: a new folder for the federation's stores.
-        faulty: whether something goes wrong on purpose.
+        conditions: under which.
 
     Raises:
         RoundAborted: a round failed and nothing was meant to go wrong.
@@ -45,12 +62,20 @@ def attempt(material: Material, contract: Contract, folder: Path, *, faulty: boo
     if sites < needed:
         return Attempt(None, plan, 0, f"{sites} sites have persons to train on, a cohort needs {needed}")
     try:
-        trained = train(material, contract, folder)
+        trained = _train(material, contract, conditions)
     except RoundAborted as error:
-        if not faulty:
+        if not conditions.faulty:
             raise
-        return Attempt(None, plan, _charged(folder), error.message)
+        return Attempt(None, plan, _charged(conditions.folder), error.message)
     return Attempt(trained, plan, max(p.releases for p in trained.privacy.values()))
+
+
+def _train(material: Material, contract: Contract, conditions: Conditions) -> Trained:
+    """By the real protocol or its model."""
+    if conditions.real:
+        return train(material, contract, conditions.folder)
+    losses = nobody if conditions.clock is None else conditions.clock.losses
+    return train_modelled(material, contract, losses=losses)
 
 
 def _charged(folder: Path) -> int:

@@ -5,15 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import safetensors.numpy
 
+from fedseal.client.task import size
 from fedseal.client.trainer import Arrays
+from fedseal.simulation.scenario.clock import Clock, examples_of
 from fedseal.simulation.scenario.material import Rows, contract_of, make_material, rows_of, training_seed, write_study
 from fedseal.simulation.scenario.outcome import RoundRow, TrainingRow
 from fedseal.simulation.scenario.setting import Setting
-from fedseal.simulation.scenario.training import Account, Attempt, attempt
+from fedseal.simulation.scenario.training import Account, Attempt, Conditions, attempt
 from fedseal.simulation.training import Material, Trained
-from fedseal.study import Study
+from fedseal.study import Contract, Study
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Trainings:
     models: dict[int, Arrays] = field(default_factory=dict)
     cohorts: dict[int, Cohort] = field(default_factory=dict)
     first: FirstTraining | None = None
+    # Virtual seconds at which the last training ended: trainings follow one another on one clock.
+    now: float = 0.0
     account: Account = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,13 +97,17 @@ class Trainings:
             test,
             seed=training_seed(self.setting.scenario.scenario.seed, number),
             initial=None if start is None else self.models[start],
-            tables=self.folder / f"tables-{number}",
+            tables=self.folder / f"tables-{number}" if run.secagg == "real" else None,
         )
-        faulty = bool(self.setting.scenario.fault)
-        ended = attempt(material, contract, self.folder / f"federation-{number}", faulty=faulty)
+        clock = self._clock(material, contract)
+        folder = self.folder / f"federation-{number}"
+        ended = attempt(
+            material, contract, Conditions(folder, run.secagg == "real", self.setting.faulty, clock, self.workers)
+        )
+        self.now = clock.now
         taking = {name: cohort.train[name].persons for name in material.splits}
         self.account.charge(ended.plan, ended.releases, taking)
-        self._keep(number, step, reason, cohort, ended)
+        self._keep(number, step, reason, cohort, ended, clock)
         if ended.trained is None:
             return None
         self.models[number], self.cohorts[number] = ended.trained.model, cohort
@@ -106,7 +115,7 @@ class Trainings:
             self.first = FirstTraining(material, ended.trained, step)
         return number
 
-    def _keep(self, number: int, step: int, reason: str, cohort: Cohort, ended: Attempt) -> None:
+    def _keep(self, number: int, step: int, reason: str, cohort: Cohort, ended: Attempt, clock: Clock) -> None:
         """The training's rows."""
         privacy, trained = self.setting.scenario.run.privacy, ended.trained
         sites = sum(bool(len(rows.y)) for rows in cohort.train.values())
@@ -123,14 +132,27 @@ class Trainings:
             model_sha256=None if trained is None else model_digest(trained.model),
         )
         self.rows.append(row)
-        self.rounds += [] if trained is None else round_rows(row, trained)
+        self.rounds += [] if trained is None else round_rows(row, trained, clock)
+
+    def _clock(self, material: Material, contract: Contract) -> Clock:
+        """The virtual clock of a training that begins now."""
+        names = {name: i for i, name in enumerate(self.setting.world.sites)}
+        persons = np.array([size(split.train) for split in material.splits.values()], dtype=np.intp)
+        return Clock(
+            fleet=self.setting.fleet,
+            places=np.array([names[name] for name in material.splits], dtype=np.intp),
+            examples=examples_of(contract.training, persons),
+            model_bytes=sum(array.nbytes for array in material.first_model().values()),
+            seed=material.seed,
+            now=self.now,
+        )
 
     @property
     def _study(self) -> Path:
         return self.folder / "study"
 
 
-def round_rows(row: TrainingRow, trained: Trained) -> list[RoundRow]:
+def round_rows(row: TrainingRow, trained: Trained, clock: Clock) -> list[RoundRow]:
     """The rows of a training's rounds."""
     return [
         RoundRow(
@@ -139,7 +161,7 @@ def round_rows(row: TrainingRow, trained: Trained) -> list[RoundRow]:
             number=view.record.number,
             asked=row.sites,
             sites=view.record.sites,
-            seconds=0.0,
+            seconds=clock.seconds.get(view.record.number, 0.0),
             bytes_down=sum(cost.bytes_down for cost in view.record.stages.values()),
             bytes_up=sum(cost.bytes_up for cost in view.record.stages.values()),
             accuracy=view.judged.everyone.get("accuracy"),

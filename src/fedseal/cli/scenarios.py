@@ -8,7 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from fedseal.cli.simulating import need_packages
 from fedseal.errors import ConfigError, ExitCode
@@ -16,6 +18,8 @@ from fedseal.errors import ConfigError, ExitCode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fedseal.simulation.scenario.compared import Comparison
+    from fedseal.simulation.scenario.execute import Sources
     from fedseal.simulation.scenario.language import Scenario
     from fedseal.simulation.scenario.outcome import GateRow, ScenarioResult, StepRow
 
@@ -44,14 +48,7 @@ class Bar:
     def __init__(self, console: Console, steps: int) -> None:
         self._console = console
         self._steps = steps
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-        )
+        self._progress = _progress_bar(console)
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
@@ -144,8 +141,86 @@ def _console(as_json: bool) -> Console:
     return Console(stderr=as_json, highlight=False, soft_wrap=not as_json and not Console().is_terminal)
 
 
-def _sweep(scenario: "Scenario", sources: object, asked: Asked, console: Console) -> int:
-    raise ConfigError("not here yet")
+def _sweep(scenario: "Scenario", sources: "Sources", asked: Asked, console: Console) -> int:
+    """Run a sweep and show its groups; the exit code."""
+    from fedseal.simulation.scenario.page_compare import sentence
+    from fedseal.simulation.scenario.sweeping import COMPARE, PAGE, run_sweep
+
+    with Cells(console) as bar:
+        swept = run_sweep(scenario, sources, asked.out, bar.progress, workers=asked.workers, baselines=asked.baselines)
+    if swept.resumed:
+        console.print(f"{swept.resumed} runs were there already.")
+    console.print(groups_table(swept.comparison))
+    console.print(sentence(swept.comparison), markup=False)
+    for name, gates in swept.gates.items():
+        if gates:
+            console.print(name, style="bold", markup=False)
+            say_gates(console, gates)
+    console.print(f"Report: {swept.folder / PAGE}", soft_wrap=True)
+    _write_junit(asked.junit, swept.gates, 0.0)
+    if asked.as_json:
+        sys.stdout.write((swept.folder / COMPARE).read_text(encoding="utf-8"))
+    return _code([gate for gates in swept.gates.values() for gate in gates], gate=asked.gate)
+
+
+class Cells:
+    """A progress bar over the runs of a sweep, and a line a run where there is no terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = _progress_bar(console)
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def progress(self, there: int, wanted: int, name: str) -> None:
+        """So many runs are there, of so many; the last was this one."""
+        if self._console.is_terminal:
+            if self._task is None:
+                self._task = self._progress.add_task("runs", total=wanted)
+            self._progress.update(self._task, completed=there)
+        elif name:
+            self._console.print(f"{there:3d} of {wanted}  {name}", markup=False)
+
+
+def _progress_bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def groups_table(comparison: "Comparison") -> Table:
+    """A sweep's groups."""
+    table = Table(box=None, pad_edge=False)
+    columns = ("group", "accuracy", "sd", "beside the first", "95 % interval", "rank", "epsilon", "MB", "seconds")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "group" else "right", no_wrap=True)
+    for group in comparison.groups:
+        against = group.against
+        interval = "" if against is None or against.low is None else f"{against.low:+.3f} to {against.high:+.3f}"
+        cells = (
+            "-" if group.accuracy is None else f"{group.accuracy:.3f}",
+            "" if group.deviation is None else f"{group.deviation:.3f}",
+            "" if against is None else f"{against.mean:+.3f}",
+            interval,
+            "" if group.rank is None else f"{group.rank:.2f}",
+            "unbounded" if group.epsilon_spent is None else f"{group.epsilon_spent:.2f}",
+            f"{group.bytes_total / 1e6:.2f}",
+            f"{group.seconds:.1f}",
+        )
+        table.add_row(escape(group.name), *cells)
+    return table
 
 
 def _say(console: Console, result: "ScenarioResult") -> None:
