@@ -46,7 +46,7 @@ METRICS: tuple[MetricFacts, ...] = (
     MetricFacts(
         "drift.delay", Kind.WHOLE, True, "steps from a change to the first alarm, the longest of all changes noticed"
     ),
-    MetricFacts("drift.missed", Kind.WHOLE, True, "changes that no alarm followed before the next one"),
+    MetricFacts("drift.missed", Kind.WHOLE, True, "changes that no alarm followed"),
     MetricFacts(
         "drift.false_alarms_per_100", Kind.WHOLE, True, "alarms in steps where nothing had changed, for 100 such steps"
     ),

@@ -30,7 +30,7 @@ class Detection:
 def detection(steps: Sequence[StepRow], changes: Sequence[int], moved: Sequence[bool]) -> Detection:
     """Compare alarms with the truth.
 
-    A change counts as noticed by the first alarm from its step on and before the next change.
+    A change counts as noticed by the first alarm from its step on; one alarm may notice several changes.
 
     Args:
         steps: all steps.
@@ -38,10 +38,7 @@ def detection(steps: Sequence[StepRow], changes: Sequence[int], moved: Sequence[
         moved: for every step, whether the world is another one than when the monitor's reference was made.
     """
     alarms = [row.step for row in steps if row.alarm == "alarm"]
-    delays = []
-    for i, change in enumerate(changes):
-        end = changes[i + 1] if i + 1 < len(changes) else len(steps)
-        delays.append(next((a - change for a in alarms if change <= a < end), None))
+    delays = [next((alarm - change for alarm in alarms if alarm >= change), None) for change in changes]
     quiet = [row for row, other in zip(steps, moved, strict=True) if row.alarm is not None and not other]
     noticed = [d for d in delays if d is not None]
     return Detection(
