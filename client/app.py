@@ -121,9 +121,9 @@ class Warm:
         """Answer a TRAIN message that the mod has let through."""
         store = open_store(context)
         work = self.work(context, store)
-        facts = message.content.config_records[CONTROL]
-        if facts["release"] == DRIFT:
-            return _window(message, facts, store, work, context)
+        if message.content.config_records[CONTROL]["release"] == DRIFT:
+            # Not a site's memory but its store: the reference of a watched model is kept there.
+            return _window(message, message.content.config_records[CONTROL], store, work, context)
         return train_answer(message, store, work)
 
     def evaluate(self, message: Message, context: Context) -> Message:
@@ -148,7 +148,7 @@ def evaluate_answer(message: Message, work: SiteWork) -> Message:
         return _counts(message, facts, work, work.split.test, work.split.test_columns)
     module = build_model(work.task)
     load(module, arrays_of(next(iter(message.content.array_records.values()))))
-    persons = normalised(work.split.test, normalisation_of(_settings(message)))
+    persons = normalised(work.split.test, normalisation_of(settings_of(message)))
     measured = measure(work.task, module, persons)
     return Message(RecordDict({"metrics": _metric_record(measured)}), reply_to=message)
 
@@ -163,7 +163,7 @@ def client_app() -> ClientApp:
 
 def _train(message: Message, facts: ConfigRecord, store: SiteMemory, work: SiteWork) -> Message:
     """Train from the received model; without a private plan, measure it first on the validation persons."""
-    settings = _settings(message)
+    settings = settings_of(message)
     normalisation, plan = normalisation_of(settings), decode_plan(cast(bytes, facts["plan"]))
     streams = _streams(store.identity, facts)
     if plan.kind is PlanKind.DISTRIBUTED:
@@ -183,7 +183,7 @@ def _train(message: Message, facts: ConfigRecord, store: SiteMemory, work: SiteW
         measured = measure(work.task, trainer.module, normalised(work.split.validation, normalisation))
         content["metrics"] = _ride_along(measured, size(work.split.train))
     variates = _variates(beside, facts, settings, store) if beside else None
-    how = _train_settings(settings)
+    how = train_settings(settings)
     shift = None if variates is None else variates.shift(received)
     # What a whole site sends is bounded and gets its noise after training, which goes on as if there were none.
     training = NoPrivacy(releases=1, retries=0) if plan.kind is PlanKind.CLIENT else plan
@@ -199,7 +199,7 @@ def _train(message: Message, facts: ConfigRecord, store: SiteMemory, work: SiteW
     return Message(content, reply_to=message)
 
 
-def _train_settings(settings: ConfigRecord) -> TrainSettings:
+def train_settings(settings: ConfigRecord) -> TrainSettings:
     return TrainSettings(
         learning_rate=_number(settings, "learning-rate"),
         sample_rate=_number(settings, "sample-rate"),
@@ -221,7 +221,7 @@ def _variates(beside: Arrays, facts: ConfigRecord, settings: ConfigRecord, store
 
 def _moments(message: Message, facts: ConfigRecord, identity: Identity, work: SiteWork) -> Message:
     """The mean of (u, u^2) over this site's training persons, under the plan of the round."""
-    settings, plan = _settings(message), decode_plan(cast(bytes, facts["plan"]))
+    settings, plan = settings_of(message), decode_plan(cast(bytes, facts["plan"]))
     rows = moment_rows(work.split.train, cast(list[float], settings["low"]), cast(list[float], settings["high"]))
     entry = identity.roster.entry(identity.number)
     if isinstance(plan, LocalGaussian):
@@ -248,12 +248,12 @@ def _counts(
     message: Message, facts: ConfigRecord, work: SiteWork, persons: Persons, columns: Mapping[str, NDArray[np.float64]]
 ) -> Message:
     """Persons counted into the tables that the round asks for; of the received model, where one came along."""
-    tables = tables_in({"config": _settings(message)})
+    tables = tables_in({"config": settings_of(message)})
     model = None
     if tables.needs_model and message.content.array_records:
         module = build_model(work.task)
         load(module, arrays_of(next(iter(message.content.array_records.values()))))
-        model = (module, normalised(persons, normalisation_of(_settings(message))))
+        model = (module, normalised(persons, normalisation_of(settings_of(message))))
     counts = count_persons(tables, work.task, persons, model, columns)
     content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({COUNTS: Array(counts)})})
     return Message(content, reply_to=message)
@@ -261,7 +261,7 @@ def _counts(
 
 def _window(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWork, context: Context) -> Message:
     """By how much a window of new persons differs from this site's past; exact tests of it stay here."""
-    settings = _settings(message)
+    settings = settings_of(message)
     records = {name: r for name, r in message.content.items() if isinstance(r, ArrayRecord | ConfigRecord)}
     module = None
     if message.content.array_records:
@@ -339,7 +339,7 @@ class ReleaseStreams:
         return self._randomness.stream(*purpose, *self._release)
 
 
-def _settings(message: Message) -> ConfigRecord:
+def settings_of(message: Message) -> ConfigRecord:
     records = [r for name, r in message.content.config_records.items() if name != CONTROL]
     return records[0] if records else ConfigRecord()
 

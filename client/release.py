@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedseal.client.records import arrays_of
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.plan import PlanKind, PrivacyPlan
-from fedseal.privacy.quantize import CLIPPED, UNCLIPPED, WEIGHT_PREFIX, BoundedUpdate, Real, Segment, bound
+from fedseal.privacy.quantize import CLIPPED, UNCLIPPED, WEIGHT_PREFIX, BoundedUpdate, Layout, Real, Segment, bound
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.releases import METRIC_PREFIX, REPORTED_PREFIX, VALUES, ReleaseKind, shapes_hash
 from fedseal.privacy.secagg.header import Header
@@ -91,13 +91,41 @@ def bounded_release(
         return update
     if kind.counted(plan.kind):
         return bound(_counts(header, reply, public_persons), header.layout, stream)
-    bounded, layout = _Flag(), header.layout
+    public = float(public_persons) if private else None
+    return weighted_release(header.layout, header.shapes_hash, kind, received, reply, weight=public, stream=stream)
+
+
+def weighted_release(
+    layout: Layout,
+    shapes: bytes,
+    kind: ReleaseKind,
+    received: Mapping[str, NDArray[Any]],
+    reply: Message,
+    *,
+    weight: float | None,
+    stream: Stream,
+) -> BoundedUpdate:
+    """A release that is a weighted mean and takes no noise of the sum: bound, weight and quantise.
+
+    Args:
+        layout: the release's.
+        shapes: `shapes_hash` of the arrays that have to be there.
+        kind: the release.
+        received: the arrays this site was sent.
+        reply: what the app's function returned.
+        weight: a public weight; None for the number of examples that the app reports.
+        stream: the coins of stochastic rounding.
+
+    Raises:
+        TaskError: something is missing or has the wrong form.
+    """
+    bounded, public = _Flag(), weight
     metrics = _metrics(reply)
-    vector = _values(header, kind, received, reply, bounded) if kind.has_values else None
-    weight = float(public_persons) if private else _weight(metrics, layout.weight, bounded)
+    vector = _values(layout, shapes, kind, received, reply, bounded) if kind.has_values else None
+    weight = _weight(metrics, layout.weight, bounded) if public is None else public
     if vector is None and kind.has_values:
         # Not a number anywhere: no change. Under a private plan the weight is public and stays.
-        vector, weight = np.zeros(layout.segment(VALUES).length), weight if private else 0.0
+        vector, weight = np.zeros(layout.segment(VALUES).length), 0.0 if public is None else weight
     fraction = min(weight, layout.weight.high) / layout.weight.high
     values: dict[str, Real] = {layout.weight.name: np.array([fraction * layout.weight.high])}
     if vector is not None:
@@ -133,12 +161,12 @@ def _shared_values(
     limit = layout.segment(VALUES).high
     adapts, unclipped = any(s.name == UNCLIPPED for s in layout.segments), 0.0
     if plan.kind is PlanKind.CLIENT:
-        vector = _flat(header, kind.difference, received, reply)
+        vector = _flat(layout, header.shapes_hash, kind.difference, received, reply)
         inside = brought_within(vector, limit)
         unclipped = 0.5 if inside == 1.0 else -0.5
         vector *= weight / largest
     else:
-        vector = _flat(header, False, received, reply)
+        vector = _flat(layout, header.shapes_hash, False, received, reply)
         inside = brought_within(vector, weight * limit)
         vector /= largest
         unclipped = _unclipped(reply, weight) if adapts else 0.0
@@ -168,7 +196,7 @@ def _counts(header: Header, reply: Message, public_persons: int) -> dict[str, Re
     any plan: whoever counts learns the number of persons from the counts.
     """
     layout = header.layout
-    counts = np.rint(np.nan_to_num(_flat(header, False, {}, reply)))
+    counts = np.rint(np.nan_to_num(_flat(layout, header.shapes_hash, False, {}, reply)))
     weight = min(float(public_persons), layout.weight.high)
     values = np.clip(counts, layout.segment(VALUES).low, layout.segment(VALUES).high)
     return {VALUES: values, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
@@ -231,24 +259,31 @@ def _metric(metrics: MetricRecord, segment: Segment, bounded: _Flag) -> tuple[Re
 
 
 def _values(
-    header: Header, kind: ReleaseKind, received: Mapping[str, NDArray[Any]], reply: Message, bounded: _Flag
+    layout: Layout,
+    shapes: bytes,
+    kind: ReleaseKind,
+    received: Mapping[str, NDArray[Any]],
+    reply: Message,
+    bounded: _Flag,
 ) -> Real | None:
     """The flat vector of the arrays, of L2 norm at most the layout's range; None if it is not a number somewhere."""
-    flat = _flat(header, kind.difference, received, reply)
-    factor = brought_within(flat, header.layout.segment(VALUES).high)
+    flat = _flat(layout, shapes, kind.difference, received, reply)
+    factor = brought_within(flat, layout.segment(VALUES).high)
     bounded.raised |= factor != 1.0
     return None if factor is None else flat
 
 
-def _flat(header: Header, difference: bool, received: Mapping[str, NDArray[Any]], reply: Message) -> Real:
+def _flat(
+    layout: Layout, shapes: bytes, difference: bool, received: Mapping[str, NDArray[Any]], reply: Message
+) -> Real:
     """The arrays that the app returned, or their difference from those received, as one vector in doubles."""
     records = list(reply.content.array_records.values())
     if len(records) != 1:
         raise TaskError(f"the train function returned {len(records)} array records, expected one", next_step=_HOW)
     arrays = arrays_of(records[0])
-    if shapes_hash([(name, a.shape) for name, a in arrays.items()]) != header.shapes_hash:
+    if shapes_hash([(name, a.shape) for name, a in arrays.items()]) != shapes:
         raise TaskError("the train function returned other arrays than it received", next_step=_HOW)
-    length = header.layout.segment(VALUES).length
+    length = layout.segment(VALUES).length
     if sum(a.size for a in arrays.values()) != length:
         raise LocalError("the header's layout does not fit its shapes")
     flat, start = np.empty(length), 0

@@ -121,7 +121,7 @@ def simulate(study: Study, options: Options, out: Path, progress: Progress) -> F
     check_cohort(contract, len(population.sites))
     with run_folder(out, contract.name) as (folder, run), one_thread():
         material = prepared_material(Study(study.folder, contract), population, folder / "data", seed)
-        _check_material(contract, material)
+        check_material(contract, material)
         progress.begin(contract, population, run)
         main = train(material, contract, folder / "federation", progress.round, on_record=True)
         findings = Findings(
@@ -252,7 +252,7 @@ def prepared_material(study: Study, population: Population, folder: Path, seed: 
     return Material(study, task, splits, data, oracle, seed)
 
 
-def _check_material(contract: Contract, material: Material) -> None:
+def check_material(contract: Contract, material: Material) -> None:
     """What every site would refuse or silently bound is said once, before anything is trained."""
     largest = contract.cohort.largest_site
     for name, split in material.splits.items():

@@ -127,6 +127,7 @@ def train(
     rounding: Rounding = Rounding.STOCHASTIC,
     *,
     on_record: bool = False,
+    federation: Federation | None = None,
 ) -> Trained:
     """Train one federation.
 
@@ -137,6 +138,7 @@ def train(
         on_round: told of every round.
         rounding: how values become integers.
         on_record: whether sites register their data and look at it before every round, as real ones do.
+        federation: one that has trained before, whose ledgers pay for this run too; ``folder`` is then its.
 
     Raises:
         RoundAborted: a round failed for good; the next step quotes what the simulated sites wrote down.
@@ -145,7 +147,7 @@ def train(
     """
     persons = {name: size(split.train) for name, split in material.splits.items()}
     plans = plan_run(contract, Extent(sum(a.size for a in material.first_model().values()), len(persons)))
-    federation = enrol(folder, contract, plans, persons, material.seed)
+    federation = federation or enrol(folder, contract, plans, persons, material.seed)
     if on_record:
         for name, store in federation.site_stores.items():
             register_site(store, material.data[name], material.study.folder, contract)

@@ -184,6 +184,19 @@ class RollbackReason(StrEnum):
     OTHER = "other"
 
 
+class MonitorAction(StrEnum):
+    """What a window of a watched model leads to."""
+
+    NOTHING = "nothing"
+    WAIT = "wait"
+    SHADOW = "shadow"
+    PROPOSE_RETRAINING = "propose-retraining"
+    RETRAIN = "retrain"
+    ROLL_BACK = "roll-back"
+    PROMOTE = "promote"
+    KEEP = "keep"
+
+
 class RequestKind(StrEnum):
     """What a data subject asked for (GDPR, articles 15 to 21)."""
 

@@ -25,6 +25,12 @@ class CountNoise:
         q = math.exp(-self.decay)
         return self.shares / self.honest * 2 * q / (1 - q) ** 2
 
+    @property
+    def excess_kurtosis(self) -> float:
+        """Fourth cumulant over squared variance: (1 + 4 q + q^2) / (2 q) for one share, 3 for the finest of counts."""
+        q = math.exp(-self.decay)
+        return self.honest / self.shares * (1 + 4 * q + q**2) / (2 * q)
+
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.int64]:
         """Noise as in a release, from floating point: for intervals, never for a release."""
         size, success = self.shares / self.honest, -math.expm1(-self.decay)

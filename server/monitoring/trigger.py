@@ -6,10 +6,10 @@ the log makes the same decisions again, see `replay`.
 
 import math
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 from scipy.stats import norm
 
+from fedseal.compliance.events.fields import MonitorAction as Action
 from fedseal.errors import LocalError
 from fedseal.privacy.inference.drift.classify import DriftKind, Obstacle, classify
 from fedseal.privacy.inference.drift.cusum import Chart, CusumState
@@ -19,19 +19,6 @@ from fedseal.server.monitoring.outcome import Measured, evidence_of
 from fedseal.server.monitoring.policy import MonitorTable
 
 CHART = Chart()
-
-
-class Action(StrEnum):
-    """What is done."""
-
-    NOTHING = "nothing"
-    WAIT = "wait"
-    SHADOW = "shadow"
-    PROPOSE_RETRAINING = "propose-retraining"
-    RETRAIN = "retrain"
-    ROLL_BACK = "roll-back"
-    PROMOTE = "promote"
-    KEEP = "keep"
 
 
 # After these the model is another one, or about to be: what windows before had to say is not about it.
@@ -67,6 +54,7 @@ class Decision:
         kinds: the kinds of drift that it shows.
         speaking: the tests that say so, in order; "errors-chart" where the chart signals.
         model: the model in use.
+        fallback: the model there was to go back to.
         target: the model that is gone back to.
     """
 
@@ -77,6 +65,7 @@ class Decision:
     kinds: frozenset[DriftKind]
     speaking: tuple[str, ...]
     model: str
+    fallback: str | None = None
     target: str | None = None
 
 
@@ -94,8 +83,8 @@ def step(table: MonitorTable, state: TriggerState, measured: Measured, models: M
     rested = replace(state, cooldown=max(state.cooldown - 1, 0))
     obstacle = _obstacle(table, measured)
     if obstacle is not None:
-        nothing = Decision(measured.window, Action.NOTHING, Alert.NONE, obstacle, frozenset(), (), models.current)
-        return rested, nothing
+        where = (obstacle, frozenset[DriftKind](), (), models.current, models.fallback)
+        return rested, Decision(measured.window, Action.NOTHING, Alert.NONE, *where)
     suspicious, verdict = judge(table.levels, state.suspicious, {test.name: test.p for test in measured.tests})
     errors, signal = state.errors, None
     if measured.errors is not None:
@@ -103,14 +92,16 @@ def step(table: MonitorTable, state: TriggerState, measured: Measured, models: M
     moved = _speaking(table, verdict)
     evidence = evidence_of(measured, moved)
     if signal is not None:
-        evidence = replace(evidence, errors=True)
+        # One window's test of what scores mean says nothing against small changes that last.
+        evidence = replace(evidence, errors=True, label_given_score=evidence.label_given_score or None)
     kinds = classify(evidence, min_sites=table.min_sites, min_rows=table.min_rows).kinds
     alert = Alert.ALARM if signal is not None else _alert(table, verdict)
     action, target = _action(table, alert, kinds, models)
     if state.cooldown > 0 and action is not Action.NOTHING:
         action, target = Action.WAIT, None
     speaking = (*sorted(moved), *((CHART_SIGNAL,) if signal is not None else ()))
-    decision = Decision(measured.window, action, alert, None, kinds, speaking, models.current, target)
+    about = (kinds, speaking, models.current, models.fallback, target)
+    decision = Decision(measured.window, action, alert, None, *about)
     if action in _CHANGING:
         return TriggerState(cooldown=table.triggers.cooldown), decision
     return replace(rested, suspicious=suspicious, errors=errors), decision
@@ -216,4 +207,5 @@ def judge_shadow(
     result = mcnemar(compared, confidence=table.triggers.confidence)
     good = gates_pass and result.low > -table.triggers.margin
     action, target = (Action.PROMOTE, candidate) if good else (Action.KEEP, None)
-    return result, Decision(window, action, Alert.NONE, None, frozenset(), (), models.current, target)
+    about = (frozenset[DriftKind](), (), models.current, models.fallback, target)
+    return result, Decision(window, action, Alert.NONE, None, *about)

@@ -75,20 +75,49 @@ class RuleStream:
         return x, y
 
 
-# Schlimmer and Granger 1986: sizes small, medium, large; colours red, blue, green; shapes circle, square, triangle.
-STAGGER_RULES: tuple[Rule, ...] = (
-    lambda x: (x[:, 0] == 0) & (x[:, 1] == 0),
-    lambda x: (x[:, 1] == 2) | (x[:, 2] == 0),
-    lambda x: (x[:, 0] == 1) | (x[:, 0] == 2),
-)
+def _stagger_1(x: Features) -> NDArray[np.bool_]:
+    """Small and red."""
+    return np.asarray((x[:, 0] == 0) & (x[:, 1] == 0))
 
+
+def _stagger_2(x: Features) -> NDArray[np.bool_]:
+    """Green or a circle."""
+    return np.asarray((x[:, 1] == 2) | (x[:, 2] == 0))
+
+
+def _stagger_3(x: Features) -> NDArray[np.bool_]:
+    """Medium or large."""
+    return np.asarray((x[:, 0] == 1) | (x[:, 0] == 2))
+
+
+def _any_of_three(rng: np.random.Generator, rows: int) -> Features:
+    return rng.integers(0, 3, (rows, 3)).astype(np.float64)
+
+
+def _sine_1(x: Features) -> NDArray[np.bool_]:
+    return np.asarray(x[:, 0] < np.sin(x[:, 1]))
+
+
+def _sine_1_reversed(x: Features) -> NDArray[np.bool_]:
+    return ~_sine_1(x)
+
+
+def _sine_2(x: Features) -> NDArray[np.bool_]:
+    return np.asarray(x[:, 0] < 0.5 + 0.3 * np.sin(3.0 * np.pi * x[:, 1]))
+
+
+def _sine_2_reversed(x: Features) -> NDArray[np.bool_]:
+    return ~_sine_2(x)
+
+
+def _unit_square(rng: np.random.Generator, rows: int) -> Features:
+    return rng.random((rows, 2))
+
+
+# Schlimmer and Granger 1986: sizes small, medium, large; colours red, blue, green; shapes circle, square, triangle.
+STAGGER_RULES: tuple[Rule, ...] = (_stagger_1, _stagger_2, _stagger_3)
 # Gama, Medas, Castillo and Rodrigues 2004: below a sine is positive, then the reverse; two curves.
-SINE_RULES: tuple[Rule, ...] = (
-    lambda x: x[:, 0] < np.sin(x[:, 1]),
-    lambda x: x[:, 0] >= np.sin(x[:, 1]),
-    lambda x: x[:, 0] < 0.5 + 0.3 * np.sin(3.0 * np.pi * x[:, 1]),
-    lambda x: x[:, 0] >= 0.5 + 0.3 * np.sin(3.0 * np.pi * x[:, 1]),
-)
+SINE_RULES: tuple[Rule, ...] = (_sine_1, _sine_1_reversed, _sine_2, _sine_2_reversed)
 
 
 def agrawal() -> RuleStream:
@@ -98,14 +127,9 @@ def agrawal() -> RuleStream:
 
 def stagger() -> RuleStream:
     """Three rules on three attributes of three values each, all equally likely (Schlimmer and Granger 1986)."""
-    return RuleStream(
-        ("size", "colour", "shape"),
-        ("negative", "positive"),
-        lambda rng, rows: rng.integers(0, 3, (rows, 3)).astype(np.float64),
-        STAGGER_RULES,
-    )
+    return RuleStream(("size", "colour", "shape"), ("negative", "positive"), _any_of_three, STAGGER_RULES)
 
 
 def sine() -> RuleStream:
     """Four rules on two features uniform on [0, 1): SINE1, its reverse, SINE2, its reverse (Gama et al. 2004)."""
-    return RuleStream(("x1", "x2"), ("negative", "positive"), lambda rng, rows: rng.random((rows, 2)), SINE_RULES)
+    return RuleStream(("x1", "x2"), ("negative", "positive"), _unit_square, SINE_RULES)

@@ -49,6 +49,8 @@ def populate(
     """
     if population.generated:
         return _generated(population, partition, randomness)
+    if partition.concepts:
+        raise ConfigError("rows of a file have no concepts to choose from", next_step="Use maps of labels instead.")
     pool = read_pool(population, folder=folder, data=data)
     if population.source == "tables" and partition.kind != "natural":
         partition = PartitionTable(kind="natural", column=SITE) if partition == PartitionTable() else partition

@@ -14,23 +14,21 @@ from fedseal.errors import LocalError
 from fedseal.privacy.inference.drift.contrasts import ORDER, Real, middles, normal_scores
 from fedseal.privacy.inference.drift.difference import Difference, floored, sampling_covariance
 from fedseal.privacy.inference.drift.results import Method, TestResult
-from fedseal.privacy.inference.drift.smooth import p_values, statistic
+from fedseal.privacy.inference.drift.smooth import contrast_test
 
 
 def label_given_score(difference: Difference, *, alpha: float) -> TestResult:
     """Is a score worth what it was? Calibration in the large and its slope; 2 degrees of freedom."""
-    value, degrees = label_given_score_statistic(difference)
-    return _result(value, degrees, alpha)
+    return contrast_test(*label_given_score_question(difference), Method.CONDITIONAL, alpha)
 
 
 def score_given_label(difference: Difference, *, alpha: float) -> TestResult:
     """Are the persons of each label scored as they were? Four contrasts for each label; 8 degrees of freedom."""
-    value, degrees = score_given_label_statistic(difference)
-    return _result(value, degrees, alpha)
+    return contrast_test(*score_given_label_question(difference), Method.CONDITIONAL, alpha)
 
 
-def label_given_score_statistic(difference: Difference) -> tuple[Real, int]:
-    """T, shape (...), and its degrees of freedom, of a difference with cells (..., 2 B)."""
+def label_given_score_question(difference: Difference) -> tuple[Difference, Real]:
+    """The difference with the variance it has if only scores moved, and the contrasts; cells (..., 2 B)."""
     table = _table(difference)
     bins = table.shape[-1]
     margin = table.sum(axis=-2)
@@ -41,11 +39,11 @@ def label_given_score_statistic(difference: Difference) -> tuple[Real, int]:
     scores = normal_scores(middles(margin), 1)
     columns = np.concatenate([np.broadcast_to(np.full((bins, 1), bins**-0.5), scores.shape), scores], axis=-1)
     contrasts = np.concatenate([-rate[..., None] * columns, (1 - rate)[..., None] * columns], axis=-2)
-    return _given(difference, null, contrasts), int(contrasts.shape[-1])
+    return _given(difference, null), contrasts
 
 
-def score_given_label_statistic(difference: Difference) -> tuple[Real, int]:
-    """T, shape (...), and its degrees of freedom, of a difference with cells (..., 2 B)."""
+def score_given_label_question(difference: Difference) -> tuple[Difference, Real]:
+    """The difference with the variance it has if only the labels' shares moved, and the contrasts."""
     table = _table(difference)
     share = table.sum(axis=-1, keepdims=True)
     given = table / share
@@ -56,17 +54,13 @@ def score_given_label_statistic(difference: Difference) -> tuple[Real, int]:
     first = np.concatenate([centred[..., 0, :, :], nothing], axis=-1)
     second = np.concatenate([nothing, centred[..., 1, :, :]], axis=-1)
     contrasts = np.concatenate([first, second], axis=-2)
-    return _given(difference, now[..., None] * given, contrasts), int(contrasts.shape[-1])
+    return _given(difference, now[..., None] * given), contrasts
 
 
-def _result(value: Real, degrees: int, alpha: float) -> TestResult:
-    return TestResult(Method.CONDITIONAL, float(value), degrees, float(p_values(value, degrees)), alpha)
-
-
-def _given(difference: Difference, null: Real, contrasts: Real) -> Real:
-    """The statistic with the sampling variance of a window whose cells are ``null``, shape (..., 2, B)."""
+def _given(difference: Difference, null: Real) -> Difference:
+    """With the sampling variance of a window whose cells are ``null``, shape (..., 2, B)."""
     sampling = sampling_covariance(difference, null.reshape(difference.common.shape))
-    return statistic(replace(difference, covariance=sampling + difference.noise_covariance), contrasts)
+    return replace(difference, covariance=sampling + difference.noise_covariance)
 
 
 def _table(difference: Difference) -> Real:

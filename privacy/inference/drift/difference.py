@@ -11,18 +11,25 @@ import numpy as np
 
 from fedseal.errors import LocalError
 from fedseal.privacy.inference.drift.contrasts import Real
+from fedseal.privacy.inference.noise import CountNoise
 
 # A cell is believed to hold one standard deviation of its noise, as a negative one would have a negative variance, but
 # not more than this part of an equal share.
 RAREST = 0.2
+# Of Laplace's distribution, to which two-sided geometric noise comes near where it is large.
+LAPLACE_KURTOSIS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Released counts, shape (..., B), and the variance of the noise in each cell; 0 where a site counts for itself."""
+    """Released counts, shape (..., B), and the variance of the noise in each cell; 0 where a site counts for itself.
+
+    ``kurtosis`` is the noise's excess kurtosis (`CountNoise.excess_kurtosis`): heavy tails matter in small windows.
+    """
 
     counts: Real
     noise: float = 0.0
+    kurtosis: float = LAPLACE_KURTOSIS
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +42,7 @@ class Strata:
         rows: sum_i n1_i, shape (...). Scales effect sizes; no test depends on it.
         noise: variance of the noise in a cell of V, in persons squared.
         weights_noise: the same of W; 0 if W was not released.
+        kurtosis: excess kurtosis of the noise in V.
     """
 
     difference: Real
@@ -42,6 +50,7 @@ class Strata:
     rows: Real
     noise: float = 0.0
     weights_noise: float = 0.0
+    kurtosis: float = LAPLACE_KURTOSIS
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,9 @@ class Difference:
         covariance: of ``shares`` under no change, sampling and noise, shape (..., B, B).
         before: the shares of the reference, shape (..., B), every cell above 0.
         common: the shares both have if nothing changed, shape (..., B), every cell above 0.
-        noise_covariance: the part of ``covariance`` that is noise.
+        noise_factor: F of the part F F' of ``covariance`` that is noise: independent noise of variance 1, times F.
+        noise_kurtosis: excess kurtosis of that independent noise, shape (...).
+        diagonal_noise: variance of the noise in each cell of the covariance's diagonal, shape (...): of a released W.
         window_part: how much of the sampling variance is the window's own, shape (...): 1 for an endless reference.
     """
 
@@ -61,7 +72,9 @@ class Difference:
     covariance: Real
     before: Real
     common: Real
-    noise_covariance: Real
+    noise_factor: Real
+    noise_kurtosis: Real
+    diagonal_noise: Real
     window_part: Real
 
     @property
@@ -69,11 +82,31 @@ class Difference:
         """How many cells."""
         return int(self.shares.shape[-1])
 
+    @property
+    def noise_covariance(self) -> Real:
+        """The part of ``covariance`` that is noise."""
+        return np.asarray(self.noise_factor @ np.swapaxes(self.noise_factor, -1, -2))
+
+
+def released(counts: Real, noise: CountNoise | None) -> Histogram:
+    """A histogram with the noise it was released with; None for none."""
+    if noise is None:
+        return Histogram(counts)
+    return Histogram(counts, noise.variance, noise.excess_kurtosis)
+
 
 def effective_rows(rows: Real | float, bins: int, noise: float) -> Real:
     """N / (1 + B v / N): how many rows without noise would tell as much, for bins of equal share."""
     rows = np.asarray(rows, dtype=np.float64)
     return np.asarray(rows / (1 + bins * noise / rows))
+
+
+def enough_rows(rows: float, bins: int, noise: float) -> bool:
+    """Whether a released sum of ``rows`` stands clear of its own noise: by eight standard deviations.
+
+    Less cannot be divided by, and a window with less is not evaluable.
+    """
+    return rows > 0 and rows**2 >= 64 * bins * noise
 
 
 def two_sample(window: Histogram, reference: Histogram) -> Difference:
@@ -92,16 +125,25 @@ def two_sample(window: Histogram, reference: Histogram) -> Difference:
     first, before = window.counts / n1[..., None], reference.counts / n0[..., None]
     weight1 = effective_rows(n1, bins, window.noise)[..., None]
     weight0 = effective_rows(n0, bins, reference.noise)[..., None]
-    weights = weight1 + weight0
+    weights, noisy = weight1 + weight0, window.noise > 0 or reference.noise > 0
     pooled = (weight1 * first + weight0 * before) / weights
     spread = np.hypot(weight1 / n1[..., None] * window.noise**0.5, weight0 / n0[..., None] * reference.noise**0.5)
     least = _least(bins, spread / weights, (n1 + n0)[..., None])
     common = floored(pooled, least)
-    left = np.eye(bins) - common[..., :, None]
-    noise = (left @ np.swapaxes(left, -1, -2)) * (window.noise / n1**2 + reference.noise / n0**2)[..., None, None]
-    covariance = multinomial(common) * (1 / n1 + 1 / n0)[..., None, None] + noise
-    part = n0 / (n1 + n0)
-    return Difference(first - before, covariance, floored(before, least), common, noise, part)
+    v1, v0 = window.noise / n1**2, reference.noise / n0**2
+    factor = (np.eye(bins) - common[..., :, None]) * np.sqrt(v1 + v0)[..., None, None]
+    noise = factor @ np.swapaxes(factor, -1, -2)
+    fourth = window.kurtosis * v1**2 + reference.kurtosis * v0**2
+    return Difference(
+        shares=first - before,
+        covariance=multinomial(common) * (1 / n1 + 1 / n0)[..., None, None] + noise,
+        before=floored(before, least),
+        common=common,
+        noise_factor=factor,
+        noise_kurtosis=fourth / np.maximum(v1 + v0, 1e-300) ** 2 if noisy else np.zeros_like(n1),
+        diagonal_noise=np.zeros_like(n1),
+        window_part=n0 / (n1 + n0),
+    )
 
 
 def stratified(strata: Strata) -> Difference:
@@ -125,14 +167,16 @@ def stratified(strata: Strata) -> Difference:
     bias = strata.weights_noise / total
     sampling = multinomial(common) * total[..., None, None] + np.eye(bins) * bias[..., None, None]
     scale = (rows**2)[..., None, None]
-    noise = np.broadcast_to(np.eye(bins) * strata.noise, sampling.shape) / scale
+    factor = np.broadcast_to(np.eye(bins) * strata.noise**0.5, sampling.shape) / rows[..., None, None]
     return Difference(
-        strata.difference / rows[..., None],
-        sampling / scale + noise,
-        common,
-        common,
-        noise,
-        np.minimum(rows / total, 1.0),
+        shares=strata.difference / rows[..., None],
+        covariance=sampling / scale + factor**2,
+        before=common,
+        common=common,
+        noise_factor=factor,
+        noise_kurtosis=np.full(rows.shape, strata.kurtosis if strata.noise else 0.0),
+        diagonal_noise=strata.weights_noise / rows**4,
+        window_part=np.minimum(rows / total, 1.0),
     )
 
 

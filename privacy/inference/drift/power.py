@@ -1,7 +1,8 @@
 """What a monitor will see, before a row is spent on it: power, the smallest shift seen, rows and epsilon needed.
 
-The statistic of the expected difference is the noncentrality of the chi-squared statistic after a shift, so power is
-1 - F(q; k, lambda) with q the test's critical value: one line, and the same covariance as the test itself uses.
+After a shift the statistic is noncentral chi-squared, with the statistic of the expected difference as noncentrality,
+so power is 1 - F(q; k, lambda) with q the test's critical value; all from the covariance that the test itself uses.
+That a shift also changes the window's own variance is taken into account, which matters for scale and tails.
 """
 
 import math
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
-from scipy.special import chdtri, chndtr, ndtr, ndtri
+from scipy.special import chndtr, ndtr, ndtri
 
 from fedseal.errors import ConfigError
 from fedseal.privacy.inference.drift.contrasts import BINS, ORDER, Real, every, tail_levels
@@ -18,10 +19,11 @@ from fedseal.privacy.inference.drift.difference import (
     Difference,
     Histogram,
     Strata,
+    sampling_covariance,
     stratified,
     two_sample,
 )
-from fedseal.privacy.inference.drift.smooth import smooth_contrasts, statistic
+from fedseal.privacy.inference.drift.smooth import null_law, smooth_contrasts
 from fedseal.privacy.inference.noise import CountNoise
 
 _HALVINGS = 60
@@ -165,12 +167,49 @@ def expected(design: Design, shift: Shift) -> Difference:
 
 
 def power(design: Design, shift: Shift, alpha: float, order: int = ORDER) -> float:
-    """Probability that one window after the shift is rejected at level ``alpha``, by smooth test or, for a rate, chi2."""
+    """Probability that one window after the shift is rejected at level ``alpha``: smooth test, or for a rate chi2."""
     difference = expected(design, shift)
     contrasts = every(2) if shift.kind is ShiftKind.RATE else smooth_contrasts(difference, order)
-    degrees = int(contrasts.shape[-1])
-    found = 1.0 - chndtr(chdtri(degrees, alpha), degrees, float(statistic(difference, contrasts)))
-    return float(min(max(found, 0.0), 1.0))
+    _, after = cells(shift, tail_levels(design.bins))
+    now = sampling_covariance(difference, after) + difference.noise_covariance
+    critical = float(null_law(difference, contrasts).critical(alpha))
+    if contrasts.shape[-1] == 1:
+        return _exceeds_alone(critical, difference, contrasts[:, 0], now)
+    mean = contrasts.T @ difference.shares
+    return _exceeds(critical, mean, *(contrasts.T @ c @ contrasts for c in (difference.covariance, now)))
+
+
+def _exceeds_alone(critical: float, difference: Difference, contrast: Real, now: Real) -> float:
+    """The same of a single contrast, with the noise's kurtosis in it: Edgeworth's first term."""
+    spread = float(contrast @ now @ contrast)
+    kurtosis = float(difference.noise_kurtosis) * float(((contrast @ difference.noise_factor) ** 4).sum()) / spread**2
+    bound = math.sqrt(critical * float(contrast @ difference.covariance @ contrast))
+
+    def beyond(x: float) -> float:
+        return float(ndtr(-x)) + kurtosis / 24 * (x**3 - 3 * x) * math.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+
+    mean, deviation = float(contrast @ difference.shares), math.sqrt(spread)
+    found = beyond((bound - mean) / deviation) + beyond((bound + mean) / deviation)
+    return min(max(found, 0.0), 1.0)
+
+
+def _exceeds(critical: float, mean: Real, taken: Real, true: Real) -> float:
+    """P(y' taken^-1 y > critical) for a normal y of that mean and covariance ``true``.
+
+    A sum of w_j chi-squared variables of one degree and noncentrality d_j, with w the eigenvalues of taken^-1 true;
+    matched in its first four cumulants by one noncentral chi-squared (Liu, Tang and Zhang 2009). If both covariances
+    are the same it is exact.
+    """
+    root = np.linalg.cholesky(true)
+    weights, turn = np.linalg.eigh(root.T @ np.linalg.solve(taken, root))
+    centre = (turn.T @ np.linalg.solve(root, mean)) ** 2
+    c1, c2, c3, c4 = (float((weights**j * (1 + j * centre)).sum()) for j in (1, 2, 3, 4))
+    s1, s2 = c3 / c2**1.5, c4 / c2**2
+    a = 1 / (s1 - math.sqrt(s1**2 - s2)) if s1**2 > s2 * (1 + 1e-12) else 1 / s1
+    moved = max(s1 * a**3 - a**2, 0.0)
+    degrees = a**2 - 2 * moved
+    point = (critical - c1) / math.sqrt(2 * c2) * math.sqrt(2) * a + degrees + moved
+    return float(min(max(1.0 - chndtr(max(point, 0.0), degrees, moved), 0.0), 1.0))
 
 
 def smallest_shift(design: Design, like: Shift, alpha: float, target: float = 0.8) -> Smallest:
@@ -196,12 +235,14 @@ def rows_needed(design: Design, shift: Shift, alpha: float, target: float = 0.8)
 def epsilon_needed(design: Design, release: Release, shift: Shift, alpha: float, target: float = 0.8) -> float | None:
     """The smallest epsilon of a window that shows the shift with probability ``target``; None if even 32 does not.
 
-    The window's noise is the release's; the reference keeps the noise of the design.
+    The window's noise is the release's. Over two samples the reference keeps the noise of the design.
     """
 
     def seen(exponent: float) -> bool:
         noise = replace(release, epsilon=2**exponent).noise
-        changed = replace(design, noise=noise, reference_noise=noise if design.over_strata else design.reference_noise)
+        # W's noise grows as that of V does; a reference of its own was noised once and for all.
+        weights = design.reference_noise * (noise / design.noise if design.over_strata and design.noise else 1.0)
+        changed = replace(design, noise=noise, reference_noise=weights)
         return power(changed, shift, alpha) >= target
 
     found = _least(seen, -10.0, 5.0)

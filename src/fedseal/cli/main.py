@@ -19,6 +19,7 @@ from fedseal.cli.data import data
 from fedseal.cli.erase import erase
 from fedseal.cli.labels import labels
 from fedseal.cli.lineage import lineage
+from fedseal.cli.monitor import monitor
 from fedseal.cli.person import person
 from fedseal.cli.privacy import privacy
 from fedseal.cli.report import report
@@ -57,6 +58,7 @@ cli.add_typer(report, name="report")
 cli.add_typer(scenario, name="scenario")
 cli.add_typer(model, name="model")
 cli.add_typer(person, name="person")
+cli.add_typer(monitor, name="monitor")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]
@@ -216,6 +218,10 @@ def simulate(
     ] = False,
     junit: Annotated[Path | None, typer.Option(help="Of a scenario: also write its gates to this JUnit file.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Of a scenario: processes. They change no result.")] = 1,
+    search: Annotated[
+        Path | None,
+        typer.Option(help="A file of candidates: a private search for hyper-parameters, each trial charged."),
+    ] = None,
     out: Out = Path("runs"),
     as_json: AsJson = False,
 ) -> int:
@@ -230,9 +236,9 @@ def simulate(
     if run is not None:
         raise ConfigError(f"{run} goes with verify", next_step="One study or scenario at a time.")
     if is_scenario(str(what)):
-        if sites is not None or plan is not None or flamby:
+        if sites is not None or plan is not None or flamby or search is not None:
             raise ConfigError(
-                "--sites, --plan and --flamby are for studies", next_step="Set them in the scenario's file."
+                "--sites, --plan, --flamby and --search are for studies", next_step="Set them in the scenario's file."
             )
         asked = Asked(str(what), seed, strategy, epsilon, rounds, data, baselines, gate, junit, workers, out, as_json)
         return run_asked(asked)
@@ -256,6 +262,11 @@ def simulate(
         strategy=strategy,
         baselines=baselines,
     )
+    if search is not None:
+        from fedseal.cli.searching import run_search
+
+        run_search(what, search, options, out, as_json=as_json)
+        return ExitCode.OK
     run_simulation(what, options, out, as_json=as_json)
     return ExitCode.OK
 
