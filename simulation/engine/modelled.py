@@ -56,8 +56,8 @@ def train_modelled(
         on_round: told of every round.
         rounding: how values become integers.
         workers: how many processes compute; changes nothing but the time it takes.
-        vectorised: ``one-by-one``; ``batched`` or ``vmap``, many sites together, which gives the same up to the order in
-            which floats are added; or ``auto``, of many sites the fastest that does. What ran is in the result.
+        vectorised: ``one-by-one``; ``batched`` or ``vmap``, many sites together, which gives the same up to the order
+            in which floats are added; or ``auto``, of many sites the fastest that does. What ran is in the result.
         losses: which sites fall silent at which stage of an attempt.
         fraction: which share of the sites is asked in a round, by Flower's draw.
 
