@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from fedseal.simulation.baselines import local_baseline, majority_baseline, pooled_baseline
 from fedseal.simulation.oracle import Judged
@@ -15,15 +14,14 @@ from fedseal.simulation.training import Material
 ALONE = 40
 
 
-def compare(first: FirstTraining, folder: Path, workers: int = 1) -> list[Compared]:
+def compare(first: FirstTraining, conditions: Conditions) -> list[Compared]:
     """The first model beside the majority class, every site alone, all data pooled, and training without privacy.
 
     All begin with the same untrained model, see the same persons, and are judged on the same others.
 
     Args:
         first: the training.
-        folder: the run's.
-        workers: processes for the sites of a training.
+        conditions: under which a federation without privacy trains.
     """
     material, contract = first.material, first.trained.contract
     final = first.trained.rounds[-1].judged
@@ -36,7 +34,7 @@ def compare(first: FirstTraining, folder: Path, workers: int = 1) -> list[Compar
         found.append(_compared("plain", final))
     else:
         plain = contract.model_copy(update={"privacy": contract.privacy.model_copy(update={"plan": "none"})})
-        ended = attempt(material, plain, Conditions(folder, real=False, workers=workers)).trained
+        ended = attempt(material, plain, conditions).trained
         if ended is not None:
             found.append(_compared("plain", ended.rounds[-1].judged))
     found.append(_compared("pooled", pooled_baseline(material, contract.training, normalise=False)))

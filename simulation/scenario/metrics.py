@@ -41,6 +41,7 @@ METRICS: tuple[MetricFacts, ...] = (
     ),
     MetricFacts("accuracy.kept", Kind.STEP, True, "accuracy of the first model, had it never been retrained"),
     MetricFacts("regret", Kind.STEP, True, "accuracy.oracle minus accuracy.global, added up over the steps so far"),
+    MetricFacts("regret.kept", Kind.STEP, True, "the same of the first model, had it never been retrained"),
     MetricFacts("eps.spent", Kind.STEP, False, "epsilon of all trainings so far for the person who took part in most"),
     MetricFacts("eps.monitor", Kind.STEP, False, "epsilon of all monitoring so far for one person"),
     MetricFacts(

@@ -14,8 +14,10 @@ from fedseal.client.trainer import Arrays
 from fedseal.simulation.scenario.comparing import compare
 from fedseal.simulation.scenario.language import Scenario, scenario_digest
 from fedseal.simulation.scenario.outcome import Compared, RoundRow, ScenarioResult, SiteRow, StepRow, run_digest
+from fedseal.simulation.scenario.quality import answers
 from fedseal.simulation.scenario.setting import Setting
 from fedseal.simulation.scenario.timeline import PROMOTED, ROLLED_BACK, Timeline
+from fedseal.simulation.scenario.training import Conditions
 from fedseal.simulation.scenario.truth import detection
 from fedseal.simulation.simulate import one_thread
 
@@ -63,7 +65,10 @@ def run_scenario(
         compared: list[Compared] = []
         if baselines and timeline.trainings.first is not None:
             watcher.phase("majority class, every site alone, all data pooled, no privacy")
-            compared = compare(timeline.trainings.first, folder, workers)
+            compared = compare(
+                timeline.trainings.first,
+                Conditions(folder, real=False, workers=workers, engine=setting.scenario.run.engine),
+            )
     scenario = setting.scenario
     private = scenario.run.privacy.plan != "none"
     result = ScenarioResult(
@@ -138,16 +143,12 @@ def whole(timeline: Timeline, compared: list[Compared]) -> dict[str, float | Non
     decisions = [d for row in timeline.steps for d in row.decisions]
     seconds = [row.seconds for row in rounds]
     moved = sum(row.bytes_down + row.bytes_up for row in rounds)
-    by_name = {c.name: c.accuracy for c in compared}
+    by_name: dict[str, float | None] = {c.name: c.accuracy for c in compared}
     own = by_name.get("federated")
 
-    def above(name: str) -> float | None:
-        other = by_name.get(name)  # type: ignore[call-overload]
-        return None if own is None or other is None else own - other
-
-    def below(name: str) -> float | None:
-        difference = above(name)
-        return None if difference is None else -difference
+    def beside(name: str, sign: int) -> float | None:
+        other = by_name.get(name)
+        return None if own is None or other is None else sign * (own - other) + 0.0
 
     return {
         "drift.delay": None if found.delay is None else float(found.delay),
@@ -160,16 +161,38 @@ def whole(timeline: Timeline, compared: list[Compared]) -> dict[str, float | Non
         "rollbacks": float(sum(d == ROLLED_BACK for d in decisions)),
         "rounds": float(len(rounds)),
         "dropouts": float(sum(row.asked - row.sites for row in rounds)),
-        "lift.majority": above("majority"),
-        "lift.local": above("local"),
-        "gap.pooled": below("pooled"),
-        "gap.plain": below("plain"),
+        "lift.majority": beside("majority", 1),
+        "lift.local": beside("local", 1),
+        "gap.pooled": beside("pooled", -1),
+        "gap.plain": beside("plain", -1),
         "bytes.total": float(moved),
         "bytes.per_site_round": _mean_per_site(rounds),
         "virtual_time.round.mean_s": mean(seconds) if seconds else None,
         "virtual_time.round.p95_s": float(np.quantile(seconds, 0.95)) if seconds else None,
         "virtual_time.total_s": sum(seconds),
+        "privacy.advantage": membership_advantage(timeline),
     }
+
+
+def membership_advantage(timeline: Timeline) -> float | None:
+    """How much better than a coin one guesses who was trained on in the first training, by whether the model's loss of
+    a person is below the mean of those trained on (Yeom, Giacomelli, Fredrikson and Jha 2018, adversary 2).
+
+    It is the share of members below that mean minus the share of others.
+    """
+    trainings, setting = timeline.trainings, timeline.setting
+    if trainings.first is None:
+        return None
+    number = min(trainings.models)
+    model, step = trainings.models[number], trainings.first.step
+    members = list(trainings.cohorts[number].train.values())
+    rows = setting.scenario.run.test_rows
+    others = [setting.world.test(i, step, rows) for i in range(len(setting.world.sites))]
+    inside, outside = (
+        answers(setting.task, model, np.concatenate([r.x for r in some])).losses(np.concatenate([r.y for r in some]))
+        for some in (members, others)
+    )
+    return float((inside <= inside.mean()).mean() - (outside <= inside.mean()).mean())
 
 
 def _mean_per_site(rounds: list[RoundRow]) -> float | None:

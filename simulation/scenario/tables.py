@@ -36,7 +36,9 @@ class Run(Training):
     the model at every step (oracle values).
 
     ``secagg = "model"`` adds in the clear in the protocol's integers and charges its bytes and noise, ``"real"`` runs
-    the protocol with all its keys and masks, and gives the same sums. ``[run.privacy]`` is the promise of one training,
+    the protocol with all its keys and masks, and gives the same sums. With the first ``engine`` says how sites compute:
+    ``one-by-one`` as real ones do, or many at once, which is faster for a thousand sites and adds floats in another
+    order, so every engine has digests of its own. ``[run.privacy]`` is the promise of one training,
     ``[run.cohort]`` who takes part, both as in a study.
     """
 
@@ -46,6 +48,7 @@ class Run(Training):
     model: Literal["logistic", "mlp"] = "logistic"
     hidden: int = Field(default=16, ge=1, le=4096)
     secagg: Literal["real", "model"] = "model"
+    engine: Literal["one-by-one", "batched", "vmap"] = "one-by-one"
     retrain_rounds: int = Field(default=8, ge=1, le=10_000)
     retrain_every: int | None = Field(default=None, ge=1)
     train_on: int = Field(default=1, ge=1, le=1000)

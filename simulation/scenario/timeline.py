@@ -109,9 +109,6 @@ class Timeline:
         oldest = min(models, default=None)
         kept = None if oldest is None else quality(task, models[oldest], test).accuracy
         best = self._best(step, test)
-        before = self.steps[-1].metrics["regret"] if self.steps else 0.0
-        known = best is not None and found.accuracy is not None
-        lost = (best or 0.0) - (found.accuracy or 0.0) if known else 0.0
         metrics = {
             "accuracy.global": found.accuracy,
             "accuracy.worst_site": min(found.known, default=None),
@@ -121,9 +118,15 @@ class Timeline:
             "accuracy.observed": self._observed(step, model),
             "accuracy.oracle": best,
             "accuracy.kept": kept,
-            "regret": (before or 0.0) + lost,
+            "regret": self._lost("regret", best, found.accuracy),
+            "regret.kept": self._lost("regret.kept", best, kept),
         }
         return metrics, found
+
+    def _lost(self, name: str, best: float | None, accuracy: float | None) -> float:
+        """Accuracy lost up to this step: what is not known of a step adds nothing."""
+        before = self.steps[-1].metrics[name] if self.steps else 0.0
+        return (before or 0.0) + (0.0 if best is None or accuracy is None else best - accuracy)
 
     def _best(self, step: int, test: Mapping[str, Rows]) -> float | None:
         """The oracle's accuracy: fitted to all sites' persons of this step with their true labels."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,8 @@ class Conditions:
     """Under which a training runs.
 
     ``folder``: a new one for the federation's stores, if the protocol is ``real``. ``faulty``: whether something goes
-    wrong on purpose. ``clock``: of virtual time; None where nobody asks how long it took.
+    wrong on purpose. ``clock``: of virtual time; None where nobody asks how long it took. ``workers``: processes for
+    the sites, if the protocol is modelled; ``engine``: how their steps are computed then.
     """
 
     folder: Path
@@ -43,6 +45,7 @@ class Conditions:
     faulty: bool = False
     clock: Clock | None = None
     workers: int = 1
+    engine: Literal["one-by-one", "batched", "vmap"] = "one-by-one"
 
 
 def attempt(material: Material, contract: Contract, conditions: Conditions) -> Attempt:
@@ -75,7 +78,8 @@ def _train(material: Material, contract: Contract, conditions: Conditions) -> Tr
     if conditions.real:
         return train(material, contract, conditions.folder)
     losses = nobody if conditions.clock is None else conditions.clock.losses
-    return train_modelled(material, contract, losses=losses)
+    engine, workers = conditions.engine, conditions.workers
+    return train_modelled(material, contract, workers=workers, vectorised=engine, losses=losses)
 
 
 def _charged(folder: Path) -> int:

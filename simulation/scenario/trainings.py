@@ -102,7 +102,9 @@ class Trainings:
         clock = self._clock(material, contract)
         folder = self.folder / f"federation-{number}"
         ended = attempt(
-            material, contract, Conditions(folder, run.secagg == "real", self.setting.faulty, clock, self.workers)
+            material,
+            contract,
+            Conditions(folder, run.secagg == "real", self.setting.faulty, clock, self.workers, run.engine),
         )
         self.now = clock.now
         taking = {name: cohort.train[name].persons for name in material.splits}
