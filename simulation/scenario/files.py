@@ -79,7 +79,7 @@ def toml_text(tables: Mapping[str, Any], prefix: str = "") -> str:
 
 
 def _key(key: str) -> str:
-    return key if _BARE.fullmatch(key) else json.dumps(key)
+    return key if _BARE.fullmatch(key) else _scalar(key)
 
 
 def _value(value: object) -> str:
@@ -87,5 +87,10 @@ def _value(value: object) -> str:
         return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + " }"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ", ".join(_value(v) for v in value) + "]"
-    # JSON's strings, numbers and truth values are TOML's, but for a delete character, which JSON leaves bare.
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    return _scalar(value)
+
+
+def _scalar(value: object) -> str:
+    # JSON's strings, numbers and truth values are TOML's, if what is beyond ASCII stands for itself (JSON would write
+    # it in halves) and a delete character does not.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
