@@ -94,12 +94,15 @@ def trace_round(
     left: tuple[int, ...] = (len(cohort),)
     stages: list[StageTiming] = []
     seen: list[Happening] = []
+    able = np.ones(len(asked), dtype=np.bool_)
     for stage in Stage:
+        if stage is Stage.UNMASK:
+            asked = stages[Stage.MASK].answered
         down, up = sizes.exchange(stage, left)
         took = answer_seconds(fleet, asked, down, up)
         if stage is Stage.MASK:
             took = took + np.array([training[int(site)] for site in asked])
-        arrivals = arriving(fleet, asked, took, stage, loop.now, moment, disturbance)
+        arrivals = arriving(fleet, asked, able, took, stage, loop.now, moment, disturbance)
         began = loop.now
         answered = _exchange(loop, fleet, stage, asked, arrivals, quorum, seen)
         stages.append(
@@ -114,6 +117,7 @@ def trace_round(
             )
         )
         asked, left = stages[-1].answered, (*left, len(answered))
+        able = arrivals.reached if stage is Stage.CONSISTENCY else np.ones(len(asked), dtype=np.bool_)
         if len(asked) < quorum.needed(stage):
             return RoundTiming(moment, False, tuple(stages)), tuple(seen)
     return RoundTiming(moment, True, tuple(stages)), tuple(seen)

@@ -51,13 +51,20 @@ class Quorum:
 class Disturbance:
     """What is made to go wrong in a round, by site number.
 
-    ``silent``: answers nothing from this exchange on; ``lost``: its answer to this exchange does not arrive;
-    ``delays``: seconds that an answer comes later.
+    ``silent``: answers nothing from this exchange on; ``lost``: its answer to this exchange does not count;
+    ``lost_once``: in the first attempt, that is; ``delays``: seconds that an answer comes later, likewise.
     """
 
     silent: Mapping[int, Stage] = field(default_factory=dict)
     lost: frozenset[tuple[int, Stage]] = frozenset()
+    lost_once: frozenset[tuple[int, Stage]] = frozenset()
     delays: Mapping[tuple[int, Stage], float] = field(default_factory=dict)
+
+    def of_attempt(self, attempt: int) -> "Disturbance":
+        """What of it there is in an attempt."""
+        if attempt == 0:
+            return Disturbance(self.silent, self.lost | self.lost_once, frozenset(), self.delays)
+        return Disturbance(self.silent, self.lost)
 
 
 UNDISTURBED = Disturbance()
@@ -130,6 +137,17 @@ class RoundTiming:
             for site in np.setdiff1d(timing.asked, timing.answered, assume_unique=True)
         }
 
+    def losses(self) -> dict[int, Stage]:
+        """From which exchange on a site counts as silent, by site.
+
+        In a round that finished, whose confirmation alone came too late has opened its shares and counts as there.
+        """
+        missed = self.missed()
+        if self.finished:
+            opened = set(self.stages[Stage.UNMASK].answered.tolist())
+            missed = {s: at for s, at in missed.items() if at is not Stage.CONSISTENCY or s not in opened}
+        return missed
+
 
 def plan_round(
     fleet: Fleet,
@@ -149,16 +167,20 @@ def plan_round(
         sizes: bytes of the exchanges.
         quorum: how many have to be left.
         moment: when it begins.
-        disturbance: faults on purpose.
+        disturbance: faults on purpose, of this attempt.
     """
     training = train_seconds(fleet, cohort, examples, moment)
     asked, now = np.asarray(cohort, dtype=np.intp), moment.start
     left: tuple[int, ...] = (len(cohort),)
     stages: list[StageTiming] = []
+    able: Flags = np.ones(len(asked), dtype=np.bool_)
     for stage in Stage:
+        if stage is Stage.UNMASK:
+            # Also those whose confirmation came too late: they have signed, and can open shares.
+            asked = stages[Stage.MASK].answered
         down, up = sizes.exchange(stage, left)
         took = answer_seconds(fleet, asked, down, up) + (training if stage is Stage.MASK else 0.0)
-        arrivals = arriving(fleet, asked, took, stage, now, moment, disturbance)
+        arrivals = arriving(fleet, asked, able, took, stage, now, moment, disturbance)
         wanted = quorum.wanted if stage is Stage.MASK else None
         ended, answered = _collected(arrivals, now, deadline_of(fleet, stage), wanted)
         answering = asked[answered]
@@ -173,7 +195,9 @@ def plan_round(
                 bytes_up=up * len(answering),
             )
         )
-        asked, now, left, training = answering, ended, (*left, len(answering)), training[answered]
+        able = arrivals.reached if stage is Stage.CONSISTENCY else able[answered]
+        training = training[answered] if stage < Stage.MASK else training
+        asked, now, left = answering, ended, (*left, len(answering))
         if len(asked) < quorum.needed(stage):
             return RoundTiming(moment, False, tuple(stages))
     return RoundTiming(moment, True, tuple(stages))
@@ -192,8 +216,9 @@ def plan_release(
 ) -> tuple[RoundTiming, ...]:
     """Attempts at a round until one finishes or none is left, one after the other; who fell silent is asked again."""
     attempts: list[RoundTiming] = []
-    for _ in range(retries + 1):
-        attempts.append(plan_round(fleet, cohort, examples, sizes, quorum, moment, disturbance))
+    for attempt in range(retries + 1):
+        struck = disturbance.of_attempt(attempt)
+        attempts.append(plan_round(fleet, cohort, examples, sizes, quorum, moment, struck))
         if attempts[-1].finished:
             break
         moment = replace(moment, start=moment.start + attempts[-1].seconds, attempt=moment.attempt + 1)
@@ -233,13 +258,21 @@ class Arrivals:
 
 
 def arriving(
-    fleet: Fleet, asked: Sites, took: Reals, stage: Stage, now: float, moment: Moment, disturbance: Disturbance
+    fleet: Fleet,
+    asked: Sites,
+    able: Flags,
+    took: Reals,
+    stage: Stage,
+    now: float,
+    moment: Moment,
+    disturbance: Disturbance,
 ) -> Arrivals:
-    """When the answers arrive that take so long.
+    """When the answers arrive that take so long, of those who are there and able to answer.
 
     Who goes away before its answer has arrived never sends it, though it may come back before the deadline.
     """
-    awaited, until = fleet.there(asked, now, moment.randomness(), moment.number, moment.attempt)
+    there, until = fleet.there(asked, now, moment.randomness(), moment.number, moment.attempt)
+    awaited = there & able
     reached, at = awaited.copy(), now + took
     for place, site in _disturbed(asked, disturbance):
         at[place] += disturbance.delays.get((site, stage), 0.0)

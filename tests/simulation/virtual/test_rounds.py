@@ -107,6 +107,10 @@ def test_faults_on_purpose() -> None:
     assert lost.missed() == {2: Stage.SHARE} and lost.stages[Stage.SHARE].late.tolist() == [2]
     late = planned(fleet, disturbance=Disturbance(delays={(3, Stage.UNMASK): 5.0}))
     assert late.missed() == {} and late.stages[Stage.UNMASK].seconds == pytest.approx(5.3)
+    unconfirmed = planned(fleet, disturbance=Disturbance(delays={(3, Stage.CONSISTENCY): 99.0}))
+    # It has signed, if too late, and opens shares like the others.
+    assert unconfirmed.stages[Stage.UNMASK].answered.tolist() == [0, 1, 2, 3]
+    assert unconfirmed.missed() == {3: Stage.CONSISTENCY}
     too_late = planned(fleet, disturbance=Disturbance(delays={(3, Stage.UNMASK): 9.0}))
     assert too_late.missed() == {3: Stage.UNMASK} and too_late.finished
 
@@ -158,7 +162,7 @@ def test_array_operations_and_events_agree(
     cohort = np.sort(np.array(data.draw(st.permutations(range(14))), dtype=np.intp)[:sites])
     struck = st.dictionaries(st.integers(0, 13), st.sampled_from(list(Stage)), max_size=3)
     silent, lost, slow = data.draw(struck), data.draw(struck), data.draw(struck)
-    disturbance = Disturbance(silent, frozenset(lost.items()), dict.fromkeys(slow.items(), 3.0))
+    disturbance = Disturbance(silent, frozenset(lost.items()), frozenset(), dict.fromkeys(slow.items(), 3.0))
     arguments = (fleet, cohort, 300.0, sizes_for(14, 20_000), Quorum(needed, needed, wanted), Moment(2, seed, 5.0))
     planned_ = plan_round(*arguments, disturbance)
     traced, happenings = trace_round(*arguments, disturbance)
