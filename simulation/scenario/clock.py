@@ -1,18 +1,15 @@
-"""A scenario's virtual clock: every attempt at a round takes what its sites' devices make it take, and whoever is late
-at an exchange is not in the sum.
-"""
+"""A training under a scenario's devices and faults: what it takes on the virtual clock, and who falls silent in it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedseal.privacy.secagg.header import Header
-from fedseal.privacy.secagg.messages import Stage
+from fedseal.simulation.faults.draws import faults_of_round
+from fedseal.simulation.faults.tables import Fault
+from fedseal.simulation.virtual.clock import VirtualClock
 from fedseal.simulation.virtual.fleet import Fleet
-from fedseal.simulation.virtual.rounds import Moment, Quorum, RoundTiming, plan_round
-from fedseal.simulation.virtual.sizes import ByFormula
 from fedseal.study import Training
 
 
@@ -23,44 +20,56 @@ def examples_of(training: Training, persons: NDArray[np.intp]) -> NDArray[np.flo
     return examples
 
 
-@dataclass(slots=True)
-class Clock:
+def part_of(fleet: Fleet, places: NDArray[np.intp]) -> Fleet:
+    """The devices of some sites, in their order; the fleet itself if these are all."""
+    if len(places) == fleet.sites:
+        return fleet
+    return replace(
+        fleet,
+        compute=fleet.compute[places],
+        down=fleet.down[places],
+        up=fleet.up[places],
+        latency=fleet.latency[places],
+        row=fleet.row[places] if len(fleet.row) else fleet.row,
+        phase=fleet.phase[places] if len(fleet.phase) else fleet.phase,
+    )
+
+
+def training_clock(
+    fleet: Fleet,
+    examples: NDArray[np.float64],
+    names: tuple[str, ...],
+    faults: tuple[Fault, ...],
+    *,
+    seed: int,
+    model_bytes: int,
+    start: float,
+) -> VirtualClock:
     """The clock of one training.
 
     Args:
-        fleet: the devices of all sites of the world.
-        places: of the training's sites, in the roster's order, their numbers in the fleet.
+        fleet: the devices of its sites.
         examples: what each of them works through in a round, shape (sites,).
-        model_bytes: of the model that is sent along.
+        names: of its sites.
+        faults: the scenario's.
         seed: the training's.
-        now: virtual seconds at which it begins.
+        model_bytes: of the model that is sent along.
+        start: virtual seconds at which it begins.
     """
+    return VirtualClock(
+        fleet,
+        examples,
+        seed,
+        task=model_bytes,
+        # Statistics before the first round have the number 0.
+        disturbance=lambda number: faults_of_round(faults if number else (), names, max(number, 1), seed).disturbance(),
+        start=start,
+    )
 
-    fleet: Fleet
-    places: NDArray[np.intp]
-    examples: NDArray[np.float64]
-    model_bytes: int
-    seed: int
-    now: float = 0.0
-    # Seconds by round, all attempts at it together.
-    seconds: dict[int, float] = field(default_factory=dict)
 
-    def attempt(self, header: Header) -> RoundTiming:
-        """One attempt in virtual time; the clock stands where it ends."""
-        cohort = np.array(header.cohort, dtype=np.intp) - 1
-        timing = plan_round(
-            self.fleet,
-            self.places[cohort],
-            self.examples[cohort],
-            ByFormula(header, self.model_bytes),
-            Quorum.of(header),
-            Moment(header.fl_round, self.seed, self.now, header.attempt),
-        )
-        self.now += timing.seconds
-        self.seconds[header.fl_round] = self.seconds.get(header.fl_round, 0.0) + timing.seconds
-        return timing
-
-    def losses(self, header: Header) -> Mapping[int, Stage]:
-        """Who falls silent in an attempt, and at which exchange first, by number in the roster."""
-        numbers = {int(place): number for number, place in enumerate(self.places, start=1)}
-        return {numbers[place]: stage for place, stage in self.attempt(header).missed().items()}
+def seconds_by_round(clock: VirtualClock) -> Mapping[int, float]:
+    """Virtual seconds of every round, all attempts at it together."""
+    found: dict[int, float] = {}
+    for timing in clock.timings:
+        found[timing.moment.number] = found.get(timing.moment.number, 0.0) + timing.seconds
+    return found

@@ -60,7 +60,7 @@ def execute(
         work.mkdir()
         result, model = run_scenario(setting, work, run, watcher, workers=workers, baselines=baselines)
         plain = [gate for gate in scenario.gate if gate.confidence is None]
-        gates = tuple(judge(plain, [result], recorded(scenario.scenario.name)))
+        gates = tuple(judge(plain, [result], recorded(scenario.scenario.name, sources.folder)))
         result = result.model_copy(update={"gates": gates})
         watcher.phase("writing the report")
         shutil.copytree(work / "study", folder / "study")

@@ -97,7 +97,7 @@ def _baseline(gate: Gate, result: ScenarioResult, golden: Golden | None) -> floa
             if golden is None or gate.metric not in golden.values:
                 raise ConfigError(
                     f"no golden figure of {gate.metric} is recorded for scenario {result.scenario!r}",
-                    next_step="Record them with: fedseal scenario record",
+                    next_step="Record them with: fedseal scenario record RUN",
                 )
             return golden.values[gate.metric]
         case "oracle" | "kept":

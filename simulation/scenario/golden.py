@@ -72,16 +72,30 @@ def here() -> dict[str, str]:
     }
 
 
-def read(name: str, folder: Path = GOLDEN) -> Recorded | None:
-    """The recorded figures of a scenario of the library; None if there are none."""
-    path = folder / f"{name}.json"
-    return Recorded.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+def read(name: str, folder: Path | None = None) -> Recorded | None:
+    """The recorded figures of a scenario: in the folder ``golden`` beside its file, or the library's own.
+
+    Args:
+        name: the scenario's.
+        folder: the one its file is in.
+    """
+    places = [GOLDEN] if folder is None else [folder / "golden", GOLDEN]
+    path = next((place / f"{name}.json" for place in places if (place / f"{name}.json").is_file()), None)
+    return None if path is None else Recorded.model_validate_json(path.read_text(encoding="utf-8"))
 
 
-def recorded(name: str) -> Golden | None:
-    """The figures that gates compare with."""
-    found = read(name)
+def recorded(name: str, folder: Path | None = None) -> Golden | None:
+    """The figures that gates compare with; see `read`."""
+    found = read(name, folder)
     return None if found is None else Golden({k: v for k, v in found.metrics.items() if v is not None})
+
+
+def write(result: ScenarioResult, folder: Path) -> Path:
+    """Record a run's figures in a folder; the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result.scenario}.json"
+    path.write_text(record(result).model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def departures(golden: Recorded, result: ScenarioResult) -> list[Departure]:

@@ -27,6 +27,10 @@ from fedseal.study import Training
 STRATEGIES: tuple[str, ...] = get_args(Training.model_fields["strategy"].annotation)
 
 
+# What the modelled protocol knows of: who is silent when.
+MODELLED_FAULTS = ("dropout", "lost", "slow")
+
+
 class Scenario(Frozen):
     """A scenario: who there is, what changes, what goes wrong, how it is trained and watched, and what has to hold.
 
@@ -51,8 +55,11 @@ class Scenario(Frozen):
 
     @model_validator(mode="after")
     def _whole(self) -> "Scenario":
-        if self.fault and self.run.secagg == "model":
-            raise ValueError('faults happen to the protocol: set secagg = "real" in [run]')
+        deep = next((f for f in self.fault if f.kind not in MODELLED_FAULTS), None)
+        if deep is not None and self.run.secagg == "model":
+            raise ValueError(
+                f'a fault of kind {deep.kind!r} happens to the protocol itself: set secagg = "real" in [run]'
+            )
         steps = self.scenario.steps
         late = next((g for g in self.gate if isinstance(g.at, int) and not 0 <= g.at < steps), None)
         if late is not None:

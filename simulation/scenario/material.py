@@ -147,11 +147,11 @@ def make_material(
     data = {name: Path() if tables is None else tables / name for name in splits}
     if tables is not None:
         for name, folder in data.items():
-            _write_table(folder, task, train[name], test[name])
+            write_table(folder, task, train[name], test[name])
     return Material(study, task, splits, data, Oracle(task, everyone), seed, initial)
 
 
-def _write_table(folder: Path, task: Tabular, train: Rows, test: Rows) -> None:
+def write_table(folder: Path, task: Tabular, train: Rows, test: Rows) -> None:
     """One site's table, as `Tabular.data` reads it."""
     table = pd.DataFrame(np.concatenate([train.x, test.x]), columns=list(task.features))
     table[LABEL] = np.concatenate([train.y, test.y])

@@ -67,7 +67,7 @@ def run_scenario(
             watcher.phase("majority class, every site alone, all data pooled, no privacy")
             compared = compare(
                 timeline.trainings.first,
-                Conditions(folder, real=False, workers=workers, engine=setting.scenario.run.engine),
+                Conditions(workers=workers, engine=setting.scenario.run.engine),
             )
     scenario = setting.scenario
     private = scenario.run.privacy.plan != "none"

@@ -89,7 +89,7 @@ def run_sweep(
         found[name] = read_result(cell_folder)
         progress(len(found), len(wanted), name)
     results = [found[cell.name] for cell in wanted]
-    comparison = _compared(scenario, results, digest)
+    comparison = _compared(scenario, results, digest, sources.folder)
     (folder / COMPARE).write_text(comparison.model_dump_json(indent=2) + "\n", encoding="utf-8")
     suites = {group.name: group.gates for group in comparison.groups}
     seconds = sum(result.seconds for result in results)
@@ -134,9 +134,9 @@ def run_cell(job: Job) -> tuple[str, Path]:
     return job.cell.name, finished.folder
 
 
-def _compared(scenario: Scenario, results: list[ScenarioResult], digest: str) -> Comparison:
+def _compared(scenario: Scenario, results: list[ScenarioResult], digest: str, folder: Path) -> Comparison:
     groups = groups_of(results)
-    golden = recorded(scenario.scenario.name)
+    golden = recorded(scenario.scenario.name, folder)
     gates = [tuple(judge(scenario.gate, list(group.results.values()), golden)) for group in groups]
     return compare(groups, gates, scenario.scenario.title or scenario.scenario.name, digest)
 

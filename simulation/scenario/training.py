@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,8 +15,9 @@ from fedseal.privacy.shared_planning import Extent
 from fedseal.simulation.engine.carrier import nobody
 from fedseal.simulation.engine.modelled import train_modelled
 from fedseal.simulation.federation import site_privacy
-from fedseal.simulation.scenario.clock import Clock
-from fedseal.simulation.training import Material, Trained, train
+from fedseal.simulation.scenario.faulty import Real, train_real
+from fedseal.simulation.training import Material, Trained
+from fedseal.simulation.virtual.clock import VirtualClock
 from fedseal.study import Contract
 
 
@@ -35,17 +35,16 @@ class Attempt:
 class Conditions:
     """Under which a training runs.
 
-    ``folder``: a new one for the federation's stores, if the protocol is ``real``. ``faulty``: whether something goes
-    wrong on purpose. ``clock``: of virtual time; None where nobody asks how long it took. ``workers``: processes for
-    the sites, if the protocol is modelled; ``engine``: how their steps are computed then.
+    ``clock``: of virtual time; None where nobody asks how long it took. ``real``: what the real protocol needs; None
+    where it is modelled, by ``workers`` processes that compute sites as ``engine`` says. ``faulty``: whether something
+    goes wrong on purpose.
     """
 
-    folder: Path
-    real: bool
-    faulty: bool = False
-    clock: Clock | None = None
+    clock: VirtualClock | None = None
+    real: Real | None = None
     workers: int = 1
     engine: Literal["one-by-one", "batched", "vmap"] = "one-by-one"
+    faulty: bool = False
 
 
 def attempt(material: Material, contract: Contract, conditions: Conditions) -> Attempt:
@@ -69,22 +68,28 @@ def attempt(material: Material, contract: Contract, conditions: Conditions) -> A
     except RoundAborted as error:
         if not conditions.faulty:
             raise
-        return Attempt(None, plan, _charged(conditions.folder), error.message)
+        return Attempt(None, plan, _charged(conditions, contract), error.message)
     return Attempt(trained, plan, max(p.releases for p in trained.privacy.values()))
 
 
 def _train(material: Material, contract: Contract, conditions: Conditions) -> Trained:
     """By the real protocol or its model."""
-    if conditions.real:
-        return train(material, contract, conditions.folder)
+    if conditions.real is not None and conditions.clock is not None:
+        return train_real(material, contract, conditions.real, conditions.clock)
     losses = nobody if conditions.clock is None else conditions.clock.losses
     engine, workers = conditions.engine, conditions.workers
     return train_modelled(material, contract, workers=workers, vectorised=engine, losses=losses)
 
 
-def _charged(folder: Path) -> int:
-    """How many releases the site that was charged for most was charged for, in a training that has no result."""
-    return max((site_privacy(path).releases for path in folder.glob("*.sqlite")), default=0)
+def _charged(conditions: Conditions, contract: Contract) -> int:
+    """How many releases the site that was charged for most was charged for, in a training that has no result.
+
+    Where the protocol is modelled nothing is left to look at: all attempts that were made count.
+    """
+    if conditions.real is not None:
+        return max((site_privacy(path).releases for path in conditions.real.folder.glob("*.sqlite")), default=0)
+    attempts = 0 if conditions.clock is None else len(conditions.clock.timings)
+    return min(attempts, contract.training.rounds + contract.privacy.retries)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,23 @@ import safetensors.numpy
 
 from fedseal.client.task import size
 from fedseal.client.trainer import Arrays
-from fedseal.simulation.scenario.clock import Clock, examples_of
-from fedseal.simulation.scenario.material import Rows, contract_of, make_material, rows_of, training_seed, write_study
+from fedseal.simulation.faults.delivery import Patience
+from fedseal.simulation.scenario.clock import examples_of, part_of, seconds_by_round, training_clock
+from fedseal.simulation.scenario.faulty import Real
+from fedseal.simulation.scenario.material import (
+    Rows,
+    contract_of,
+    make_material,
+    rows_of,
+    training_seed,
+    write_study,
+    write_table,
+)
 from fedseal.simulation.scenario.outcome import RoundRow, TrainingRow
 from fedseal.simulation.scenario.setting import Setting
 from fedseal.simulation.scenario.training import Account, Attempt, Conditions, attempt
 from fedseal.simulation.training import Material, Trained
+from fedseal.simulation.virtual.clock import VirtualClock
 from fedseal.study import Contract, Study
 
 
@@ -100,12 +111,8 @@ class Trainings:
             tables=self.folder / f"tables-{number}" if run.secagg == "real" else None,
         )
         clock = self._clock(material, contract)
-        folder = self.folder / f"federation-{number}"
-        ended = attempt(
-            material,
-            contract,
-            Conditions(folder, run.secagg == "real", self.setting.faulty, clock, self.workers, run.engine),
-        )
+        real = self._real(number, cohort, material) if run.secagg == "real" else None
+        ended = attempt(material, contract, Conditions(clock, real, self.workers, run.engine, self.setting.faulty))
         self.now = clock.now
         taking = {name: cohort.train[name].persons for name in material.splits}
         self.account.charge(ended.plan, ended.releases, taking)
@@ -117,7 +124,7 @@ class Trainings:
             self.first = FirstTraining(material, ended.trained, step)
         return number
 
-    def _keep(self, number: int, step: int, reason: str, cohort: Cohort, ended: Attempt, clock: Clock) -> None:
+    def _keep(self, number: int, step: int, reason: str, cohort: Cohort, ended: Attempt, clock: VirtualClock) -> None:
         """The training's rows."""
         privacy, trained = self.setting.scenario.run.privacy, ended.trained
         sites = sum(bool(len(rows.y)) for rows in cohort.train.values())
@@ -136,17 +143,37 @@ class Trainings:
         self.rows.append(row)
         self.rounds += [] if trained is None else round_rows(row, trained, clock)
 
-    def _clock(self, material: Material, contract: Contract) -> Clock:
+    def _clock(self, material: Material, contract: Contract) -> VirtualClock:
         """The virtual clock of a training that begins now."""
-        names = {name: i for i, name in enumerate(self.setting.world.sites)}
+        setting, names = self.setting, tuple(material.splits)
+        numbers = {name: i for i, name in enumerate(setting.world.sites)}
+        places = np.array([numbers[name] for name in names], dtype=np.intp)
         persons = np.array([size(split.train) for split in material.splits.values()], dtype=np.intp)
-        return Clock(
-            fleet=self.setting.fleet,
-            places=np.array([names[name] for name in material.splits], dtype=np.intp),
-            examples=examples_of(contract.training, persons),
-            model_bytes=sum(array.nbytes for array in material.first_model().values()),
+        return training_clock(
+            part_of(setting.fleet, places),
+            examples_of(contract.training, persons),
+            names,
+            setting.scenario.fault,
             seed=material.seed,
-            now=self.now,
+            model_bytes=sum(array.nbytes for array in material.first_model().values()),
+            start=self.now,
+        )
+
+    def _real(self, number: int, cohort: Cohort, material: Material) -> Real:
+        """What the real protocol needs besides."""
+        scenario, flipped = self.setting.scenario, {}
+        if any(fault.attack == "label_flip" for fault in scenario.fault):
+            last = len(self.setting.world.classes) - 1
+            for name in material.splits:
+                rows = cohort.train[name]
+                flipped[name] = self.folder / f"flipped-{number}" / name
+                write_table(flipped[name], self.setting.task, replace(rows, y=last - rows.y), rows)
+        return Real(
+            folder=self.folder / f"federation-{number}",
+            faults=scenario.fault,
+            seed=material.seed,
+            patience=Patience(scenario.devices.stage_deadline_s, scenario.devices.deadline_s),
+            flipped=flipped,
         )
 
     @property
@@ -154,8 +181,9 @@ class Trainings:
         return self.folder / "study"
 
 
-def round_rows(row: TrainingRow, trained: Trained, clock: Clock) -> list[RoundRow]:
+def round_rows(row: TrainingRow, trained: Trained, clock: VirtualClock) -> list[RoundRow]:
     """The rows of a training's rounds."""
+    seconds = seconds_by_round(clock)
     return [
         RoundRow(
             training=row.number,
@@ -163,7 +191,7 @@ def round_rows(row: TrainingRow, trained: Trained, clock: Clock) -> list[RoundRo
             number=view.record.number,
             asked=row.sites,
             sites=view.record.sites,
-            seconds=clock.seconds.get(view.record.number, 0.0),
+            seconds=seconds.get(view.record.number, 0.0),
             bytes_down=sum(cost.bytes_down for cost in view.record.stages.values()),
             bytes_up=sum(cost.bytes_up for cost in view.record.stages.values()),
             accuracy=view.judged.everyone.get("accuracy"),

@@ -7,6 +7,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedseal.errors import ConfigError
+
 if TYPE_CHECKING:
     from fedseal.simulation.scenario.language import Scenario
 
@@ -65,6 +67,23 @@ def check(
 
     for line in _facts(read, *checked(read, Path(name).parent, data)):
         typer.echo(line)
+
+
+@scenario.command()
+def record(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.")],
+    to: Annotated[Path | None, typer.Option(help="The folder that holds golden figures.")] = None,
+) -> None:
+    """Record a run's figures, for gates with baseline = "golden": beside the scenario's file, in the folder golden."""
+    from fedseal.cli.simulating import need_packages
+
+    need_packages()
+    from fedseal.simulation.scenario.golden import write
+    from fedseal.simulation.scenario.writing import RESULT, read_result
+
+    if not (run / RESULT).is_file():
+        raise ConfigError(f"{run} is no run of a scenario", next_step="Give a folder that holds result.json.")
+    typer.echo(f"Recorded: {write(read_result(run), to or Path('golden'))}")
 
 
 def _facts(read: "Scenario", sites: int, features: int, classes: int, runs: int) -> list[str]:

@@ -46,8 +46,9 @@ def test_what_is_wrong_is_named_with_its_line(before: str, after: str, message: 
     assert advice in error.next_step
 
 
-def test_faults_need_the_real_protocol() -> None:
-    fault = '\n[[fault]]\nstage = "unmask"\ncount = 1\n'
+def test_faults_of_the_protocol_itself_need_the_real_one() -> None:
+    assert parse(SMALL + '\n[[fault]]\nstage = "unmask"\ncount = 1\n', "mine.toml").fault
+    fault = '\n[[fault]]\nkind = "byzantine"\nattack = "sign_flip"\ncount = 1\n'
     assert 'secagg = "real"' in refused(SMALL + fault).message
     assert parse(SMALL.replace("rounds = 3", 'rounds = 3\nsecagg = "real"') + fault, "mine.toml").fault
 
