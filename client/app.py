@@ -7,8 +7,9 @@ and simply builds them again.
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -19,7 +20,8 @@ from fedseal.client.counting import count_persons
 from fedseal.client.datasets.recheck import recheck
 from fedseal.client.gradient_sum import GradientSum
 from fedseal.client.metrics import Measured, measure
-from fedseal.client.mod import DATA_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
+from fedseal.client.mod import DATA_KEY, STORE_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
+from fedseal.client.monitoring.window import WINDOWS_KEY, window_answer
 from fedseal.client.noise import clipped_sum, noisy_mean
 from fedseal.client.normalise import Normalisation, moment_rows, normalised
 from fedseal.client.records import CONTROL, arrays_of, tables_in
@@ -37,13 +39,28 @@ from fedseal.client.variates import (
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PlanKind, SharedSkellam, Unit, decode_plan
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.releases import COUNTS, MOMENTS, REGISTRY, VALIDATION_RATIO
+from fedseal.privacy.releases import COUNTS, DRIFT, MOMENTS, REGISTRY, VALIDATION_RATIO
 from fedseal.privacy.store import Identity, SiteStore
 from fedseal.study_code import load_task
 
 WEIGHT = "num-examples"
 # A laptop simulates dozens of sites in one process; a real site is one.
 WARM_SITES = 64
+
+
+class Remembered(Protocol):
+    """What an app may ask a site's store in one transaction; `Transaction` says what it means."""
+
+    def recall(self, run: bytes, name: str, *, counted: int) -> bytes | None: ...
+
+
+class SiteMemory(Protocol):
+    """Who a site is and what it remembers: its store, or what stands for it in a simulation."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    def transaction(self) -> AbstractContextManager[Remembered]: ...
 
 
 class SiteWork:
@@ -104,24 +121,36 @@ class Warm:
         """Answer a TRAIN message that the mod has let through."""
         store = open_store(context)
         work = self.work(context, store)
-        facts = message.content.config_records[CONTROL]
-        if facts["release"] == MOMENTS:
-            return _moments(message, facts, store.identity, work)
-        if facts["release"] == COUNTS:
-            return _counts(message, facts, work, work.split.train, work.split.columns)
-        return _train(message, facts, store, work)
+        if message.content.config_records[CONTROL]["release"] == DRIFT:
+            # Not a site's memory but its store: the reference of a watched model is kept there.
+            return _window(message, message.content.config_records[CONTROL], store, work, context)
+        return train_answer(message, store, work)
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Answer an EVALUATE message that the mod has let through."""
-        work = self.work(context, open_store(context))
-        facts = message.content.config_records[CONTROL]
-        if REGISTRY[cast(str, facts["release"])].counted(decode_plan(cast(bytes, facts["plan"])).kind):
-            return _counts(message, facts, work, work.split.test, {})
-        module = build_model(work.task)
-        load(module, arrays_of(next(iter(message.content.array_records.values()))))
-        persons = normalised(work.split.test, normalisation_of(_settings(message)))
-        measured = measure(work.task, module, persons)
-        return Message(RecordDict({"metrics": _metric_record(measured)}), reply_to=message)
+        return evaluate_answer(message, self.work(context, open_store(context)))
+
+
+def train_answer(message: Message, store: SiteMemory, work: SiteWork) -> Message:
+    """What a site computes for a TRAIN message: moments, counts, or an update."""
+    facts = message.content.config_records[CONTROL]
+    if facts["release"] == MOMENTS:
+        return _moments(message, facts, store.identity, work)
+    if facts["release"] == COUNTS:
+        return _counts(message, facts, work, work.split.train, work.split.columns)
+    return _train(message, facts, store, work)
+
+
+def evaluate_answer(message: Message, work: SiteWork) -> Message:
+    """What a site computes for an EVALUATE message: counts, or metrics."""
+    facts = message.content.config_records[CONTROL]
+    if REGISTRY[cast(str, facts["release"])].counted(decode_plan(cast(bytes, facts["plan"])).kind):
+        return _counts(message, facts, work, work.split.test, work.split.test_columns)
+    module = build_model(work.task)
+    load(module, arrays_of(next(iter(message.content.array_records.values()))))
+    persons = normalised(work.split.test, normalisation_of(settings_of(message)))
+    measured = measure(work.task, module, persons)
+    return Message(RecordDict({"metrics": _metric_record(measured)}), reply_to=message)
 
 
 def client_app() -> ClientApp:
@@ -132,9 +161,9 @@ def client_app() -> ClientApp:
     return flower_app
 
 
-def _train(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWork) -> Message:
+def _train(message: Message, facts: ConfigRecord, store: SiteMemory, work: SiteWork) -> Message:
     """Train from the received model; without a private plan, measure it first on the validation persons."""
-    settings = _settings(message)
+    settings = settings_of(message)
     normalisation, plan = normalisation_of(settings), decode_plan(cast(bytes, facts["plan"]))
     streams = _streams(store.identity, facts)
     if plan.kind is PlanKind.DISTRIBUTED:
@@ -154,7 +183,7 @@ def _train(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWo
         measured = measure(work.task, trainer.module, normalised(work.split.validation, normalisation))
         content["metrics"] = _ride_along(measured, size(work.split.train))
     variates = _variates(beside, facts, settings, store) if beside else None
-    how = _train_settings(settings)
+    how = train_settings(settings)
     shift = None if variates is None else variates.shift(received)
     # What a whole site sends is bounded and gets its noise after training, which goes on as if there were none.
     training = NoPrivacy(releases=1, retries=0) if plan.kind is PlanKind.CLIENT else plan
@@ -170,7 +199,7 @@ def _train(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWo
     return Message(content, reply_to=message)
 
 
-def _train_settings(settings: ConfigRecord) -> TrainSettings:
+def train_settings(settings: ConfigRecord) -> TrainSettings:
     return TrainSettings(
         learning_rate=_number(settings, "learning-rate"),
         sample_rate=_number(settings, "sample-rate"),
@@ -182,7 +211,7 @@ def _train_settings(settings: ConfigRecord) -> TrainSettings:
     )
 
 
-def _variates(beside: Arrays, facts: ConfigRecord, settings: ConfigRecord, store: SiteStore) -> ControlVariates:
+def _variates(beside: Arrays, facts: ConfigRecord, settings: ConfigRecord, store: SiteMemory) -> ControlVariates:
     """SCAFFOLD's control variates of this round; the site's own are those of its last counted round."""
     counted = last_counted(settings, store.identity.number)
     with store.transaction() as transaction:
@@ -192,7 +221,7 @@ def _variates(beside: Arrays, facts: ConfigRecord, settings: ConfigRecord, store
 
 def _moments(message: Message, facts: ConfigRecord, identity: Identity, work: SiteWork) -> Message:
     """The mean of (u, u^2) over this site's training persons, under the plan of the round."""
-    settings, plan = _settings(message), decode_plan(cast(bytes, facts["plan"]))
+    settings, plan = settings_of(message), decode_plan(cast(bytes, facts["plan"]))
     rows = moment_rows(work.split.train, cast(list[float], settings["low"]), cast(list[float], settings["high"]))
     entry = identity.roster.entry(identity.number)
     if isinstance(plan, LocalGaussian):
@@ -219,15 +248,46 @@ def _counts(
     message: Message, facts: ConfigRecord, work: SiteWork, persons: Persons, columns: Mapping[str, NDArray[np.float64]]
 ) -> Message:
     """Persons counted into the tables that the round asks for; of the received model, where one came along."""
-    tables = tables_in({"config": _settings(message)})
+    tables = tables_in({"config": settings_of(message)})
     model = None
     if tables.needs_model and message.content.array_records:
         module = build_model(work.task)
         load(module, arrays_of(next(iter(message.content.array_records.values()))))
-        model = (module, normalised(persons, normalisation_of(_settings(message))))
+        model = (module, normalised(persons, normalisation_of(settings_of(message))))
     counts = count_persons(tables, work.task, persons, model, columns)
     content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({COUNTS: Array(counts)})})
     return Message(content, reply_to=message)
+
+
+def _window(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWork, context: Context) -> Message:
+    """By how much a window of new persons differs from this site's past; exact tests of it stay here."""
+    settings = settings_of(message)
+    records = {name: r for name, r in message.content.items() if isinstance(r, ArrayRecord | ConfigRecord)}
+    module = None
+    if message.content.array_records:
+        module = build_model(work.task)
+        load(module, arrays_of(next(iter(message.content.array_records.values()))))
+    windows = context.node_config.get(WINDOWS_KEY)
+    vector = window_answer(
+        {name: record for name, record in records.items() if name != CONTROL},
+        settings,
+        work.task,
+        work.split,
+        module,
+        normalisation_of(settings),
+        store,
+        Path(windows) if isinstance(windows, str) else None,
+        reports_folder(context),
+        _streams(store.identity, facts)("reference"),
+    )
+    content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({COUNTS: Array(vector)})})
+    return Message(content, reply_to=message)
+
+
+def reports_folder(context: Context) -> Path:
+    """Where a site's reports of its windows are: beside its store."""
+    store = Path(_setting(context, STORE_KEY))
+    return store.with_name(f"{store.stem}-windows")
 
 
 def _done(facts: ConfigRecord) -> ConfigRecord:
@@ -279,7 +339,7 @@ class ReleaseStreams:
         return self._randomness.stream(*purpose, *self._release)
 
 
-def _settings(message: Message) -> ConfigRecord:
+def settings_of(message: Message) -> ConfigRecord:
     records = [r for name, r in message.content.config_records.items() if name != CONTROL]
     return records[0] if records else ConfigRecord()
 

@@ -202,7 +202,7 @@ def _unclipped(reply: Message, weight: float) -> float:
 
 
 def _counts(header: Header, reply: Message, public_persons: int) -> dict[str, Real]:
-    """The values of a release of counts: whole numbers, each at most what the layout has room for.
+    """The values of a release of counts, or of differences of counts: whole numbers, each what the layout has room for.
 
     Bounding a count, like rounding one, moves no two counts further apart. The weight is the roster's number under
     any plan: whoever counts learns the number of persons from the counts.
@@ -210,7 +210,7 @@ def _counts(header: Header, reply: Message, public_persons: int) -> dict[str, Re
     layout = header.layout
     counts = np.rint(np.nan_to_num(_flat(layout, header.shapes_hash, False, {}, reply)))
     weight = min(float(public_persons), layout.weight.high)
-    values = np.clip(counts, 0.0, layout.segment(VALUES).high)
+    values = np.clip(counts, layout.segment(VALUES).low, layout.segment(VALUES).high)
     return {VALUES: values, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
 
 

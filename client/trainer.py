@@ -71,6 +71,29 @@ def load(module: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
             parameter.copy_(torch.from_numpy(np.array(arrays[name])))
 
 
+def lots(persons: int, settings: TrainSettings, streams: Streams) -> Iterator[tuple[NDArray[np.intp], float]]:
+    """The places of the persons of each local step, and the number that the sum of their losses is divided by.
+
+    Args:
+        persons: how many there are to draw from.
+        settings: how to train.
+        streams: the release's randomness.
+    """
+    if settings.batch_size is None:
+        expected = max(settings.sample_rate * persons, 1.0)
+        for step in range(settings.local_steps):
+            yield np.flatnonzero(streams("sampling", step).coins(settings.sample_rate, persons)), expected
+        return
+    batches = max(1, -(-persons // settings.batch_size))
+    order = np.zeros(0, dtype=np.intp)
+    for step in range(settings.local_steps):
+        done = step % batches
+        if not done:
+            order = streams("sampling", step).permutation(persons)
+        lot = order[done * settings.batch_size : (done + 1) * settings.batch_size]
+        yield lot, float(max(len(lot), 1))
+
+
 class Descent:
     """Gradient descent in place, for as many steps as there are.
 
@@ -180,22 +203,6 @@ class Trainer:
         for first in range(0, steps, ahead):
             yield from [self._draw(rate, streams("sampling", s)) for s in range(first, min(first + ahead, steps))]
 
-    def _lots(self, settings: TrainSettings, streams: Streams) -> Iterator[tuple[NDArray[np.intp], float]]:
-        """The persons of each local step, and the number that the sum of their losses is divided by."""
-        if settings.batch_size is None:
-            expected = max(settings.sample_rate * size(self.persons), 1.0)
-            for step in range(settings.local_steps):
-                yield self._draw(settings.sample_rate, streams("sampling", step)), expected
-            return
-        batches = max(1, -(-size(self.persons) // settings.batch_size))
-        order = np.zeros(0, dtype=np.intp)
-        for step in range(settings.local_steps):
-            done = step % batches
-            if not done:
-                order = streams("sampling", step).permutation(size(self.persons))
-            lot = order[done * settings.batch_size : (done + 1) * settings.batch_size]
-            yield lot, float(max(len(lot), 1))
-
     def _fit_plain(
         self,
         arrays: Mapping[str, NDArray[Any]],
@@ -209,7 +216,7 @@ class Trainer:
         parameters = self._parameters(self.module)
         optimizer = torch.optim.SGD(parameters, lr=settings.learning_rate)
         added = correction(self.module, settings.proximal_mu, shift)
-        for chosen, divisor in self._lots(settings, streams):
+        for chosen, divisor in lots(size(self.persons), settings, streams):
             optimizer.zero_grad()
             if len(chosen):
                 batch = batch_of(self.persons, chosen)

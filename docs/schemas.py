@@ -13,6 +13,7 @@ from fedseal.compliance.policy import SitePolicy
 from fedseal.compliance.registry.bundle import InputSchema, Manifest, Recipe
 from fedseal.compliance.registry.description import Description
 from fedseal.compliance.registry.rules import RegistryRules
+from fedseal.server.monitoring.policy import MonitorFile
 from fedseal.simulation.result import Result
 from fedseal.study import Contract
 
@@ -21,6 +22,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "study-1": Contract,
     "site-policy-1": SitePolicy,
     "registry-1": RegistryRules,
+    "monitor-1": MonitorFile,
     "model-description-1": Description,
     "bundle-manifest-1": Manifest,
     "bundle-recipe-1": Recipe,

@@ -205,10 +205,7 @@ class Ledger:
         key = (release.run, encode_plan(plan))
         amount, left = cost(plan, self.terms.order), self.reservations.get(key)
         if left is None or amount > left:
-            raise BudgetExceeded(
-                "this run has used up what its plan reserved",
-                next_step="Start a new run with a plan for the rounds that remain.",
-            )
+            raise used_up()
         totals = (self.last.charged + amount, self.last.reserved - amount)
         entry = self._next(EntryKind.CHARGE, release, plan, amount, left - amount, totals)
         following = replace(self, last=entry, reservations={**self.reservations, key: left - amount})
@@ -246,6 +243,14 @@ class Ledger:
             charged=charged,
             reserved=reserved,
         )
+
+
+def used_up() -> BudgetExceeded:
+    """The refusal of a run that has charged all attempts of its plan."""
+    return BudgetExceeded(
+        "this run has used up what its plan reserved",
+        next_step="Start a new run with a plan for the rounds that remain.",
+    )
 
 
 def open_ledger(terms: Terms) -> tuple[Ledger, Entry]:

@@ -21,6 +21,11 @@ def to_npy(vector: RingVector) -> bytes:
     return b"".join((head_npy(vector.dtype, (len(vector),)), vector.data.cast("B")))
 
 
+def npy_size(dtype: np.dtype[np.uint32] | np.dtype[np.uint64], length: int) -> int:
+    """How many bytes `to_npy` takes for a vector of ``length`` words."""
+    return len(_head(dtype, length)) + length * dtype.itemsize
+
+
 def from_npy(raw: bytes, dtype: np.dtype[np.uint32] | np.dtype[np.uint64], length: int) -> RingVector | None:
     """The vector behind ``raw``, read-only and in its memory; None if these are not the bytes of `to_npy`."""
     head = head_npy(dtype, (length,))

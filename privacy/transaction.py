@@ -25,6 +25,7 @@ MOST_INCIDENTS = 200
 LONGEST_INCIDENT = 8000
 # Beside the pins of a run's releases, whose names have no colon.
 CLIP_PIN = "update:clip"
+REFERENCE_PIN = "drift:reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +189,20 @@ class Transaction:
     def accept_clip(self, run: bytes, clip: AcceptedClip) -> None:
         """Remember the clip norm of a header that is answered."""
         self._put(PINS, run=run, release=CLIP_PIN, terms=encode(clip))
+
+    def reference(self, key: bytes) -> bytes | None:
+        """What this site compares windows with, kept under the digest of a model and a watch; None if nothing is.
+
+        Args:
+            key: 32 bytes.
+        """
+        query = select(PINS.c.terms).where(PINS.c.run == key, PINS.c.release == REFERENCE_PIN)
+        raw: bytes | None = self._connection.execute(query).scalar()
+        return raw
+
+    def keep_reference(self, key: bytes, reference: bytes) -> None:
+        """Keep what windows are compared with, beyond the end of any run."""
+        self._put(PINS, run=key, release=REFERENCE_PIN, terms=reference)
 
     def run(self, run: bytes) -> RunRecord:
         """Where a run stands; a new one if it was never seen."""

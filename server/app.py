@@ -25,7 +25,7 @@ from fedseal.privacy.releases import MetricRange
 from fedseal.privacy.shared_planning import Extent
 from fedseal.server.counts import Asked, kept, private_evaluation, recalled
 from fedseal.server.fedadam import UncorrectedFedAdam
-from fedseal.server.grid import SealedGrid
+from fedseal.server.grid import AveragingGrid, SealedGrid
 from fedseal.server.logbook import RunFacts, model_digest
 from fedseal.server.rounds import Arrays, Plan, RoundRecord, run_rounds
 from fedseal.server.scaffold import Scaffold
@@ -100,17 +100,37 @@ def main(grid: Grid, context: Context) -> None:
             rounds=contract.training.rounds,
         ),
     )
-    moments = _normalise(sealed, contract, plans)
-    observer = grid if isinstance(grid, RoundObserver) else None
+    run_study(sealed, strategy, contract, plans, model, grid if isinstance(grid, RoundObserver) else None)
+
+
+def run_study(
+    grid: AveragingGrid,
+    strategy: FedAvg,
+    contract: Contract,
+    plans: RunPlans,
+    model: Arrays,
+    observer: RoundObserver | None,
+) -> None:
+    """All releases of a study in their order: moments, rounds, evaluation; then close the run.
+
+    Args:
+        grid: makes the releases.
+        strategy: a fresh one.
+        contract: the study's.
+        plans: of the releases.
+        model: the first one.
+        observer: told of everything.
+    """
+    moments = _normalise(grid, contract, plans)
     if observer is not None:
-        observer.run_planned(plans, moments, sealed.run_id)
+        observer.run_planned(plans, moments, grid.run_id)
     model = run_rounds(
-        sealed,
+        grid,
         strategy,
         model,
         Plan(contract.training.rounds, task_settings(contract.training, moments)),
         observer.round_finished if observer is not None else lambda _: None,
-        lambda final: _evaluate(sealed, contract, plans, final, observer),
+        lambda final: _evaluate(grid, contract, plans, final, observer),
     )
     if observer is not None:
         observer.run_finished(model)
@@ -212,6 +232,19 @@ def build_strategy(training: Training, sites: int) -> FedAvg:
             )
 
 
+def ask_a_share(strategy: FedAvg, fraction: float, least: int) -> None:
+    """Let a strategy ask a share of the sites in every round, by Flower's draw, and never fewer than ``least``.
+
+    Raises:
+        ConfigError: the share is not above 0 and at most 1, or the strategy has to ask everyone.
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError("the share of the sites that are asked has to be above 0 and at most 1")
+    if isinstance(strategy, Scaffold):
+        raise ConfigError("scaffold asks every site in every round")
+    strategy.fraction_train, strategy.min_train_nodes = fraction, least
+
+
 def task_settings(training: Training, moments: Moments | None) -> dict[str, float | int | str | list[float]]:
     """What every site is told, the same for all."""
     settings: dict[str, float | int | str | list[float]] = {
@@ -228,7 +261,7 @@ def task_settings(training: Training, moments: Moments | None) -> dict[str, floa
     return settings
 
 
-def _normalise(sealed: SealedGrid, contract: Contract, plans: RunPlans) -> Moments | None:
+def _normalise(sealed: AveragingGrid, contract: Contract, plans: RunPlans) -> Moments | None:
     """The federation's moments: released once, and taken from the checkpoint when a run is resumed."""
     if plans.moments is None:
         return None
@@ -241,7 +274,7 @@ def _normalise(sealed: SealedGrid, contract: Contract, plans: RunPlans) -> Momen
 
 
 def _evaluate(
-    sealed: SealedGrid, contract: Contract, plans: RunPlans, model: Arrays, observer: RoundObserver | None
+    sealed: AveragingGrid, contract: Contract, plans: RunPlans, model: Arrays, observer: RoundObserver | None
 ) -> None:
     """The one private evaluation of the final model, before the run is closed: released once, and taken from the
     checkpoint when a run is resumed.

@@ -14,7 +14,7 @@ from fedseal.privacy.quantize import signed
 from fedseal.privacy.releases import COUNTS, EVALUATION, REGISTRY, VALUES
 from fedseal.privacy.secagg.server_states import Finished
 from fedseal.server.contents import Arrays
-from fedseal.server.grid import SealedGrid
+from fedseal.server.grid import AveragingGrid
 
 TABLES = "tables"
 
@@ -47,7 +47,7 @@ class Asked:
         return {"arrays": ArrayRecord({name: Array(a) for name, a in self.model.items()}), "config": config}
 
 
-def federated_counts(grid: SealedGrid, asked: Asked, plan: NoPrivacy | SharedGeometric) -> Tally:
+def federated_counts(grid: AveragingGrid, asked: Asked, plan: NoPrivacy | SharedGeometric) -> Tally:
     """Release tables over the training persons of all sites.
 
     A run's releases of counts all have one plan and one length: a site pins them at the first.
@@ -59,7 +59,7 @@ def federated_counts(grid: SealedGrid, asked: Asked, plan: NoPrivacy | SharedGeo
     return _released(grid, COUNTS, asked, plan)
 
 
-def private_evaluation(grid: SealedGrid, asked: Asked, plan: SharedGeometric) -> Tally:
+def private_evaluation(grid: AveragingGrid, asked: Asked, plan: SharedGeometric) -> Tally:
     """Release tables about a model over the test persons of all sites, charged to their own ledger.
 
     Raises:
@@ -69,7 +69,7 @@ def private_evaluation(grid: SealedGrid, asked: Asked, plan: SharedGeometric) ->
     return _released(grid, EVALUATION, asked, plan)
 
 
-def _released(grid: SealedGrid, name: str, asked: Asked, plan: NoPrivacy | SharedGeometric) -> Tally:
+def _released(grid: AveragingGrid, name: str, asked: Asked, plan: NoPrivacy | SharedGeometric) -> Tally:
     tables = asked.tables
     if tables.needs_model and asked.model is None:
         raise ConfigError("counts about a model, and there is none", next_step="Give the model.")

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -101,8 +102,12 @@ def _message(node: int, parcel: Parcel, message_type: str, group: str, traffic: 
 
 
 def _size(content: RecordDict) -> int:
-    arrays = sum(len(a.data) for record in content.values() if isinstance(record, ArrayRecord) for a in record.values())
-    return arrays + sum(len(_bytes(content, name) or b"") for name in (BYTES, LOG))
+    return arrays_size(content) + sum(len(_bytes(content, name) or b"") for name in (BYTES, LOG))
+
+
+def arrays_size(records: Mapping[str, Any]) -> int:
+    """The bytes of the arrays among some records."""
+    return sum(len(a.data) for record in records.values() if isinstance(record, ArrayRecord) for a in record.values())
 
 
 def _bytes(content: RecordDict, name: str) -> bytes | None:

@@ -10,9 +10,10 @@ refused.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
@@ -57,7 +58,7 @@ from fedseal.server.logbook import RunFacts, ServerLogbook
 from fedseal.server.means import metric_record, weighted_mean
 from fedseal.server.scaffold import SURVIVORS
 from fedseal.server.sealing import Account, CohortRules, Order, Sealing
-from fedseal.server.store import ServerStore
+from fedseal.server.store import Checkpoint, ServerStore
 from fedseal.server.strategies import check_strategy
 
 DEFAULT_TIMEOUT = 3600.0
@@ -67,81 +68,71 @@ LARGEST_IN_32_BITS = 2047
 UNPLANNED = NoPrivacy(releases=10_000, retries=10_000)
 
 
-class SealedGrid(Grid):
-    """A Grid that returns one averaged reply and learns nothing else.
+class Carrier(Protocol):
+    """Who carries releases to the sites: the protocol, or what stands for it in a simulation."""
+
+    def release(self, nodes: Iterable[int], order: Order, account: Account) -> Finished:
+        """Carry one release with these nodes; RoundAborted if nothing was released."""
+
+    def close(self, nodes: Iterable[int]) -> None:
+        """End the run at these nodes."""
+
+
+class Checkpoints(Protocol):
+    """Where a run's checkpoints are kept."""
+
+    def save(self, run: bytes, checkpoint: Checkpoint) -> None:
+        """Replace a run's checkpoint."""
+
+    def load(self, run: bytes) -> Checkpoint | None:
+        """A run's checkpoint, or None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """What releases are made of, whoever carries them: see the arguments of `SealedGrid`. ``largest_site`` is the
+    roster's largest number of persons.
+    """
+
+    max_examples: int
+    largest_site: int
+    metrics: Mapping[str, MetricRange]
+    plan: PrivacyPlan
+    update_range: float
+    rules: CohortRules
+    ring_bits: int
+    rounding: Rounding
+    run_config: Mapping[str, Setting]
+
+
+class AveragingGrid(Grid):
+    """A Grid that returns one averaged reply, whoever carries the sum.
 
     Args:
-        grid: the Grid that carries the messages.
+        grid: the Grid that knows the nodes.
         strategy: the strategy whose messages these are; checked, see `server.strategies`.
-        store: the server's store.
-        max_examples: a public upper bound on the number of examples of one site.
-        metrics: the public range of every metric that is to be averaged; others are dropped. A value outside is bounded
-            at its site, and how many sites had to bound something is part of the sum.
-        plan: the privacy plan of training releases; without one, sites have to allow plan none.
-        update_range: bound on the L2 norm of one site's update; a longer one is scaled down at the site.
-        cohort: what is asked of every cohort.
-        ring_bits: 32; 12 to 31 for fewer bytes and a coarser scale, or 64 for a finer one at twice the bytes; 64 in
-            any case in a federation of more than 2047 sites. docs/protocol.md says what the scale comes to.
-        rounding: stochastic (unbiased) or nearest (deterministic).
-        run_config: the run's configuration, as Flower gave it to this ServerApp. It becomes part of what sites compute
-            on; without it, sites' apps see an empty one.
-        run: the id of a run to go on with; a new one otherwise.
-        log: the database of the federation's log: a path, or a PostgreSQL URL. The server's own store otherwise.
-        facts: what the log says of the run; what this grid knows otherwise.
-        workers: how many threads take the masks off a sum.
+        asking: what releases are made of.
+        carrier: who carries them.
+        store: where checkpoints are kept.
+        run: the run's 16-byte id.
 
     Raises:
-        ConfigError: the strategy cannot work on sums, or a number is out of range.
+        ConfigError: the strategy cannot work on sums.
     """
 
     def __init__(
-        self,
-        grid: Grid,
-        strategy: Strategy,
-        *,
-        store: str | Path,
-        max_examples: int,
-        metrics: Mapping[str, MetricRange | tuple[float, float]] | None = None,
-        plan: PrivacyPlan | None = None,
-        update_range: float = 100.0,
-        cohort: CohortRules | None = None,
-        ring_bits: int = 32,
-        rounding: Rounding = Rounding.STOCHASTIC,
-        run_config: Mapping[str, Setting] | None = None,
-        run: bytes | None = None,
-        log: str | Path | None = None,
-        facts: RunFacts | None = None,
-        workers: int = 1,
+        self, grid: Grid, strategy: Strategy, asking: Asking, *, carrier: Carrier, store: Checkpoints, run: bytes
     ) -> None:
         self._grid = grid
         self._strategy = check_strategy(strategy)
         # Arrays that a strategy sends for the sites to know, not to sum.
         self._beside: str | None = getattr(strategy, "unsummed_prefix", None)
-        self.store = ServerStore.open(Path(store))
-        self._metrics = {name: _range(value) for name, value in (metrics or {}).items()}
-        self._max_examples = max_examples
-        self._plan = plan or UNPLANNED
-        self._update_range = update_range
-        # By the federation's size, which stays the same throughout a run, not the cohort's.
-        if not is_ring(ring_bits) or workers < 1:
-            raise ConfigError("expected ring_bits of 12 to 32, or 64, and at least one worker")
-        many = len(self.store.identity.roster.sites) > LARGEST_IN_32_BITS
-        self._ring_bits = 64 if many else ring_bits
-        self._rounding = rounding
-        self._run_config = dict(run_config or {})
-        self.run_id = run or os.urandom(16)
-        self.store.open_run(self.run_id)
-        self._rules = cohort or CohortRules()
-        self.journal = FederationJournal(
-            self.store.engine if log is None else open_database(log),
-            self.store.identity.key,
-            self.store.identity.roster,
-            faulty=self._rules.colluders,
-            now=lambda: datetime.now(UTC),
-        )
-        facts = facts or _facts_of(strategy, self._run_config)
-        self._logbook = ServerLogbook(self.journal, self.run_id, facts, self._plan)
-        self._sealing = Sealing(grid, self.store, self.run_id, self._rules, self._logbook, workers=workers)
+        self.store: Checkpoints = store
+        self.run_id = run
+        self._asking = asking
+        self._plan = asking.plan
+        self._rules = asking.rules
+        self._carrier = carrier
         # Where the plan's clip norm adapts: the next round's, and what the last round said of its own.
         self.clip_norm = self._plan.clip_norm if isinstance(self._plan, AdaptiveSkellam) else None
         self.last_clip: ClipStep | None = None
@@ -212,23 +203,23 @@ class SealedGrid(Grid):
                 f"plan {plan.kind.label!r} in rounds that trust every site: each knows its own share of the noise",
                 next_step="Set cohort.colluders to at least 1.",
             )
-        private, counted = plan.kind is not PlanKind.NONE, kind.counted(plan.kind)
-        metrics = {} if private or counted or kind.name == MOMENTS else self._metrics
+        asking, private, counted = self._asking, plan.kind is not PlanKind.NONE, kind.counted(plan.kind)
+        metrics = {} if private or counted or kind.name == MOMENTS else asking.metrics
         count = sum(a.size for a in shapes.values())
-        largest = self.store.identity.roster.largest_site if private else self._max_examples
+        largest = asking.largest_site if private else asking.max_examples
 
         def layout_for(sites: int) -> Layout:
             return release_layout(
                 kind,
                 values=count,
-                value_range=value_range or self._update_range,
+                value_range=value_range or asking.update_range,
                 weight_key=self._strategy.weighted_by_key,
                 largest_weight=largest,
                 metrics=metrics,
                 sites=sites,
                 # Counts are no coarser for a short word, only too large.
-                ring_bits=max(self._ring_bits, 32) if counted else self._ring_bits,
-                rounding=self._rounding,
+                ring_bits=max(asking.ring_bits, 32) if counted else asking.ring_bits,
+                rounding=asking.rounding,
                 room=self._room(plan, sites),
             )
 
@@ -237,14 +228,14 @@ class SealedGrid(Grid):
             layout_for=layout_for,
             shapes_hash=shapes_hash([(n, a.shape) for n, a in shapes.items()]),
             plan=encode_plan(plan),
-            input_digest=input_digest(records_digest(task), self._run_config),
+            input_digest=input_digest(records_digest(task), asking.run_config),
             task=task,
             model=shapes if kind.difference else {},
             fl_round=fl_round,
             timeout=timeout or DEFAULT_TIMEOUT,
         )
         self.last_account = Account()
-        finished = self._sealing.release(nodes, order, self.last_account)
+        finished = self._carrier.release(nodes, order, self.last_account)
         self.last_sum = finished.total
         return finished
 
@@ -279,14 +270,13 @@ class SealedGrid(Grid):
         return Message(content, reply_to=request)
 
     def close(self, *, rounds: int = 0, model: Arrays | None = None) -> None:
-        """End the run at the sites, in the log and in the store. A closed run never reopens.
+        """End the run at the sites. A closed run never reopens.
 
         Args:
-            rounds: how many there were, for the log.
-            model: what came of them, for the log.
+            rounds: how many there were.
+            model: what came of them.
         """
-        self._logbook.finished(rounds, model)
-        self._sealing.close(list(self._grid.get_node_ids()))
+        self._carrier.close(list(self._grid.get_node_ids()))
 
     # The rest of a Grid
 
@@ -331,6 +321,100 @@ class SealedGrid(Grid):
             "SealedGrid sends rounds, not single messages",
             next_step="Use send_and_receive with all messages of a round.",
         )
+
+
+class SealedGrid(AveragingGrid):
+    """A Grid that returns one averaged reply and learns nothing else.
+
+    Args:
+        grid: the Grid that carries the messages.
+        strategy: the strategy whose messages these are; checked, see `server.strategies`.
+        store: the server's store.
+        max_examples: a public upper bound on the number of examples of one site.
+        metrics: the public range of every metric that is to be averaged; others are dropped. A value outside is bounded
+            at its site, and how many sites had to bound something is part of the sum.
+        plan: the privacy plan of training releases; without one, sites have to allow plan none.
+        update_range: bound on the L2 norm of one site's update; a longer one is scaled down at the site.
+        cohort: what is asked of every cohort.
+        ring_bits: 32; 12 to 31 for fewer bytes and a coarser scale, or 64 for a finer one at twice the bytes; 64 in
+            any case in a federation of more than 2047 sites. docs/protocol.md says what the scale comes to.
+        rounding: stochastic (unbiased) or nearest (deterministic).
+        run_config: the run's configuration, as Flower gave it to this ServerApp. It becomes part of what sites compute
+            on; without it, sites' apps see an empty one.
+        run: the id of a run to go on with; a new one otherwise.
+        log: the database of the federation's log: a path, or a PostgreSQL URL. The server's own store otherwise.
+        facts: what the log says of the run; what this grid knows otherwise.
+        workers: how many threads take the masks off a sum.
+
+    Raises:
+        ConfigError: the strategy cannot work on sums, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        strategy: Strategy,
+        *,
+        store: str | Path,
+        max_examples: int,
+        metrics: Mapping[str, MetricRange | tuple[float, float]] | None = None,
+        plan: PrivacyPlan | None = None,
+        update_range: float = 100.0,
+        cohort: CohortRules | None = None,
+        ring_bits: int = 32,
+        rounding: Rounding = Rounding.STOCHASTIC,
+        run_config: Mapping[str, Setting] | None = None,
+        run: bytes | None = None,
+        log: str | Path | None = None,
+        facts: RunFacts | None = None,
+        workers: int = 1,
+    ) -> None:
+        opened = ServerStore.open(Path(store))
+        roster = opened.identity.roster
+        if not is_ring(ring_bits) or workers < 1:
+            raise ConfigError("expected ring_bits of 12 to 32, or 64, and at least one worker")
+        run_id = run or os.urandom(16)
+        asking = Asking(
+            max_examples=max_examples,
+            largest_site=roster.largest_site,
+            metrics={name: _range(value) for name, value in (metrics or {}).items()},
+            plan=plan or UNPLANNED,
+            update_range=update_range,
+            rules=cohort or CohortRules(),
+            ring_bits=bits_for(len(roster.sites), ring_bits),
+            rounding=rounding,
+            run_config=dict(run_config or {}),
+        )
+        check_strategy(strategy)
+        opened.open_run(run_id)
+        self.store: ServerStore = opened
+        self.journal = FederationJournal(
+            opened.engine if log is None else open_database(log),
+            opened.identity.key,
+            roster,
+            faulty=asking.rules.colluders,
+            now=lambda: datetime.now(UTC),
+        )
+        facts = facts or _facts_of(strategy, asking.run_config)
+        self._logbook = ServerLogbook(self.journal, run_id, facts, asking.plan)
+        sealing = Sealing(grid, opened, run_id, asking.rules, self._logbook, workers=workers)
+        super().__init__(grid, strategy, asking, carrier=sealing, store=opened, run=run_id)
+
+    def close(self, *, rounds: int = 0, model: Arrays | None = None) -> None:
+        """End the run at the sites, in the log and in the store. A closed run never reopens.
+
+        Args:
+            rounds: how many there were, for the log.
+            model: what came of them, for the log.
+        """
+        self._logbook.finished(rounds, model)
+        super().close(rounds=rounds, model=model)
+
+
+def bits_for(sites: int, ring_bits: int) -> int:
+    """The bits of a word in a federation of so many sites."""
+    # By the federation's size, which stays the same throughout a run, not the cohort's.
+    return 64 if sites > LARGEST_IN_32_BITS else ring_bits
 
 
 def _facts_of(strategy: Strategy, run_config: Mapping[str, Setting]) -> RunFacts:

@@ -16,7 +16,7 @@ from fedseal.errors import ConfigError, RoundAborted
 from fedseal.privacy.adaptive import ClipStep
 from fedseal.privacy.secagg.assurance import Assurance
 from fedseal.privacy.secagg.messages import Stage
-from fedseal.server.grid import SealedGrid
+from fedseal.server.grid import AveragingGrid
 from fedseal.server.means import clipped_share
 from fedseal.server.store import Checkpoint
 from fedseal.server.strategies import memory_of, restore_memory
@@ -64,7 +64,7 @@ class Plan:
 
 
 def run_rounds(
-    grid: SealedGrid,
+    grid: AveragingGrid,
     strategy: FedAvg,
     initial: Arrays,
     plan: Plan,
@@ -108,7 +108,7 @@ def run_rounds(
     return model
 
 
-def _resume(grid: SealedGrid, strategy: FedAvg, initial: Arrays) -> tuple[Arrays, int]:
+def _resume(grid: AveragingGrid, strategy: FedAvg, initial: Arrays) -> tuple[Arrays, int]:
     """The model and round to go on from."""
     checkpoint = grid.store.load(grid.run_id)
     if checkpoint is None:
@@ -130,7 +130,7 @@ def _record(model: Arrays) -> ArrayRecord:
 
 
 def _describe(
-    grid: SealedGrid, number: int, seconds: float, metrics: MetricRecord | None, model: Arrays
+    grid: AveragingGrid, number: int, seconds: float, metrics: MetricRecord | None, model: Arrays
 ) -> RoundRecord:
     account, total = grid.last_account, grid.last_sum
     stages = {} if account is None else account.stages

@@ -8,7 +8,7 @@ must not be forgotten.
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from fedseal.errors import LocalError, PeerError, RoundAborted
 from fedseal.privacy.plan import decode_plan
 from fedseal.privacy.quantize import Layout
 from fedseal.privacy.releases import ReleaseKind
+from fedseal.privacy.roster import Roster
 from fedseal.privacy.runs import (
     CloseRun,
     ControlMessage,
@@ -116,6 +117,7 @@ class Sealing:
         self._grid = grid
         self._store = store
         self._identity = store.identity
+        self._federation = Federation.of(store.identity.roster)
         self.run = run
         self._rules = rules
         self._logbook = logbook
@@ -135,15 +137,17 @@ class Sealing:
             if len(cohort) < needed:
                 raise RoundAborted(
                     f"{len(cohort)} sites can take part in round {order.fl_round}, {needed} are needed",
-                    next_step=_why(account),
+                    next_step=reasons(account),
                 )
             account.attempts += 1
-            outcome = self._attempt(self._header(cohort, order, sequence, attempt), order, account)
+            number = Number(self.run, sequence, attempt)
+            header = release_header(cohort, order, self._rules, self._federation, number)
+            outcome = self._attempt(header, order, account)
             if isinstance(outcome, Finished):
                 account.assurance = outcome.assurance
                 return outcome
-            cohort = _next_cohort(cohort, outcome)
-        raise RoundAborted(f"round {order.fl_round} failed {account.attempts} times", next_step=_why(account))
+            cohort = next_cohort(cohort, outcome)
+        raise RoundAborted(f"round {order.fl_round} failed {account.attempts} times", next_step=reasons(account))
 
     def close(self, nodes: Iterable[int]) -> None:
         """End the run: at the sites, which take back what they had reserved, and in the store."""
@@ -213,32 +217,6 @@ class Sealing:
 
     # One attempt
 
-    def _header(self, cohort: list[int], order: Order, sequence: int, attempt: int) -> Header:
-        n, m = len(cohort), self._rules.colluders
-        sparse = sparse_for(n, m, self._rules.dropouts)
-        return Header(
-            protocol=PROTOCOL,
-            federation=self._identity.roster.federation,
-            roster_hash=self._identity.roster.digest(),
-            run=self.run,
-            fl_round=order.fl_round,
-            release_seq=sequence,
-            attempt=attempt,
-            release_name=order.kind.name,
-            cohort=tuple(cohort),
-            threshold=threshold(n, m),
-            colluders=m,
-            site_minimum=self._rules.minimum,
-            noise_minimum=noise_minimum(decode_plan(order.plan), n, m, self._rules.minimum),
-            mask_generator=AES_256_CTR,
-            graph=COMPLETE_GRAPH if sparse is None else HARARY_GRAPH,
-            layout=order.layout_for(n),
-            shapes_hash=order.shapes_hash,
-            plan=order.plan,
-            input_digest=order.input_digest,
-            sparse=sparse,
-        )
-
     def _attempt(self, header: Header, order: Order, account: Account) -> Finished | Aborted:
         step = server.open_round(header, self._identity.roster, self._identity.key, workers=self._workers)
         self._write(header, "open", ())
@@ -307,6 +285,66 @@ class Sealing:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """What a header says of a roster."""
+
+    name: str
+    roster_hash: bytes
+
+    @classmethod
+    def of(cls, roster: Roster) -> "Federation":
+        """A roster's name and hash."""
+        return cls(roster.federation, roster.digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Which attempt at which release of which run."""
+
+    run: bytes
+    sequence: int
+    attempt: int
+
+
+def release_header(
+    cohort: Sequence[int], order: Order, rules: CohortRules, federation: Federation, number: Number
+) -> Header:
+    """The header of one attempt.
+
+    Args:
+        cohort: the sites, by increasing number.
+        order: what is to be released.
+        rules: what is asked of the cohort.
+        federation: whose sites they are.
+        number: which attempt.
+    """
+    n, m = len(cohort), rules.colluders
+    sparse = sparse_for(n, m, rules.dropouts)
+    return Header(
+        protocol=PROTOCOL,
+        federation=federation.name,
+        roster_hash=federation.roster_hash,
+        run=number.run,
+        fl_round=order.fl_round,
+        release_seq=number.sequence,
+        attempt=number.attempt,
+        release_name=order.kind.name,
+        cohort=tuple(cohort),
+        threshold=threshold(n, m),
+        colluders=m,
+        site_minimum=rules.minimum,
+        noise_minimum=noise_minimum(decode_plan(order.plan), n, m, rules.minimum),
+        mask_generator=AES_256_CTR,
+        graph=COMPLETE_GRAPH if sparse is None else HARARY_GRAPH,
+        layout=order.layout_for(n),
+        shapes_hash=order.shapes_hash,
+        plan=order.plan,
+        input_digest=order.input_digest,
+        sparse=sparse,
+    )
+
+
 def _read_reply(reply: Message, stage: Stage) -> SiteReply | None:
     """A site's answer at a stage; None where it is nothing that can be one."""
     kinds: tuple[type[Signed | ShareReply | Refusal], ...] = (Signed, ShareReply, Refusal)
@@ -320,7 +358,7 @@ def _read_reply(reply: Message, stage: Stage) -> SiteReply | None:
     return None if vector is None else MaskedReply(answer, vector)
 
 
-def _next_cohort(cohort: list[int], outcome: Aborted) -> list[int]:
+def next_cohort(cohort: list[int], outcome: Aborted) -> list[int]:
     """Who is asked again: not those who refused for a reason that stays, and not those convicted of breaking the
     protocol.
     """
@@ -335,7 +373,7 @@ def _next_cohort(cohort: list[int], outcome: Aborted) -> list[int]:
     return [site for site in cohort if site not in gone]
 
 
-def _why(account: Account) -> str:
+def reasons(account: Account) -> str:
     """The reasons that sites gave, as counts by code: what a coordinator may know."""
     counts: dict[str, int] = {}
     for refused in account.refused:

@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord
 
 from fedseal.privacy.plan import PrivacyPlan
 from fedseal.privacy.releases import MOMENTS, REGISTRY, VALUES
-from fedseal.server.grid import SealedGrid
+from fedseal.server.grid import AveragingGrid
 from fedseal.server.means import weighted_mean
 
 # A deviation below this share of a feature's range is taken for noise: dividing by it would blow the feature up.
@@ -27,7 +27,7 @@ class Moments:
 
 
 def federated_moments(
-    grid: SealedGrid, *, low: Sequence[float], high: Sequence[float], plan: PrivacyPlan, timeout: float | None = None
+    grid: AveragingGrid, *, low: Sequence[float], high: Sequence[float], plan: PrivacyPlan, timeout: float | None = None
 ) -> Moments:
     """Release the mean of u and u^2 over all persons, u in [-1, 1] by the public ranges, and turn them into mean and
     deviation.

@@ -38,7 +38,7 @@ class Books:
     """The books of all sites of one training.
 
     Args:
-        stores: the sites' stores by name, with ledgers that nothing was charged to.
+        stores: the sites' stores by name; what was charged before is not this training's.
         plans: the plans of the run; a run has no others.
         delta: at which epsilon is stated.
     """
@@ -48,13 +48,16 @@ class Books:
         self._stores = {name: SiteStore.open(path) for name, path in stores.items()}
         self._plans = plans
         self._delta = delta
+        # Of the ledgers: a search's are not opened for one of its plans alone.
+        self._order = next(self._terms_order(store) for store in self._stores.values())
+        self._before = {name: self._charged(store) for name, store in self._stores.items()}
         self._moments = dict.fromkeys(stores, 0)
         self._seen = dict.fromkeys(stores, 0)
 
     def begin_training(self) -> None:
         """Whatever was charged so far was for the moments."""
         if self._plans.moments is not None:
-            self._moments = {name: self._charged(store) for name, store in self._stores.items()}
+            self._moments = {name: self._charged(s) - self._before[name] for name, s in self._stores.items()}
 
     def end_round(self) -> None:
         """A round ended well: whatever went wrong so far is not why a later one fails."""
@@ -69,32 +72,16 @@ class Books:
             return None
         counts = set()
         for name, store in self._stores.items():
-            moments = 0 if plans.moments is None else self._moments[name] // cost(plans.moments, plans.order)
-            updates = (self._charged(store) - self._moments[name]) // cost(plans.update, plans.order)
+            moments = 0 if plans.moments is None else self._moments[name] // cost(plans.moments, self._order)
+            trained = self._charged(store) - self._before[name] - self._moments[name]
+            updates = trained // cost(plans.update, self._order)
             counts.add((moments, updates))
         found = [epsilon_after(plans, updates, self._delta, moments=moments) for moments, updates in counts]
         return max(e for e in found if e is not None)
 
     def explain(self, error: RoundAborted) -> FedsealError:
         """Why a round failed: the error with what a site wrote down, of the class of what the site refused with."""
-        incident = self._cause()
-        if incident is None:
-            return error
-        refusal = f"{incident.site} refused ({incident.code.lower()}): {incident.message}"
-        message, advice = f"{error.message}; {refusal}", incident.next_step
-        match RefusalCode[incident.code]:
-            case RefusalCode.BUDGET:
-                return BudgetExceeded(message, next_step=advice)
-            case RefusalCode.POLICY:
-                return PolicyRefused(message, next_step=advice)
-            case RefusalCode.PROTOCOL:
-                return PeerError(message, peer="server", next_step=advice)
-            case RefusalCode.BAD_PEER:
-                return PeerError(message, peer="a site", next_step=advice)
-            case RefusalCode.INTERNAL:
-                return LocalError(message, next_step=advice)
-            case _:
-                return RoundAborted(error.message, next_step=f"{refusal}\n{advice}".rstrip())
+        return explained(error, self._cause())
 
     def _cause(self) -> Incident | None:
         """Of each site its last incident since the last good round; of those the most frequent kind."""
@@ -112,11 +99,37 @@ class Books:
         return None
 
     @staticmethod
+    def _terms_order(store: SiteStore) -> float:
+        with store.transaction() as transaction:
+            return transaction.terms(Population.TRAIN.value).order
+
+    @staticmethod
     def _charged(store: SiteStore) -> int:
         """What a site's ledger has charged for persons trained on, in the ledger's units."""
         with store.transaction() as transaction:
             # No run has this id: the totals are asked for, not a reservation.
             return transaction.ledger(Population.TRAIN.value, bytes(16), b"").last.charged
+
+
+def explained(error: RoundAborted, incident: Incident | None) -> FedsealError:
+    """A failed round's error with what a site wrote down, of the class of what the site refused with."""
+    if incident is None:
+        return error
+    refusal = f"{incident.site} refused ({incident.code.lower()}): {incident.message}"
+    message, advice = f"{error.message}; {refusal}", incident.next_step
+    match RefusalCode[incident.code]:
+        case RefusalCode.BUDGET:
+            return BudgetExceeded(message, next_step=advice)
+        case RefusalCode.POLICY:
+            return PolicyRefused(message, next_step=advice)
+        case RefusalCode.PROTOCOL:
+            return PeerError(message, peer="server", next_step=advice)
+        case RefusalCode.BAD_PEER:
+            return PeerError(message, peer="a site", next_step=advice)
+        case RefusalCode.INTERNAL:
+            return LocalError(message, next_step=advice)
+        case _:
+            return RoundAborted(error.message, next_step=f"{refusal}\n{advice}".rstrip())
 
 
 def epsilon_after(plans: RunPlans, updates: int, delta: float, *, moments: int = 1) -> float | None:

@@ -20,6 +20,8 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
+from fedseal.errors import LocalError
+
 # A simulation of somebody's own app starts without the protocol's server, its databases and its statistics.
 if TYPE_CHECKING:
     from fedseal.privacy.inference.tally import Tally
@@ -238,3 +240,57 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
+
+
+class NodeList(Grid):
+    """Nodes that no message reaches: whoever models them asks them by function call.
+
+    Args:
+        first: the first node's id.
+        count: how many there are, numbered in a row.
+    """
+
+    def __init__(self, first: int, count: int) -> None:
+        self._nodes = range(first, first + count)
+        self._run = Run.create_empty(1)
+
+    @contextmanager
+    def task(self, seed: int) -> Iterator[None]:
+        """Let messages be made, and Flower choose nodes by this seed."""
+        with _flower_task(self._run.run_id), _seeded(seed):
+            yield
+
+    def request(self, records: Mapping[str, Any], message_type: str, group_id: str) -> Message:
+        """A message with these records, to the first node: what it says is the same for all."""
+        return self.create_message(RecordDict(dict(records)), message_type, self._nodes[0], group_id)
+
+    def set_run(self, run: Run) -> None:
+        """Set Flower's run."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Flower's run."""
+        return self._run
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All nodes, always; a range takes no memory."""
+        return self._nodes
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message from the server."""
+        return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Refused: there is nobody to deliver to."""
+        raise LocalError("these nodes are asked by function call, and get no messages")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Refused, as `push_messages` is."""
+        raise LocalError("these nodes are asked by function call, and get no messages")
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Refused, as `push_messages` is."""
+        raise LocalError("these nodes are asked by function call, and get no messages")

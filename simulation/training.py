@@ -74,7 +74,10 @@ class RoundView:
 
 @dataclass(slots=True)
 class Trained:
-    """A finished training. ``evaluation`` is its private one, if the contract has one, charged to ``test_privacy``."""
+    """A finished training. ``evaluation`` is its private one, if the contract has one, charged to ``test_privacy``.
+
+    ``engine`` is how its sites computed: one by one, or many at once in one of the ways of `simulation.engine`.
+    """
 
     contract: Contract
     plans: RunPlans
@@ -86,6 +89,7 @@ class Trained:
     federation: Federation | None = None
     evaluation: Tally | None = None
     test_privacy: dict[str, SitePrivacy] = field(default_factory=dict)
+    engine: str = "one-by-one"
 
     @property
     def normalisation(self) -> Normalisation | None:
@@ -123,6 +127,7 @@ def train(
     rounding: Rounding = Rounding.STOCHASTIC,
     *,
     on_record: bool = False,
+    federation: Federation | None = None,
 ) -> Trained:
     """Train one federation.
 
@@ -133,6 +138,7 @@ def train(
         on_round: told of every round.
         rounding: how values become integers.
         on_record: whether sites register their data and look at it before every round, as real ones do.
+        federation: one that has trained before, whose ledgers pay for this run too; ``folder`` is then its.
 
     Raises:
         RoundAborted: a round failed for good; the next step quotes what the simulated sites wrote down.
@@ -141,7 +147,7 @@ def train(
     """
     persons = {name: size(split.train) for name, split in material.splits.items()}
     plans = plan_run(contract, Extent(sum(a.size for a in material.first_model().values()), len(persons)))
-    federation = enrol(folder, contract, plans, persons, material.seed)
+    federation = federation or enrol(folder, contract, plans, persons, material.seed)
     if on_record:
         for name, store in federation.site_stores.items():
             register_site(store, material.data[name], material.study.folder, contract)

@@ -1,1 +1,1 @@
-"""The engines of a simulation: the same ServerApp, ClientApp and strategies, over more processes or machines."""
+"""The engines of a simulation: many sites fast, over more processes or machines, in the protocol or a model of it."""

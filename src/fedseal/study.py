@@ -6,7 +6,7 @@ report repeats.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -150,15 +150,26 @@ class Evaluation(Frozen):
     two classes; ``right`` whether the model is right, by label, for ``classes`` classes; ``loss`` a histogram of
     ``bins`` losses from ``low`` to ``high``, a public range. A person is in one cell of each: two tables have twice the
     noise of one. A retry halves what one attempt may cost, so there are none unless stated.
+
+    ``bins = "auto"`` takes ``persons`` * epsilon / 60 bins, from 8 to 64: fewer where noise would hide them;
+    ``persons`` is a public guess of how many test persons there are, never their true number. ``subgroup`` names a
+    column that data() hands out for test persons, with codes 0, 1, ... of the ``groups``: the table ``score`` is then
+    counted for each group, and as a person is in one group this costs no more. A group of fewer than
+    ``smallest_group`` persons is hidden. ``coverage`` is that of the threshold below which a model should abstain.
     """
 
     epsilon: float | None = Field(default=None, gt=0, le=64)
     retries: int = Field(default=0, ge=0, le=1000)
     tables: tuple[Literal["score", "right", "loss"], ...] = ("score",)
-    bins: int = Field(default=20, ge=2, le=1000)
+    bins: Literal["auto"] | Annotated[int, Field(ge=2, le=1000)] = 20
+    persons: int | None = Field(default=None, ge=1, le=10**9)
     classes: int = Field(default=2, ge=2, le=1000)
     low: float = 0.0
     high: float = 4.0
+    subgroup: str | None = Field(default=None, min_length=1)
+    groups: tuple[str, ...] = ()
+    smallest_group: int = Field(default=50, ge=1)
+    coverage: float = Field(default=0.9, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _tables(self) -> "Evaluation":
@@ -166,7 +177,28 @@ class Evaluation(Frozen):
             raise ValueError("evaluation needs tables, each once")
         if not self.low < self.high:
             raise ValueError("low has to be below high")
+        if self.bins == "auto" and self.persons is None:
+            raise ValueError('bins = "auto" needs persons, a public guess of how many test persons there are')
         return self
+
+    @model_validator(mode="after")
+    def _groups(self) -> "Evaluation":
+        if (self.subgroup is None) != (not self.groups):
+            raise ValueError("subgroup, a column of data(), and groups, the names of its codes, go together")
+        if self.groups and (len(set(self.groups)) < len(self.groups) or not 2 <= len(self.groups) <= 100):
+            raise ValueError("groups needs 2 to 100 names, each once")
+        if self.groups and "score" not in self.tables:
+            raise ValueError('subgroups are of the table "score"')
+        return self
+
+    @property
+    def bin_count(self) -> int:
+        """How many bins there are: where they adapt, one for 60 / epsilon persons, from 8 to 64."""
+        if self.bins != "auto":
+            return self.bins
+        wanted = (self.persons or 0) * (self.epsilon or 0.0) / 60
+        # Even: no bin then lies on both sides of a half, and accuracy has no bin error.
+        return 2 * round(min(max(wanted, 8.0), 64.0) / 2)
 
 
 class SimulationDefaults(Frozen):

@@ -17,6 +17,7 @@ from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PlanKind, decode_plan
 from fedseal.privacy.quantize import Layout, Rounding, Segment
 from fedseal.privacy.releases import (
     COUNTS,
+    DRIFT,
     EVALUATION,
     MOMENTS,
     REGISTRY,
@@ -152,7 +153,7 @@ def refused(name: str, layout: Layout, sites: int = 3, plan: PlanKind = PlanKind
 
 
 def test_the_registry_is_closed_and_fits_its_names() -> None:
-    assert set(REGISTRY) == {UPDATE, EVALUATION, MOMENTS, COUNTS}
+    assert set(REGISTRY) == {UPDATE, EVALUATION, MOMENTS, COUNTS, DRIFT}
     assert all(kind.name == name for name, kind in REGISTRY.items())
     with pytest.raises(TypeError):
         REGISTRY["other"] = REGISTRY[UPDATE]  # type: ignore[index]
@@ -170,6 +171,7 @@ def test_the_registry_says_how_each_release_is_made() -> None:
         # Statistics only from code that says it made them: an ordinary train function's arrays are not moments.
         MOMENTS: (Population.TRAIN, MessageKind.TRAIN, both, True, False, True, False),
         COUNTS: (Population.TRAIN, MessageKind.TRAIN, counts, True, False, True, True),
+        DRIFT: (Population.MONITOR, MessageKind.TRAIN, counts, True, False, True, True),
     }
 
 
@@ -300,7 +302,7 @@ layout_arguments = st.fixed_dictionaries(
     }
 )
 # How many persons a count may hold is the server's to say, so counts have tests of their own.
-releases = st.sampled_from(sorted(set(REGISTRY) - {COUNTS}))
+releases = st.sampled_from(sorted(set(REGISTRY) - {COUNTS, DRIFT}))
 cohorts = st.integers(2, 256)
 
 

@@ -19,6 +19,7 @@ from fedseal.cli.data import data
 from fedseal.cli.erase import erase
 from fedseal.cli.labels import labels
 from fedseal.cli.lineage import lineage
+from fedseal.cli.monitor import monitor
 from fedseal.cli.person import person
 from fedseal.cli.privacy import privacy
 from fedseal.cli.report import report
@@ -55,6 +56,7 @@ cli.add_typer(audit, name="audit")
 cli.add_typer(report, name="report")
 cli.add_typer(model, name="model")
 cli.add_typer(person, name="person")
+cli.add_typer(monitor, name="monitor")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]
@@ -199,6 +201,10 @@ def simulate(
     flamby: Annotated[
         bool, typer.Option("--flamby", help="Run FLamby's published table again (examples/heart-disease, with --data).")
     ] = False,
+    search: Annotated[
+        Path | None,
+        typer.Option(help="A file of candidates: a private search for hyper-parameters, each trial charged."),
+    ] = None,
     out: Out = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
@@ -221,6 +227,11 @@ def simulate(
         strategy=strategy,
         baselines=baselines,
     )
+    if search is not None:
+        from fedseal.cli.searching import run_search
+
+        run_search(study, search, options, out, as_json=as_json)
+        return
     run_simulation(study, options, out, as_json=as_json)
 
 

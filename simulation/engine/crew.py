@@ -1,0 +1,251 @@
+"""Who computes a job: this process or several, each site on its own or many together.
+
+Several processes are forked, so they have the sites' data without a copy. Each gets whole chunks of sites and gives
+back their sum in the ring, so neither how many there are nor which finishes first changes a bit of what comes out.
+"""
+
+import multiprocessing
+import signal
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Literal
+
+import torch
+
+from fedseal.client.trainer import Arrays
+from fedseal.errors import ConfigError, LocalError
+from fedseal.privacy.plan import NoPrivacy
+from fedseal.simulation.engine.gradients import Batched, Mapped
+from fedseal.simulation.engine.portions import Job, OneByOne, Portion
+from fedseal.simulation.engine.rows import RowSource, Streams
+from fedseal.simulation.engine.sites import Sites
+from fedseal.simulation.engine.together import Asked, Together, agrees, chunks, read, refused
+from fedseal.simulation.grid import NodeList
+
+ONE_BY_ONE = "one-by-one"
+Engine = Literal["auto", "one-by-one", "batched", "vmap"]
+# Below this many sites in a cohort `auto` does not look for a faster way: one by one is what the protocol gives.
+MANY_SITES = 32
+# How many sites' training is compared before any is trusted, and how far it may be off relative to a site's way.
+COMPARED, TOLERANCE = 3, 1e-3
+
+
+class Methods:
+    """The ways in which sites can compute, and which of them a run uses.
+
+    Args:
+        sites: the federation's.
+        nodes: makes the messages that sites' code expects.
+        engine: the way, or ``auto``: many together where it is faster and gives the same.
+    """
+
+    def __init__(self, sites: Sites, nodes: NodeList, engine: Engine) -> None:
+        self._sites = sites
+        self._nodes = nodes
+        self._alone = OneByOne(sites, nodes)
+        self._engine = engine
+        source = RowSource(sites)
+        self._ways: dict[str, Together] = {}
+        makers: Mapping[str, Callable[[], Together]] = {
+            "batched": lambda: Together(sites, source, Batched(sites.task)),
+            "vmap": lambda: Together(sites, source, Mapped(sites.task)),
+        }
+        for name, make in makers.items():
+            if engine not in ("auto", name):
+                continue
+            try:
+                self._ways[name] = make()
+            except ConfigError:
+                if engine == name:
+                    raise
+        self.chosen: str | None = ONE_BY_ONE if engine == ONE_BY_ONE else None
+
+    def split(self, job: Job) -> tuple[str, list[tuple[int, ...]]]:
+        """How a job is computed, and its chunks."""
+        asked = read(job, self._nodes) if self.chosen != ONE_BY_ONE else None
+        if asked is None:
+            return ONE_BY_ONE, [(site,) for site in job.sites]
+        if self.chosen is None:
+            self.chosen = self._choose(job, asked)
+        if self.chosen == ONE_BY_ONE:
+            return ONE_BY_ONE, [(site,) for site in job.sites]
+        return self.chosen, chunks(job.sites, sum(a.size for a in asked.received.values()))
+
+    def portion(self, way: str, job: Job, parts: list[tuple[int, ...]]) -> Portion:
+        """What some chunks of a job come to."""
+        found = Portion.empty(job.header)
+        asked = read(job, self._nodes) if way != ONE_BY_ONE else None
+        for part in parts:
+            found.add(self._part(way, job.part(part), asked))
+        return found
+
+    def _part(self, way: str, job: Job, asked: Asked | None) -> Portion:
+        if asked is None:
+            return self._alone.portion(job)
+        try:
+            return self._ways[way].portion(job, asked)
+        except Exception as error:
+            if not refused(error):
+                raise
+            # One by one it shows whose fault it is, and the others' work is kept.
+            return self._alone.portion(job)
+
+    def _choose(self, job: Job, asked: Asked) -> str:
+        """The fastest way of those that come out as one by one does, on a few sites.
+
+        Raises:
+            ConfigError: a way that was asked for by name does not.
+        """
+        if self._engine == "auto" and len(job.sites) < MANY_SITES:
+            return ONE_BY_ONE
+        few = job.sites[:COMPARED]
+        alone = [self._fit(site, asked) for site in few]
+        many = chunks(job.sites, sum(a.size for a in asked.received.values()))[0]
+        fastest, least = ONE_BY_ONE, min(seconds for _, seconds in alone)
+        for name, way in self._ways.items():
+            try:
+                stacked = way.trained(few, asked)
+                same = all(agrees(one, stacked, k, asked.received, TOLERANCE) for k, (one, _) in enumerate(alone))
+                start = time.perf_counter()
+                way.trained(many, asked)
+                each = (time.perf_counter() - start) / len(many)
+            except Exception as error:
+                if not refused(error):
+                    raise
+                same, each = False, 0.0
+            if self._engine == name and not same:
+                raise ConfigError(
+                    f"sites that train together ({name}) do not come out as on their own",
+                    next_step='Leave the engine at "auto", or take "one-by-one".',
+                )
+            if same and (each < least or self._engine == name):
+                fastest, least = name, each
+        return fastest
+
+    def _fit(self, site: int, asked: Asked) -> tuple[Arrays, float]:
+        """One site's training on its own, and how many seconds it takes once it is warm."""
+        trainer = self._sites.work(site).trainer(asked.normalisation)
+        streams, plan = Streams(self._sites.seed, site, asked.release), NoPrivacy(releases=1, retries=0)
+        trainer.fit(asked.received, asked.settings, plan, streams)
+        start = time.perf_counter()
+        trained = trainer.fit(asked.received, asked.settings, plan, streams)
+        return trained, time.perf_counter() - start
+
+
+class Here:
+    """This process alone.
+
+    Args:
+        methods: how sites compute.
+    """
+
+    def __init__(self, methods: Methods) -> None:
+        self._methods = methods
+
+    def portion(self, job: Job) -> Portion:
+        """The sum of a job's sites."""
+        way, parts = self._methods.split(job)
+        return self._methods.portion(way, job, parts)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class Forked:
+    """Several processes.
+
+    Args:
+        methods: how sites compute.
+        workers: how many processes, at least 2.
+    """
+
+    def __init__(self, methods: Methods, workers: int) -> None:
+        self._methods = methods
+        context = multiprocessing.get_context("fork")
+        self._lines: list[Connection] = []
+        self._processes: list[BaseProcess] = []
+        for _ in range(workers):
+            ours, theirs = context.Pipe()
+            # Not the earlier workers' lines too: they would keep open what this process closes.
+            process = context.Process(target=_work, args=(methods, theirs, [*self._lines, ours]), daemon=True)
+            process.start()
+            theirs.close()
+            self._lines.append(ours)
+            self._processes.append(process)
+
+    def portion(self, job: Job) -> Portion:
+        """The sum of a job's sites.
+
+        Raises:
+            LocalError: a process has ended, or what it ran into is no site's fault.
+        """
+        way, parts = self._methods.split(job)
+        busy: list[Connection] = []
+        for k, line in enumerate(self._lines):
+            own = parts[k :: len(self._lines)]
+            if own:
+                whole = job.part(tuple(site for part in own for site in part))
+                _told(line, (way, whole, own))
+                busy.append(line)
+        found = Portion.empty(job.header)
+        for line in busy:
+            found.add(_heard(line))
+        return found
+
+    def close(self) -> None:
+        """End the processes."""
+        for line in self._lines:
+            line.close()
+        for process in self._processes:
+            # A closed line ends its process, unless it is at work, as after an interruption.
+            process.join(timeout=0.5)
+            if process.is_alive():
+                process.terminate()
+                process.join()
+
+
+def _told(line: Connection, task: tuple[str, Job, list[tuple[int, ...]]]) -> None:
+    try:
+        line.send(task)
+    except OSError:
+        raise _ended() from None
+
+
+def _heard(line: Connection) -> Portion:
+    try:
+        answer = line.recv()
+    except (EOFError, OSError):
+        raise _ended() from None
+    if isinstance(answer, Portion):
+        return answer
+    raise LocalError(f"a process that computes sites failed:\n{answer}")
+
+
+def _ended() -> LocalError:
+    return LocalError(
+        "a process that computes sites has ended",
+        next_step="If the system ended it for want of memory, use fewer workers.",
+    )
+
+
+def _work(methods: Methods, line: Connection, others: list[Connection]) -> None:
+    """A process's life: jobs in, sums out, until the line is closed."""
+    # An interruption reaches all processes; the one that people see ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    for other in others:
+        other.close()
+    while True:
+        try:
+            way, job, parts = line.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer: Portion | str = methods.portion(way, job, parts)
+        # Whatever it is, it has to be told in the other process: this one's words nobody reads.
+        except Exception:  # noqa: BLE001
+            answer = traceback.format_exc()
+        line.send(answer)

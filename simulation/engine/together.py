@@ -1,0 +1,293 @@
+"""Sites that train many at once: the same persons, the same settings, the same quantiser, one stack of models.
+
+Of all releases only updates by plain gradient descent are made so, under plans none and client; everything else, and
+whatever a strategy adds that is not known here, sites compute one by one. A site's parameters come out as on its own
+up to the order in which floats are added, and its whole numbers, given the parameters, to the last bit.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedseal.client.app import WEIGHT, normalisation_of, settings_of, train_settings
+from fedseal.client.metrics import LOSS, loss_range
+from fedseal.client.normalise import Normalisation
+from fedseal.client.records import CONTROL, arrays_of, for_the_app
+from fedseal.client.release import brought_within
+from fedseal.client.task import Task, build_model, outputs_and_targets
+from fedseal.client.trainer import Arrays, TrainSettings, load
+from fedseal.errors import ConfigError, FedsealError
+from fedseal.privacy.plan import PlanKind, PrivacyPlan, decode_plan
+from fedseal.privacy.quantize import CLIPPED, UNCLIPPED, BoundedUpdate
+from fedseal.privacy.releases import METRIC_PREFIX, REGISTRY, REPORTED_PREFIX, UPDATE, VALIDATION_RATIO, VALUES
+from fedseal.privacy.secagg.header import Header
+from fedseal.privacy.shares import add_share, room_of
+from fedseal.simulation.engine.gradients import Gradients, Stacked
+from fedseal.simulation.engine.portions import Job, Portion
+from fedseal.simulation.engine.rounding import Bounds
+from fedseal.simulation.engine.rows import Rows, RowSource, Streams, draws
+from fedseal.simulation.engine.sites import Sites
+from fedseal.simulation.grid import NodeList
+
+Real = NDArray[np.float64]
+# What a round's settings may say; another word may mean something that is not done here.
+KNOWN = frozenset(
+    {
+        "learning-rate",
+        "sample-rate",
+        "local-steps",
+        "batch-size",
+        "proximal-mu",
+        "server-round",
+        "feature-mean",
+        "feature-deviation",
+    }
+)
+# Parameters of all sites that train at once: what the cache of a processor holds several times over is slower.
+PARAMETERS_AT_ONCE = 1 << 20
+MOST_AT_ONCE = 256
+# So few sites are one chunk; more are several, so that several processes have something to do.
+ONE_CHUNK = 8
+MEASURED_AT_ONCE = 1 << 13
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a job asks of its sites, read once."""
+
+    header: Header
+    received: Arrays
+    settings: TrainSettings
+    normalisation: Normalisation | None
+    plan: PrivacyPlan
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """What the streams of this attempt are keyed by."""
+        return self.header.release_seq, self.header.attempt
+
+
+def read(job: Job, nodes: NodeList) -> Asked | None:
+    """What a job asks; None where it is nothing that sites can do together."""
+    header = job.header
+    kind, plan = REGISTRY[header.release_name], decode_plan(header.plan)
+    if header.release_name != UPDATE or plan.kind not in (PlanKind.NONE, PlanKind.CLIENT) or job.memories:
+        return None
+    message = for_the_app(nodes.request(job.records, kind.message.value, ""), header, dict(job.records))
+    settings = settings_of(message)
+    records = [r for name, r in message.content.array_records.items() if name != CONTROL]
+    if not KNOWN.issuperset(settings) or len(records) != 1:
+        return None
+    received = arrays_of(records[0])
+    if any(array.dtype != np.float32 for array in received.values()):
+        return None
+    return Asked(header, received, train_settings(settings), normalisation_of(settings), plan)
+
+
+def chunks(sites: tuple[int, ...], parameters: int) -> list[tuple[int, ...]]:
+    """Which sites train together: the same whatever the number of processes.
+
+    Args:
+        sites: of one job.
+        parameters: of the model.
+    """
+    size = max(4, min(MOST_AT_ONCE, PARAMETERS_AT_ONCE // max(parameters, 1)))
+    if len(sites) > ONE_CHUNK:
+        size = min(size, -(-len(sites) // 4))
+    return [sites[start : start + size] for start in range(0, len(sites), size)]
+
+
+class Together:
+    """Computes one chunk of sites.
+
+    Args:
+        sites: the federation's.
+        source: gives their persons.
+        gradients: how gradients are computed.
+    """
+
+    def __init__(self, sites: Sites, source: RowSource, gradients: Gradients) -> None:
+        self._sites = sites
+        self._source = source
+        self._gradients = gradients
+        self._module = build_model(sites.task)
+        self._bounds: Bounds | None = None
+
+    def portion(self, job: Job, asked: Asked) -> Portion:
+        """What a chunk of sites comes to.
+
+        Raises:
+            FedsealError: some of it cannot be done together.
+        """
+        found = Portion.empty(job.header)
+        streams = [Streams(self._sites.seed, n, asked.release) for n in job.sites]
+        ways = self._ways(job, asked)
+        private = asked.plan.kind is PlanKind.CLIENT
+        values = self._of_a_site(job, ways) if private else self._of_persons(job, asked, ways)
+        found.total = self._bounds_of(job.header).summed(values, [stream("rounding") for stream in streams])
+        if (room := room_of(job.header, asked.plan)) is not None:
+            # Shares are added to the sum: in the ring that is the same as to each site's vector.
+            total = BoundedUpdate(job.header.layout, found.total)
+            for stream in streams:
+                add_share(total, room, stream("noise-share"))
+        found.survivors = list(job.sites)
+        return found
+
+    def trained(self, numbers: tuple[int, ...], asked: Asked) -> Stacked:
+        """The parameters of some sites after training, stacked in their order."""
+        rows = self._source.training(numbers, asked.normalisation)
+        settings, streams = asked.settings, [Streams(self._sites.seed, n, asked.release) for n in numbers]
+        anchor = {n: torch.from_numpy(np.array(a)) for n, a in self._ordered(asked.received).items()}
+        stacked = {n: a.expand(len(numbers), *a.shape).clone().requires_grad_() for n, a in anchor.items()}
+        for draw in draws(rows, settings, streams):
+            gradients = self._gradients(stacked, rows.batch(draw.rows.reshape(-1)), draw.weights)
+            with torch.no_grad():
+                for (name, values), gradient in zip(stacked.items(), gradients, strict=True):
+                    if settings.proximal_mu:
+                        # FedProx's pull towards the received parameters, as `client.correction` adds it.
+                        gradient = gradient + settings.proximal_mu * (values - anchor[name])
+                    values.sub_(gradient, alpha=settings.learning_rate)
+        return {name: values.detach() for name, values in stacked.items()}
+
+    def _ordered(self, received: Arrays) -> Arrays:
+        """The received parameters in the model's order."""
+        names = [name for name, p in self._module.named_parameters() if p.requires_grad]
+        if set(names) != set(received):
+            raise ConfigError("the received arrays are not this model's trainable parameters")
+        return {name: received[name] for name in names}
+
+    def _ways(self, job: Job, asked: Asked) -> Real:
+        """How far each site's parameters came, shape (sites, parameters), in the order of their names."""
+        trained, count = self.trained(job.sites, asked), len(job.sites)
+        ways, start = np.empty((count, job.header.layout.segment(VALUES).length)), 0
+        for name in sorted(trained):
+            before = asked.received[name].reshape(-1)
+            part = ways[:, start : start + len(before)]
+            part[...] = trained[name].reshape(count, -1).numpy()
+            part -= before
+            start += len(before)
+        return ways
+
+    def _of_a_site(self, job: Job, ways: Real) -> Real:
+        """The values of the layout under plan client, as `client.release` makes them for one site."""
+        layout, bounds = job.header.layout, self._bounds_of(job.header)
+        factors = _within(ways, layout.segment(VALUES).high)
+        largest = layout.weight.high
+        weights = np.array([min(float(self._sites.public_persons(n)), largest) for n in job.sites])
+        values = np.zeros((len(job.sites), layout.length))
+        np.multiply(ways, (weights / largest)[:, None], out=values[:, bounds.places[VALUES]])
+        values[:, bounds.places[layout.weight.name]] = weights[:, None]
+        if UNCLIPPED in bounds.places:
+            values[:, bounds.places[UNCLIPPED]] = np.where(factors == 1.0, 0.5, -0.5)[:, None]
+        return values
+
+    def _of_persons(self, job: Job, asked: Asked, ways: Real) -> Real:
+        """The values of the layout under plan none, likewise."""
+        layout, bounds = job.header.layout, self._bounds_of(job.header)
+        persons = self._source.training(job.sites, asked.normalisation).counts.astype(np.float64)
+        factors = _within(ways, layout.segment(VALUES).high)
+        flags = (persons > layout.weight.high) | (factors != 1.0)
+        fractions = np.where(np.isnan(factors), 0.0, np.minimum(persons, layout.weight.high)) / layout.weight.high
+        values = np.zeros((len(job.sites), layout.length))
+        np.multiply(ways, fractions[:, None], out=values[:, bounds.places[VALUES]])
+        values[:, bounds.places[layout.weight.name]] = (fractions * layout.weight.high)[:, None]
+        metrics = self._ride_along(job.sites, asked)
+        for segment in layout.segments:
+            name = segment.name.removeprefix(METRIC_PREFIX)
+            if name == segment.name or name not in metrics:
+                continue
+            rows = metrics[name]
+            if rows.shape[1] != segment.length:
+                raise ConfigError(f"{segment.name!r} was declared with {segment.length} values")
+            unknown = np.isnan(rows).any(axis=1)
+            inside = np.where(unknown[:, None], 0.0, np.clip(rows, segment.low, segment.high))
+            flags |= (inside != rows).any(axis=1)
+            values[:, bounds.places[segment.name]] = fractions[:, None] * inside
+            values[:, bounds.places[REPORTED_PREFIX + name]] = (fractions * ~unknown)[:, None]
+        values[:, bounds.places[CLIPPED]] = flags[:, None]
+        return values
+
+    def _ride_along(self, numbers: tuple[int, ...], asked: Asked) -> dict[str, Real]:
+        """What `client.app` sends beside an update, by metric, shape (sites, values): means on validation persons by
+        their ratio to training persons, and the ratio.
+        """
+        load(self._module, asked.received)
+        rows = self._source.validation(numbers, asked.normalisation)
+        persons = self._source.training(numbers, asked.normalisation).counts
+        ratio = rows.counts / np.maximum(persons, 1)
+        means = measured(self._sites.task, self._module, rows)
+        found = {name: ratio[:, None] * mean for name, mean in means.items()}
+        return found | {VALIDATION_RATIO: ratio[:, None], WEIGHT: persons.astype(np.float64)[:, None]}
+
+    def _bounds_of(self, header: Header) -> Bounds:
+        if self._bounds is None or self._bounds.layout != header.layout:
+            self._bounds = Bounds(header.layout)
+        return self._bounds
+
+
+def _within(ways: Real, limit: float) -> Real:
+    """Scale what is too long down, in place, and what is no number to nothing; the factors, of the latter NaN."""
+    factors = np.ones(len(ways))
+    norms = np.sqrt(np.einsum("kd,kd->k", ways, ways))
+    # Written so that NaN is looked at too.
+    for k in np.flatnonzero(~(norms <= limit * (1 - 1e-9))):
+        factor = brought_within(ways[k], limit)
+        factors[k] = np.nan if factor is None else factor
+        if factor is None:
+            ways[k] = 0.0
+    return factors
+
+
+def measured(task: Task, module: nn.Module, rows: Rows) -> dict[str, Real]:
+    """The means of the loss and the task's metrics over each site's persons, by name, shape (sites, values): what
+    `client.metrics.measure` gives site by site, of one model for all.
+
+    Raises:
+        ConfigError: the loss is not one number a person.
+    """
+    parts: dict[str, list[Any]] = {name: [] for name in (LOSS, *(m.name for m in task.metrics()))}
+    count = int(rows.counts.sum())
+    module.eval()
+    with torch.no_grad():
+        for start in range(0, max(count, 1), MEASURED_AT_ONCE):
+            batch = rows.batch(np.arange(start, min(start + MEASURED_AT_ONCE, count)))
+            losses = task.loss(module, batch).double()
+            if losses.shape != batch[0].shape[:1]:
+                raise ConfigError("the loss is not one number a person")
+            parts[LOSS].append(losses.clamp(*loss_range(task))[:, None])
+            for metric in task.metrics():
+                said = metric.statistic(*outputs_and_targets(module, batch)).double().clamp(metric.low, metric.high)
+                parts[metric.name].append(said.reshape(len(said), metric.length))
+    module.train()
+    site = torch.from_numpy(np.repeat(np.arange(len(rows.counts)), rows.counts))
+    divisors = np.maximum(rows.counts, 1)[:, None]
+    return {name: _by_site(torch.cat(found), site, len(rows.counts)) / divisors for name, found in parts.items()}
+
+
+def _by_site(rows: Tensor, site: Tensor, sites: int) -> Real:
+    return cast(Real, torch.zeros(sites, rows.shape[1], dtype=torch.float64).index_add_(0, site, rows).numpy())
+
+
+def agrees(one: Arrays, many: Stacked, place: int, received: Arrays, tolerance: float) -> bool:
+    """Whether a site trained together came out as on its own.
+
+    Args:
+        one: its parameters on its own.
+        many: those of the stack.
+        place: its place in the stack.
+        received: where both began.
+        tolerance: of the distance between the two, relative to the way from the beginning.
+    """
+    way = np.concatenate([(one[n] - received[n]).astype(np.float64).ravel() for n in sorted(one)])
+    other = np.concatenate([(many[n][place].numpy() - received[n]).astype(np.float64).ravel() for n in sorted(one)])
+    distance = float(np.linalg.norm(way - other))
+    return distance <= tolerance * float(np.linalg.norm(way)) + 1e-6
+
+
+def refused(error: Exception) -> bool:
+    """Whether an error says that sites cannot do something together, rather than that something is broken."""
+    return isinstance(error, FedsealError | ValueError | TypeError | AttributeError | RuntimeError)
