@@ -1,6 +1,6 @@
 """Counting a site's persons into the tables of a release: which of their numbers goes where."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -33,6 +33,13 @@ def count_persons(
     Raises:
         ConfigError: the persons have no such number; nothing here depends on what the numbers are.
     """
+    return counted(tables, numbers_of(task, persons, model, columns))
+
+
+def numbers_of(
+    task: Task, persons: Persons, model: tuple[nn.Module, Persons] | None, columns: Mapping[str, Real]
+) -> Callable[[Axis], Real]:
+    """The numbers of some persons for any axis, each looked up once. What is missing is said when it is asked for."""
     found: dict[Axis, Real] = {}
     batch = batch_of(persons, np.arange(size(persons))) if size(persons) else None
 
@@ -43,7 +50,7 @@ def count_persons(
             found[axis] = _numbers(axis, task, batch, model, columns)
         return found[axis]
 
-    return counted(tables, numbers)
+    return numbers
 
 
 def _numbers(
@@ -61,7 +68,8 @@ def _numbers(
             if axis.name not in columns:
                 raise ConfigError(
                     f"data() hands out no column {axis.name!r}",
-                    next_step="Return it: Split(..., columns={...}), one number for each training person.",
+                    next_step="Return it: Split(..., columns={...}), one number for each training person, or "
+                    "test_columns for test persons.",
                 )
             return _one_each(np.asarray(columns[axis.name], dtype=np.float64), len(batch[-1]), f"column {axis.name!r}")
         case source:

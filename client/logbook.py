@@ -20,7 +20,7 @@ from fedseal.compliance.journal.site import SiteJournal, stopped
 from fedseal.compliance.policy import SitePolicy
 from fedseal.errors import PeerError
 from fedseal.privacy.ledger import Terms
-from fedseal.privacy.plan import decode_plan
+from fedseal.privacy.plan import PrivacyPlan, decode_plan
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.messages import Masked, Signed
 from fedseal.privacy.store import SiteStore
@@ -166,13 +166,20 @@ class Logbook:
             ),
             run=header.run,
         )
+        self._share_charge(journal, header, terms, decode_plan(header.plan))
+
+    def charged_besides(self, transaction: Transaction, header: Header, terms: Terms, plan: PrivacyPlan) -> None:
+        """Say what was charged for the same release to another population, under a plan of its own."""
+        self._share_charge(self._journal(transaction), header, terms, plan)
+
+    def _share_charge(self, journal: SiteJournal, header: Header, terms: Terms, plan: PrivacyPlan) -> None:
         journal.share(
             Charged(
                 release=ReleaseName(header.release_name),
                 sequence=header.release_seq,
                 attempt=header.attempt,
                 population=journal.commitment("population", terms.population.encode("utf-8")),
-                plan=plan_facts(decode_plan(header.plan)),
+                plan=plan_facts(plan),
                 delta=decimal(terms.delta),
                 alpha=decimal(terms.order),
             ),

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from fedseal.errors import PeerError
 from fedseal.inputs import task_digest
 from fedseal.privacy.counts import Tables, read_tables
-from fedseal.privacy.npy import to_npy
+from fedseal.privacy.npy import to_npy, view_npy
 from fedseal.privacy.releases import VALUES
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.masks import RingVector
+from fedseal.privacy.watch import Watch, read_watch
 
 CONTROL = "fedseal"
 # Seconds; nothing of ours waits on it.
@@ -29,6 +30,9 @@ VECTOR = "vector"
 LOG = "log"
 # The setting of a release of counts that says what is counted.
 TABLES = "tables"
+# Of a window of new persons: what is watched, and which window it is.
+WATCH = "watch"
+WINDOW = "window"
 
 
 def control_bytes(message: Message) -> bytes:
@@ -68,6 +72,12 @@ def arrays_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
     return {name: array.numpy() for name, array in record.items()}
 
 
+def views_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """As `arrays_of`, to be read only: where the record keeps them."""
+    views = {name: view_npy(array.data) for name, array in record.items() if array.stype == "numpy.ndarray"}
+    return {name: array.numpy() if (view := views.get(name)) is None else view for name, array in record.items()}
+
+
 def task_records(message: Message) -> dict[str, ArrayRecord | ConfigRecord]:
     """The task beside the control record: at most one record of arrays and one of settings.
 
@@ -88,6 +98,12 @@ def tables_in(records: Mapping[str, ArrayRecord | ConfigRecord]) -> Tables:
     """The tables of counts that a task asks for; PeerError if there are none of the closed list."""
     settings = [record for record in records.values() if isinstance(record, ConfigRecord)]
     return read_tables(settings[0].get(TABLES) if settings else None)
+
+
+def watch_in(records: Mapping[str, ArrayRecord | ConfigRecord]) -> Watch:
+    """The watch that a task asks for; PeerError if there is none of the closed list."""
+    settings = [record for record in records.values() if isinstance(record, ConfigRecord)]
+    return read_watch(settings[0].get(WATCH) if settings else None)
 
 
 def received_digest(records: dict[str, ArrayRecord | ConfigRecord]) -> bytes:

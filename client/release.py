@@ -13,10 +13,10 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
-from fedseal.client.records import arrays_of
+from fedseal.client.records import views_of
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.plan import PlanKind, PrivacyPlan
-from fedseal.privacy.quantize import CLIPPED, UNCLIPPED, WEIGHT_PREFIX, BoundedUpdate, Real, Segment, bound
+from fedseal.privacy.quantize import CLIPPED, UNCLIPPED, WEIGHT_PREFIX, BoundedUpdate, Layout, Real, Segment, bound
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.releases import METRIC_PREFIX, REPORTED_PREFIX, VALUES, ReleaseKind, shapes_hash
 from fedseal.privacy.secagg.header import Header
@@ -91,14 +91,54 @@ def bounded_release(
         return update
     if kind.counted(plan.kind):
         return bound(_counts(header, reply, public_persons), header.layout, stream)
-    bounded, layout = _Flag(), header.layout
+    public = float(public_persons) if private else None
+    return weighted_release(header.layout, header.shapes_hash, kind, received, reply, weight=public, stream=stream)
+
+
+def weighted_release(
+    layout: Layout,
+    shapes: bytes,
+    kind: ReleaseKind,
+    received: Mapping[str, NDArray[Any]],
+    reply: Message,
+    *,
+    weight: float | None,
+    stream: Stream,
+) -> BoundedUpdate:
+    """A release that is a weighted mean and takes no noise of the sum: `weighted_values`, quantised."""
+    return bound(weighted_values(layout, shapes, kind, received, reply, weight=weight), layout, stream)
+
+
+def weighted_values(
+    layout: Layout,
+    shapes: bytes,
+    kind: ReleaseKind,
+    received: Mapping[str, NDArray[Any]],
+    reply: Message,
+    *,
+    weight: float | None,
+) -> dict[str, Real]:
+    """What of a reply is summed: bounded and weighted, by segment.
+
+    Args:
+        layout: the release's.
+        shapes: `shapes_hash` of the arrays that have to be there.
+        kind: the release.
+        received: the arrays this site was sent.
+        reply: what the app's function returned.
+        weight: a public weight; None for the number of examples that the app reports.
+
+    Raises:
+        TaskError: something is missing or has the wrong form.
+    """
+    bounded, public = _Flag(), weight
     metrics = _metrics(reply)
-    vector = _values(header, kind, received, reply, bounded) if kind.has_values else None
-    weight = float(public_persons) if private else _weight(metrics, layout.weight, bounded)
+    vector = _values(layout, shapes, kind, received, reply, bounded) if kind.has_values else None
+    weight = _weight(metrics, layout.weight, bounded) if public is None else public
     if vector is None and kind.has_values:
         # Not a number anywhere: no change. Under a private plan the weight is public and stays.
-        vector, weight = np.zeros(layout.segment(VALUES).length), weight if private else 0.0
-    fraction = min(weight, layout.weight.high) / layout.weight.high
+        vector, weight = np.zeros(layout.segment(VALUES).length), 0.0 if public is None else weight
+    fraction = _fraction(weight, layout)
     values: dict[str, Real] = {layout.weight.name: np.array([fraction * layout.weight.high])}
     if vector is not None:
         # In place: these are doubles, and a model's worth of them.
@@ -110,7 +150,7 @@ def bounded_release(
             values[segment.name] = fraction * row
             values[REPORTED_PREFIX + segment.name.removeprefix(METRIC_PREFIX)] = np.array([fraction * reported])
     values[CLIPPED] = np.array([float(bounded.raised)])
-    return bound(values, layout, stream)
+    return values
 
 
 def _shared_values(
@@ -133,12 +173,12 @@ def _shared_values(
     limit = layout.segment(VALUES).high
     adapts, unclipped = any(s.name == UNCLIPPED for s in layout.segments), 0.0
     if plan.kind is PlanKind.CLIENT:
-        vector = _flat(header, kind.difference, received, reply)
+        vector = _flat(layout, header.shapes_hash, kind.difference, received, reply)
         inside = brought_within(vector, limit)
         unclipped = 0.5 if inside == 1.0 else -0.5
         vector *= weight / largest
     else:
-        vector = _flat(header, False, received, reply)
+        vector = _flat(layout, header.shapes_hash, False, received, reply)
         inside = brought_within(vector, weight * limit)
         vector /= largest
         unclipped = _unclipped(reply, weight) if adapts else 0.0
@@ -162,15 +202,15 @@ def _unclipped(reply: Message, weight: float) -> float:
 
 
 def _counts(header: Header, reply: Message, public_persons: int) -> dict[str, Real]:
-    """The values of a release of counts: whole numbers, each at most what the layout has room for.
+    """The values of a release of counts, or of differences of counts: whole numbers, each what the layout has room for.
 
     Bounding a count, like rounding one, moves no two counts further apart. The weight is the roster's number under
     any plan: whoever counts learns the number of persons from the counts.
     """
     layout = header.layout
-    counts = np.rint(np.nan_to_num(_flat(header, False, {}, reply)))
+    counts = np.rint(np.nan_to_num(_flat(layout, header.shapes_hash, False, {}, reply)))
     weight = min(float(public_persons), layout.weight.high)
-    values = np.clip(counts, 0.0, layout.segment(VALUES).high)
+    values = np.clip(counts, layout.segment(VALUES).low, layout.segment(VALUES).high)
     return {VALUES: values, layout.weight.name: np.array([weight]), CLIPPED: np.zeros(1)}
 
 
@@ -212,6 +252,19 @@ def _weight(metrics: MetricRecord, segment: Segment, bounded: _Flag) -> float:
     return segment.high if value > segment.high else 0.0
 
 
+def reported_fraction(layout: Layout, reply: Message) -> float:
+    """By what the values of a reply are multiplied: the examples that it reports, of the most that there may be.
+
+    Raises:
+        TaskError: it reports none.
+    """
+    return _fraction(_weight(_metrics(reply), layout.weight, _Flag()), layout)
+
+
+def _fraction(weight: float, layout: Layout) -> float:
+    return min(weight, layout.weight.high) / layout.weight.high
+
+
 def _metric(metrics: MetricRecord, segment: Segment, bounded: _Flag) -> tuple[Real, float]:
     """A metric's values inside its range, and 1; zeros and 0 if this app does not report it in this message."""
     value = metrics.get(segment.name.removeprefix(METRIC_PREFIX))
@@ -231,34 +284,50 @@ def _metric(metrics: MetricRecord, segment: Segment, bounded: _Flag) -> tuple[Re
 
 
 def _values(
-    header: Header, kind: ReleaseKind, received: Mapping[str, NDArray[Any]], reply: Message, bounded: _Flag
+    layout: Layout,
+    shapes: bytes,
+    kind: ReleaseKind,
+    received: Mapping[str, NDArray[Any]],
+    reply: Message,
+    bounded: _Flag,
 ) -> Real | None:
     """The flat vector of the arrays, of L2 norm at most the layout's range; None if it is not a number somewhere."""
-    flat = _flat(header, kind.difference, received, reply)
-    factor = brought_within(flat, header.layout.segment(VALUES).high)
+    flat = _flat(layout, shapes, kind.difference, received, reply)
+    factor = brought_within(flat, layout.segment(VALUES).high)
     bounded.raised |= factor != 1.0
     return None if factor is None else flat
 
 
-def _flat(header: Header, difference: bool, received: Mapping[str, NDArray[Any]], reply: Message) -> Real:
+def _flat(
+    layout: Layout, shapes: bytes, difference: bool, received: Mapping[str, NDArray[Any]], reply: Message
+) -> Real:
     """The arrays that the app returned, or their difference from those received, as one vector in doubles."""
-    records = list(reply.content.array_records.values())
-    if len(records) != 1:
-        raise TaskError(f"the train function returned {len(records)} array records, expected one", next_step=_HOW)
-    arrays = arrays_of(records[0])
-    if shapes_hash([(name, a.shape) for name, a in arrays.items()]) != header.shapes_hash:
-        raise TaskError("the train function returned other arrays than it received", next_step=_HOW)
-    length = header.layout.segment(VALUES).length
-    if sum(a.size for a in arrays.values()) != length:
-        raise LocalError("the header's layout does not fit its shapes")
-    flat, start = np.empty(length), 0
-    for name, array in sorted(arrays.items()):
+    flat, start = np.empty(layout.segment(VALUES).length), 0
+    for name, array in returned_arrays(layout, shapes, reply):
         part = flat[start : start + array.size].reshape(array.shape)
         part[...] = array
         if difference:
             part -= received[name]
         start += array.size
     return flat
+
+
+def returned_arrays(layout: Layout, shapes: bytes, reply: Message) -> list[tuple[str, NDArray[Any]]]:
+    """The arrays that the app returned, read-only and in the order of a release's values: that of their names.
+
+    Raises:
+        TaskError: it returned none, or others than it received.
+    """
+    records = list(reply.content.array_records.values())
+    if len(records) != 1:
+        raise TaskError(f"the train function returned {len(records)} array records, expected one", next_step=_HOW)
+    arrays = views_of(records[0])
+    if shapes_hash([(name, a.shape) for name, a in arrays.items()]) != shapes:
+        raise TaskError("the train function returned other arrays than it received", next_step=_HOW)
+    length = layout.segment(VALUES).length
+    if sum(a.size for a in arrays.values()) != length:
+        raise LocalError("the header's layout does not fit its shapes")
+    return sorted(arrays.items())
 
 
 def brought_within(flat: Real, limit: float) -> float | None:

@@ -14,7 +14,8 @@ from flwr.app import ArrayRecord, Message
 
 from fedseal.client.datasets.recheck import recheck
 from fedseal.client.logbook import Logbook
-from fedseal.client.records import arrays_of, for_the_app, log_bytes, tables_in
+from fedseal.client.monitoring.reference import reference_key
+from fedseal.client.records import arrays_of, for_the_app, log_bytes, tables_in, watch_in
 from fedseal.client.release import Computed, bounded_release, memories
 from fedseal.client.requests import (
     STAGES,
@@ -36,10 +37,18 @@ from fedseal.inputs import Setting
 from fedseal.privacy.adaptive import accepted
 from fedseal.privacy.counts import check_tables
 from fedseal.privacy.ledger import Release
-from fedseal.privacy.plan import AdaptiveSkellam, PlanKind, decode_plan
+from fedseal.privacy.plan import AdaptiveSkellam, PlanKind, decode_plan, encode_plan
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.receipt import Receipt
-from fedseal.privacy.releases import REGISTRY, VALUES, ReleaseKind, check_layout, terms_digest
+from fedseal.privacy.releases import (
+    DRIFT,
+    REGISTRY,
+    VALUES,
+    Population,
+    ReleaseKind,
+    check_layout,
+    terms_digest,
+)
 from fedseal.privacy.runs import (
     CloseRun,
     ControlMessage,
@@ -67,6 +76,7 @@ from fedseal.privacy.secagg.messages import (
 from fedseal.privacy.shares import room_of
 from fedseal.privacy.store import SiteStore
 from fedseal.privacy.transaction import StoredReply, Transaction, request_digest
+from fedseal.privacy.watch import check_watch, reference_plan
 from fedseal.wire import DecodeError, decode, encode
 
 # The app's own function on a task; the truth value says whether it may see the run's configuration.
@@ -216,12 +226,14 @@ class Session:
         kind, task = kind_of(header, message), task_in(message, header, self._run_config)
         plan = decode_plan(header.plan)
         private = plan.kind is not PlanKind.NONE
-        if kind.counted(plan.kind):
+        if kind.name == DRIFT:
+            check_watch(watch_in(task.records), header.layout.segment(VALUES).length, plan)
+        elif kind.tables and kind.counted(plan.kind):
             check_tables(tables_in(task.records), header.layout.segment(VALUES).length, plan)
         # Again: it is now that the data is used, and a site that stops here has been charged nothing.
         self._dataset = recheck(self._store, self._data)
         # Before the data is touched: whatever happens now, a failure included, was paid for.
-        if private and (stored := self._charge(raw, header, before)) is not None:
+        if private and (stored := self._charge(raw, header, before, task)) is not None:
             return stored
         computed = None
         try:
@@ -252,11 +264,13 @@ class Session:
                 self.logbook.contributed(transaction, header, step.reply.message)
             return self._keep(transaction, header, Stage.MASK, raw, step)
 
-    def _charge(self, raw: bytes, header: Header, before: StoredState | None) -> Answer | None:
+    def _charge(self, raw: bytes, header: Header, before: StoredState | None, task: Task) -> Answer | None:
         with self._store.transaction() as transaction:
             if (stored := self._overtaken(transaction, raw, header, before)) is not None:
                 return stored
             self._charged(transaction, header)
+            if header.release_name == DRIFT:
+                self._charge_reference(transaction, header, task)
         return None
 
     def _overtaken(
@@ -285,6 +299,24 @@ class Session:
         transaction.append(population, entry)
         self.logbook.charged(transaction, header, transaction.terms(population))
         return receipt
+
+    def _charge_reference(self, transaction: Transaction, header: Header, task: Task) -> None:
+        """Before a site's past is looked at for the first time under a model: its training persons pay for that."""
+        plan, population = reference_plan(watch_in(task.records)), Population.TRAIN.value
+        if plan is None or transaction.reference(reference_key(task.records)) is not None:
+            return
+        if transaction.receipt(population, header.digest()) is not None:
+            return
+        ledger = transaction.ledger(population, header.run, encode_plan(plan))
+        if (header.run, encode_plan(plan)) in ledger.reservations:
+            # That of another model of this run, used up.
+            ledger, entry = ledger.release(header.run, plan)
+            transaction.append(population, entry)
+        ledger, entry = ledger.reserve(header.run, plan)
+        transaction.append(population, entry)
+        _, entry, _ = ledger.charge(_release(header), plan)
+        transaction.append(population, entry)
+        self.logbook.charged_besides(transaction, header, transaction.terms(population), plan)
 
     def _give_up(self, header: Header) -> None:
         """After a failure under a private plan this site leaves the run.

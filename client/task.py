@@ -76,12 +76,14 @@ class Split:
 
     ``columns`` are further numbers of the training persons by name, shape (persons,), in their order: nothing is
     trained on them, a release of counts may count them (what two annotators said, a device, a group of age).
+    ``test_columns`` are such numbers of the test persons: the evaluation's subgroups.
     """
 
     train: Persons
     validation: Persons
     test: Persons
     columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    test_columns: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

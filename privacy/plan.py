@@ -304,7 +304,7 @@ class SharedGeometric:
     """Two-sided geometric noise in shares on counts, of pure ``epsilon``: the sum of the honest survivors' shares has
     probabilities proportional to exp(-|x| epsilon / cells).
 
-    One person counts in at most ``cells`` of the ``length`` counts, once in each.
+    One person moves the ``length`` counts by at most ``cells`` in L1: by counting once in each of so many, say.
     """
 
     TAG: ClassVar[int] = 53
@@ -317,8 +317,8 @@ class SharedGeometric:
     retries: U32
 
     def __post_init__(self) -> None:
-        if self.releases < 1 or not 1 <= self.cells <= self.length:
-            raise ValueError("a plan needs at least one release, and from one cell a person to all there are")
+        if self.releases < 1 or self.cells < 1 or self.length < 1:
+            raise ValueError("a plan needs at least one release, one cell, and one cell a person")
         if not 2.0**-10 <= self.epsilon / self.cells <= 64:
             raise ValueError("expected epsilon from 2^-10 to 64 a cell")
 

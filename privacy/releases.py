@@ -31,6 +31,8 @@ UPDATE = "update"
 EVALUATION = "evaluation"
 MOMENTS = "moments"
 COUNTS = "counts"
+MEMBERS = "members"
+DRIFT = "drift"
 VALUES = "values"
 METRIC_PREFIX = "metric:"
 # Beside each metric: whether the site reported it in this message, so that the mean is over those that did.
@@ -42,11 +44,13 @@ VALIDATION_RATIO = "validation-ratio"
 class Population(Enum):
     """Whose data a release is about.
 
-    Test persons are other persons than those trained on, with a budget of their own.
+    Test persons are other persons than those trained on, with a budget of their own. So are those of the windows in
+    which a model in use is watched.
     """
 
     TRAIN = "train"
     TEST = "test"
+    MONITOR = "monitor"
 
 
 class MessageKind(Enum):
@@ -81,7 +85,8 @@ class ReleaseKind:
 
     ``difference`` tells what the vector holds: the difference between the trained and the received arrays, or the
     arrays as they are. With ``counts`` it holds whole numbers of persons, which are added up and not averaged: always
-    where the release has values anyway, else under plan histogram alone.
+    where the release has values anyway, else under plan histogram alone. ``tables`` says that its task names tables of
+    the closed list, which the counts are of. With ``signed`` they are differences of counts, and may be negative.
     """
 
     name: str
@@ -92,6 +97,8 @@ class ReleaseKind:
     difference: bool
     declared: bool
     counts: bool = False
+    signed: bool = False
+    tables: bool = False
 
     def counted(self, plan: PlanKind) -> bool:
         """Whether what is summed under this plan are counts."""
@@ -100,6 +107,7 @@ class ReleaseKind:
 
 _VECTORS = frozenset({PlanKind.NONE, PlanKind.LOCAL, PlanKind.DISTRIBUTED, PlanKind.CLIENT})
 _COUNTS = frozenset({PlanKind.NONE, PlanKind.HISTOGRAM})
+_NONE = frozenset({PlanKind.NONE})
 
 REGISTRY: Mapping[str, ReleaseKind] = MappingProxyType(
     {
@@ -109,11 +117,17 @@ REGISTRY: Mapping[str, ReleaseKind] = MappingProxyType(
             ReleaseKind(UPDATE, Population.TRAIN, MessageKind.TRAIN, _VECTORS, True, True, False),
             # Of the received model on test persons: metrics, or under plan histogram tables of counts from which
             # metrics follow.
-            ReleaseKind(EVALUATION, Population.TEST, MessageKind.EVALUATE, _COUNTS, False, False, False, True),
+            ReleaseKind(
+                EVALUATION, Population.TEST, MessageKind.EVALUATE, _COUNTS, False, False, False, True, tables=True
+            ),
             # Means of features and of their squares, for normalisation.
             ReleaseKind(MOMENTS, Population.TRAIN, MessageKind.TRAIN, _VECTORS, True, False, True),
             # Tables of counts: classes, features, scores of a model, how two columns agree.
-            ReleaseKind(COUNTS, Population.TRAIN, MessageKind.TRAIN, _COUNTS, True, False, True, True),
+            ReleaseKind(COUNTS, Population.TRAIN, MessageKind.TRAIN, _COUNTS, True, False, True, True, tables=True),
+            # How many sites each of a few received models fits best: one a site.
+            ReleaseKind(MEMBERS, Population.TRAIN, MessageKind.TRAIN, _NONE, True, False, True, True),
+            # By how much a window of new persons differs from each site's past: a `Watch`.
+            ReleaseKind(DRIFT, Population.MONITOR, MessageKind.TRAIN, _COUNTS, True, False, True, True, signed=True),
         )
     }
 )
@@ -138,7 +152,7 @@ def release_layout(
         kind: the registry's entry.
         values: number of coordinates of the arrays; 0 where the release has none.
         value_range: bound R on the L2 norm of the values, so each lies in [-R, R]; of counts, the most persons that a
-            site may have in a cell.
+            site may have in a cell, or the largest difference of such counts.
         weight_key: the name under which a task reports its number of examples.
         largest_weight: the largest such number.
         metrics: declared metrics by name.
@@ -160,7 +174,7 @@ def release_layout(
 
     segments = []
     if kind.counts and (kind.has_values or room is not None):
-        segments.append(_count_segment(values, value_range, room))
+        segments.append(_count_segment(values, value_range, room, kind.signed))
     elif kind.has_values and room is not None:
         limit, scale = room.value_range(largest_weight), room.scale(largest_weight)
         if not 1 <= limit * scale <= LARGEST_LEVEL:
@@ -186,11 +200,12 @@ def release_layout(
     return layout
 
 
-def _count_segment(cells: int, most: float, room: Room | None) -> Segment:
-    """Whole numbers from 0 to ``most``, and the room that noise takes."""
+def _count_segment(cells: int, most: float, room: Room | None, signed: bool) -> Segment:
+    """Whole numbers from 0, or from minus ``most``, to ``most``, and the room that noise takes."""
     if cells < 1 or not 1 <= most <= LARGEST_LEVEL or most != int(most):
         raise ConfigError("counts need at least one cell, and a whole number of persons a site may have in one")
-    return Segment(VALUES, cells, 0.0, float(most), 1.0, False, 0 if room is None else room.headroom)
+    low = -float(most) if signed else 0.0
+    return Segment(VALUES, cells, low, float(most), 1.0, False, 0 if room is None else room.headroom)
 
 
 def shapes_hash(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> bytes:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
 from fedseal.database import connect, engine_for, free_to_use
@@ -173,6 +173,19 @@ class SiteStore:
         """All or nothing, exclusive, on disk at the end of the block. An exception inside undoes everything."""
         with self._engine.begin() as connection:
             yield Transaction(connection, self.identity.key)
+
+    def reseed(self, seed: int) -> None:
+        """Draw anew in the next run of a simulation: with one seed two runs of a federation would have the same noise.
+
+        Whoever holds the store sees it once it is opened again.
+
+        Raises:
+            ConfigError: it is a real site's, which draws from the operating system.
+        """
+        if self.identity.seed is None:
+            raise ConfigError("a site that is not simulated has no seed")
+        with self._engine.begin() as connection:
+            connection.execute(update(META).where(META.c.key == "seed").values(value=str(seed).encode()))
 
     def verify_ledgers(self) -> None:
         """Check every entry of every ledger: signatures, hashes and totals.

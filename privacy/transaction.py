@@ -25,6 +25,11 @@ MOST_INCIDENTS = 200
 LONGEST_INCIDENT = 8000
 # Beside the pins of a run's releases, whose names have no colon.
 CLIP_PIN = "update:clip"
+# What an app keeps under a name that begins like this is the site's own, and outlives the run.
+PERSONAL = "personal/"
+# There fedseal's own app keeps a site's own model, or its part of one: the bytes of a safetensors file.
+PERSONAL_MODEL = PERSONAL + "model"
+REFERENCE_PIN = "drift:reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,10 @@ class Transaction:
         return Receipt(session, entry.plan, entry.counter)
 
     def close_run(self, run: bytes) -> None:
-        """End a run at this site: give back what it had reserved and not spent, and never answer for it again."""
+        """End a run at this site: give back what it had reserved and not spent, and never answer for it again.
+
+        What an app kept for later rounds is deleted, but for a site's personal model.
+        """
         record = self.run(run)
         if record.closed:
             return
@@ -140,7 +148,8 @@ class Transaction:
                 if ledger.reservations:
                     _, entry = ledger.release(run, decode_plan(plan))
                     self.append(population, entry)
-        self._connection.execute(delete(MEMORIES).where(MEMORIES.c.run == run))
+        passing = MEMORIES.c.name.not_like(PERSONAL + "%")
+        self._connection.execute(delete(MEMORIES).where(MEMORIES.c.run == run, passing))
         self.put_run(replace(record, closed=True))
 
     def remember(self, run: bytes, name: str, value: bytes, fl_round: int) -> None:
@@ -171,6 +180,18 @@ class Transaction:
         self._put(MEMORIES, run=run, name=name, settled=settled, pending=None, pending_round=None)
         return settled
 
+    def kept(self, run: bytes, name: str) -> bytes | None:
+        """What an app kept last, whether or not its round is known to have counted; None if there is nothing.
+
+        For what the site itself uses after a run, as its personal model. Settles nothing.
+        """
+        query = select(MEMORIES).where(MEMORIES.c.run == run, MEMORIES.c.name == name)
+        row = self._connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        newest: bytes | None = row.settled if row.pending is None else row.pending
+        return newest
+
     def pin_terms(self, run: bytes, release: str, terms: bytes) -> bool:
         """Remember a release's terms at its first header in a run; whether these are the remembered ones."""
         query = select(PINS.c.terms).where(PINS.c.run == run, PINS.c.release == release)
@@ -188,6 +209,20 @@ class Transaction:
     def accept_clip(self, run: bytes, clip: AcceptedClip) -> None:
         """Remember the clip norm of a header that is answered."""
         self._put(PINS, run=run, release=CLIP_PIN, terms=encode(clip))
+
+    def reference(self, key: bytes) -> bytes | None:
+        """What this site compares windows with, kept under the digest of a model and a watch; None if nothing is.
+
+        Args:
+            key: 32 bytes.
+        """
+        query = select(PINS.c.terms).where(PINS.c.run == key, PINS.c.release == REFERENCE_PIN)
+        raw: bytes | None = self._connection.execute(query).scalar()
+        return raw
+
+    def keep_reference(self, key: bytes, reference: bytes) -> None:
+        """Keep what windows are compared with, beyond the end of any run."""
+        self._put(PINS, run=key, release=REFERENCE_PIN, terms=reference)
 
     def run(self, run: bytes) -> RunRecord:
         """Where a run stands; a new one if it was never seen."""

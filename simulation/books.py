@@ -38,7 +38,7 @@ class Books:
     """The books of all sites of one training.
 
     Args:
-        stores: the sites' stores by name, with ledgers that nothing was charged to.
+        stores: the sites' stores by name; what was charged before is not this training's.
         plans: the plans of the run; a run has no others.
         delta: at which epsilon is stated.
     """
@@ -48,13 +48,16 @@ class Books:
         self._stores = {name: SiteStore.open(path) for name, path in stores.items()}
         self._plans = plans
         self._delta = delta
+        # Of the ledgers: a search's are not opened for one of its plans alone.
+        self._order = next(self._terms_order(store) for store in self._stores.values())
+        self._before = {name: self._charged(store) for name, store in self._stores.items()}
         self._moments = dict.fromkeys(stores, 0)
         self._seen = dict.fromkeys(stores, 0)
 
     def begin_training(self) -> None:
         """Whatever was charged so far was for the moments."""
         if self._plans.moments is not None:
-            self._moments = {name: self._charged(store) for name, store in self._stores.items()}
+            self._moments = {name: self._charged(s) - self._before[name] for name, s in self._stores.items()}
 
     def end_round(self) -> None:
         """A round ended well: whatever went wrong so far is not why a later one fails."""
@@ -69,8 +72,9 @@ class Books:
             return None
         counts = set()
         for name, store in self._stores.items():
-            moments = 0 if plans.moments is None else self._moments[name] // cost(plans.moments, plans.order)
-            updates = (self._charged(store) - self._moments[name]) // cost(plans.update, plans.order)
+            moments = 0 if plans.moments is None else self._moments[name] // cost(plans.moments, self._order)
+            trained = self._charged(store) - self._before[name] - self._moments[name]
+            updates = trained // cost(plans.update, self._order)
             counts.add((moments, updates))
         found = [epsilon_after(plans, updates, self._delta, moments=moments) for moments, updates in counts]
         return max(e for e in found if e is not None)
@@ -93,6 +97,11 @@ class Books:
                 kind = Counter(code for _, code, _ in found).most_common(1)[0][0]
                 return next(Incident(name, code, *summary(text)) for name, code, text in found if code == kind)
         return None
+
+    @staticmethod
+    def _terms_order(store: SiteStore) -> float:
+        with store.transaction() as transaction:
+            return transaction.terms(Population.TRAIN.value).order
 
     @staticmethod
     def _charged(store: SiteStore) -> int:

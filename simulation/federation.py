@@ -58,7 +58,14 @@ def roster_entries(persons: Mapping[str, int], keys: Mapping[str, SigningKey]) -
     )
 
 
-def enrol(folder: Path, contract: Contract, plans: RunPlans, persons: Mapping[str, int], seed: int) -> Federation:
+def enrol(
+    folder: Path,
+    contract: Contract,
+    plans: RunPlans,
+    persons: Mapping[str, int],
+    seed: int,
+    terms: tuple[Terms, ...] | None = None,
+) -> Federation:
     """Make the stores of a federation.
 
     Args:
@@ -67,6 +74,7 @@ def enrol(folder: Path, contract: Contract, plans: RunPlans, persons: Mapping[st
         plans: says at which order the ledgers are opened.
         persons: training persons by site name.
         seed: the simulation's.
+        terms: of the sites' ledgers; those that afford the contract once if not given.
     """
     folder.mkdir(parents=True)
     root, server = new_key(), new_key()
@@ -82,7 +90,7 @@ def enrol(folder: Path, contract: Contract, plans: RunPlans, persons: Mapping[st
     for entry in entries:
         stores[entry.name] = folder / f"{entry.name}.sqlite"
         enrolment = Enrolment(
-            entry.site, keys[entry.name], signed, pinned, policy(contract), ledger_terms(contract, plans), seed
+            entry.site, keys[entry.name], signed, pinned, policy(contract), terms or ledger_terms(contract, plans), seed
         )
         SiteStore.create(stores[entry.name], enrolment)
     return Federation(folder, server_store, stores)
@@ -92,10 +100,14 @@ def policy(contract: Contract) -> str:
     """What a simulated data owner allows: exactly the contract's plan, and cohorts no smaller than the contract's."""
     name = contract.privacy.plan
     evaluation = "[]" if contract.evaluation.epsilon is None else '["histogram"]'
+    if contract.training.personalise != "none":
+        evaluation = f'["{name}"]'
+    members = '["none"]' if contract.training.strategy == "clustered" else "[]"
     return (
         "version = 1\n"
         f"[cohort]\nminimum = {contract.cohort.minimum}\ncolluders = {contract.cohort.colluders}\n"
         f'[releases]\nupdate = ["{name}"]\nmoments = ["{name}"]\nevaluation = {evaluation}\n'
+        f"members = {members}\n"
     )
 
 

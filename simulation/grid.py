@@ -1,4 +1,4 @@
-"""`LocalGrid`: a Flower Grid whose nodes are ClientApps in this process. The only file here that knows Flower.
+"""`LocalGrid`: a Flower Grid whose nodes are ClientApps in this process.
 
 Messages are delivered when they are pushed and answered on the spot, node by node; each node has a Context and a
 configuration of its own, as a SuperNode would give it. An app that fails and a node that does not answer are error
@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -21,10 +21,14 @@ from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 
 from fedseal.errors import LocalError
-from fedseal.privacy.inference.tally import Tally
-from fedseal.privacy.planning import RunPlans
-from fedseal.server.rounds import RoundRecord
-from fedseal.server.statistics import Moments
+
+# A simulation of somebody's own app starts without the protocol's server, its databases and its statistics.
+if TYPE_CHECKING:
+    from fedseal.privacy.inference.tally import Tally
+    from fedseal.privacy.planning import RunPlans
+    from fedseal.server.means import Means
+    from fedseal.server.rounds import RoundRecord
+    from fedseal.server.statistics import Moments
 
 SERVER_NODE = 1
 Setting = bool | int | float | str
@@ -37,10 +41,11 @@ log = logging.getLogger(__name__)
 class Observer:
     """What a simulation wants to know while it runs. Functions, so that nothing else of it reaches the server."""
 
-    planned: Callable[[RunPlans, Moments | None, bytes], None]
-    round_finished: Callable[[RoundRecord], None]
+    planned: "Callable[[RunPlans, Moments | None, bytes], None]"
+    round_finished: "Callable[[RoundRecord], None]"
     finished: Callable[[dict[str, NDArray[Any]]], None]
-    evaluated: Callable[[Tally], None] = lambda _: None
+    evaluated: "Callable[[Tally], None]" = lambda _: None
+    personalised: "Callable[[Means], None]" = lambda _: None
 
 
 class LocalGrid(Grid):
@@ -67,9 +72,8 @@ class LocalGrid(Grid):
         self._app = client_app
         self._run = Run.create_empty(1)
         self._run_config = dict(run_config)
-        self._contexts = {
-            node: Context(1, node, dict(config), RecordDict(), dict(run_config)) for node, config in nodes.items()
-        }
+        self._nodes = nodes
+        self._contexts = Contexts(nodes, run_config)
         self._observer = observer
         self._deliver = deliver or answer_of
         self._replies: dict[str, Message] = {}
@@ -98,8 +102,8 @@ class LocalGrid(Grid):
         return self._run
 
     def get_node_ids(self) -> Iterable[int]:
-        """All nodes, always."""
-        return list(self._contexts)
+        """All nodes, always. Not a list: of a million nodes nobody may ever want more than the number."""
+        return self._nodes.keys()
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
@@ -110,17 +114,33 @@ class LocalGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Deliver each message and keep its answer until it is pulled."""
         ids = []
+        for message, answer in self.answers(self._numbered(messages)):
+            self._replies[message.metadata.message_id] = answer or self.silent(message)
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def answers(self, messages: Iterable[Message]) -> Iterator[tuple[Message, Message | None]]:
+        """Each message with its node's answer, in the order of the messages. The one thing that an engine does its own
+        way.
+        """
+        for message in messages:
+            context = self._contexts.of(message.metadata.dst_node_id)
+            answer = self._deliver(self._app, message, context)
+            self._contexts.settle(context)
+            yield message, answer
+
+    @staticmethod
+    def silent(message: Message) -> Message:
+        """What stands for the answer of a node that does not answer: as a SuperLink says it where heartbeats have
+        stopped.
+        """
+        return Message(Error(ErrorCode.NODE_UNAVAILABLE, "The node did not answer."), reply_to=message)
+
+    def _numbered(self, messages: Iterable[Message]) -> Iterator[Message]:
         for message in messages:
             self._count += 1
-            number = f"local-{self._count}"
-            message.metadata.__dict__["_message_id"] = number
-            answer = self._deliver(self._app, message, self._contexts[message.metadata.dst_node_id])
-            if answer is None:
-                # As a SuperLink answers for a node whose heartbeats have stopped.
-                answer = Message(Error(ErrorCode.NODE_UNAVAILABLE, "The node did not answer."), reply_to=message)
-            self._replies[number] = answer
-            ids.append(number)
-        return ids
+            message.metadata.__dict__["_message_id"] = f"local-{self._count}"
+            yield message
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Hand out the answers, each once."""
@@ -132,25 +152,60 @@ class LocalGrid(Grid):
 
     # A RoundObserver
 
-    def run_planned(self, plans: RunPlans, moments: Moments | None, run: bytes) -> None:
+    def run_planned(self, plans: "RunPlans", moments: "Moments | None", run: bytes) -> None:
         """Pass on."""
         if self._observer is not None:
             self._observer.planned(plans, moments, run)
 
-    def round_finished(self, record: RoundRecord) -> None:
+    def round_finished(self, record: "RoundRecord") -> None:
         """Pass on."""
         if self._observer is not None:
             self._observer.round_finished(record)
 
-    def run_evaluated(self, tally: Tally) -> None:
+    def run_evaluated(self, tally: "Tally") -> None:
         """Pass on."""
         if self._observer is not None:
             self._observer.evaluated(tally)
+
+    def run_personalised(self, means: "Means") -> None:
+        """Pass on."""
+        if self._observer is not None:
+            self._observer.personalised(means)
 
     def run_finished(self, model: dict[str, NDArray[Any]]) -> None:
         """Pass on."""
         if self._observer is not None:
             self._observer.finished(model)
+
+
+class Contexts:
+    """The nodes' Contexts, made when a node first runs and kept only if it left something there.
+
+    So a node that does not run costs nothing, nor does one that has run and remembers nothing.
+    """
+
+    def __init__(self, nodes: Mapping[int, Mapping[str, Setting]], run_config: Mapping[str, Setting]) -> None:
+        self._nodes, self._run_config = nodes, dict(run_config)
+        self._kept: dict[int, Context] = {}
+
+    def __len__(self) -> int:
+        """How many are kept."""
+        return len(self._kept)
+
+    def of(self, node: int) -> Context:
+        """A node's Context; KeyError if there is no such node."""
+        kept = self._kept.get(node)
+        return kept or Context(1, node, dict(self._nodes[node]), RecordDict(), dict(self._run_config))
+
+    def settle(self, context: Context) -> bool:
+        """Keep a Context after its node has run, if it is not as it was made; whether it was kept."""
+        node = context.node_id
+        plain = not context.state and context.run_config == self._run_config
+        if plain and context.node_config == self._nodes[node]:
+            self._kept.pop(node, None)
+            return False
+        self._kept[node] = context
+        return True
 
 
 def answer_of(app: ClientApp, message: Message, context: Context) -> Message:

@@ -21,6 +21,7 @@ from fedseal.privacy.releases import VALIDATION_RATIO
 from fedseal.privacy.secagg.assurance import Assurance
 from fedseal.privacy.secagg.parameters import threshold
 from fedseal.simulation import result as schema
+from fedseal.simulation.card import card_entry
 from fedseal.simulation.federation import public_persons
 from fedseal.simulation.oracle import Judged, Scores
 from fedseal.simulation.population import Population
@@ -158,6 +159,7 @@ def evaluation_entry(trained: Trained, persons: int) -> schema.Evaluation | None
             name: schema.Estimate(value=e.value, low=e.low, high=e.high, bin_error=e.bin_error, oracle=oracle.get(name))
             for name, e in estimates(tally).items()
         },
+        card=card_entry(tally, trained.contract.evaluation),
     )
 
 

@@ -15,6 +15,7 @@ from fedseal.compliance.registry.entries import Entries, names_of
 from fedseal.compliance.registry.gates import measure_name
 from fedseal.compliance.registry.promotion import Origin
 from fedseal.errors import ConfigError
+from fedseal.privacy.inference.evaluation import PERSONS
 from fedseal.server.store import ServerStore
 from fedseal.simulation.result import Judgement, Result
 from fedseal.study import Contract
@@ -91,9 +92,23 @@ def normalisation(store: ServerStore, run: bytes | None) -> Standardisation | No
 def measures(result: Result) -> tuple[Measure, ...]:
     """A simulation's scores on test persons: of all, and of each site's as a subgroup. What is undefined is left out.
 
-    A metric that bins has its error on all test persons as margin, also for subgroups: theirs is not in the file.
+    A metric that bins has its error on all test persons as margin, also for subgroups: theirs is not in the file. Those
+    of the private evaluation's groups, which a deployment has too, have the wider side of their noise
+    interval.
     """
-    return tuple(_measures(result.final, result.metric_errors))
+    return tuple(_measures(result.final, result.metric_errors)) + tuple(_private(result))
+
+
+def _private(result: Result) -> Iterator[Measure]:
+    card = None if result.evaluation is None else result.evaluation.card
+    if card is None or card.subgroups is None:
+        return
+    for group, found in card.subgroups.groups.items():
+        for name, e in found.estimates.items():
+            if name != PERSONS and e.value is not None and e.low is not None and e.high is not None:
+                margin = max(e.high - e.value, e.value - e.low)
+                subgroup = f"{card.subgroups.attribute}={group}"
+                yield Measure(name=measure_name(name, subgroup), value=decimal(e.value), margin=decimal(margin))
 
 
 def _measures(judged: Judgement, errors: dict[str, float]) -> Iterator[Measure]:

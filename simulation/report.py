@@ -69,6 +69,7 @@ def render(result: Result, contract: Contract) -> str:
         graph=graph_sentence(result),
         epsilon=largest_epsilon(result),
         intervals=_intervals(result),
+        reliability=_reliability(result),
         curves=_curves(result),
         panels=_panels(result),
         comparison=_comparison(result, rows),
@@ -110,9 +111,21 @@ def metric_names(result: Result) -> list[str]:
     return ["loss", *(name for name in ("accuracy", "auc") if name in known), *result.final.global_.further]
 
 
+NAMES = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+    "calibration_gap": "calibration gap",
+    "selection_rate": "selection rate",
+    "tpr": "true positive rate",
+    "fpr": "false positive rate",
+}
+
+
 def label(name: str) -> str:
-    """A metric's name as people read it: the study's own, but for AUC."""
-    return "AUC" if name == "auc" else name
+    """A metric's name as people read it: the study's own, but for those that are ours."""
+    return NAMES.get(name, name)
 
 
 def verdict(result: Result) -> str:
@@ -234,6 +247,18 @@ def _intervals(result: Result) -> str:
         if name != "persons" and e.value is not None and e.low is not None and e.high is not None
     ]
     return figures.intervals(rows, "Private evaluation with noise intervals, beside the oracle") if rows else ""
+
+
+def _reliability(result: Result) -> str:
+    """How far scores can be believed, from the private evaluation."""
+    card = None if result.evaluation is None else result.evaluation.card
+    rows = []
+    for row in () if card is None else card.reliability:
+        values = (row.score.value, row.positives.value, row.positives.low, row.positives.high, row.persons.value)
+        known = [v for v in values if v is not None]
+        if len(known) == len(values):
+            rows.append((known[0], known[1], known[2], known[3], known[4]))
+    return figures.reliability(rows, "Reliability of scores with noise intervals") if rows else ""
 
 
 def _measure(result: Result) -> str:

@@ -169,11 +169,90 @@ class Estimate(Frozen):
     oracle: float | None
 
 
+class Interval(Frozen):
+    """A number of the model card with its 95 % noise interval, as in `Estimate`."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Reliability(Frozen):
+    """Persons with scores from ``low`` to ``high``: how many, their mean score, and the share of class 1. Both are null
+    where there are too few persons to tell from noise.
+    """
+
+    low: float
+    high: float
+    persons: Interval
+    score: Interval
+    positives: Interval
+
+
+class Threshold(Frozen):
+    """Rates if every score of at least ``score`` says class 1."""
+
+    score: float
+    selection_rate: Interval
+    tpr: Interval
+    fpr: Interval
+
+
+class Conformal(Frozen):
+    """A split-conformal rule: a class is in the set where one minus its score is at most ``quantile``. Scores from
+    ``abstain_from`` to ``abstain_to`` have both classes or none: there the model should abstain.
+    """
+
+    coverage: float
+    level: float
+    quantile: float
+    abstain_from: float
+    abstain_to: float
+    abstains: float
+
+
+class Recalibration(Frozen):
+    """Platt's scaling of a score's logit, and the temperature that does without an intercept."""
+
+    slope: float
+    intercept: float
+    temperature: float
+
+
+class Group(Frozen):
+    """One subgroup. A hidden one has no estimates."""
+
+    hidden: bool
+    estimates: dict[str, Interval]
+
+
+class Subgroups(Frozen):
+    """All groups of one attribute; those below ``smallest`` persons are hidden, and never one alone. ``gaps`` are those
+    between the groups that are shown.
+    """
+
+    attribute: str
+    smallest: int
+    groups: dict[str, Group]
+    gaps: dict[str, Interval]
+
+
+class Card(Frozen):
+    """What the same release says beyond single figures; costs nothing beyond it."""
+
+    reliability: list[Reliability]
+    thresholds: list[Threshold]
+    conformal: Conformal | None
+    recalibration: Recalibration | None
+    subgroups: Subgroups | None
+
+
 class Evaluation(Frozen):
     """The one private evaluation of the final model on test persons, who have a ledger of their own.
 
     ``epsilon`` is the pure one of the release, ``epsilon_spent`` what their ledgers say (delta as in
     ``privacy.sites``), ``epsilon_budget`` the promise to them. ``noise_deviation`` is that of the noise in every count.
+    ``card`` is null where no table has scores.
     """
 
     plan: Literal["histogram"] = "histogram"
@@ -184,6 +263,7 @@ class Evaluation(Frozen):
     sites: int
     noise_deviation: float
     estimates: dict[str, Estimate]
+    card: Card | None = None
 
 
 class Site(Frozen):

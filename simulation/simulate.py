@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol, cast
 
+import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from fedseal.client.normalise import unlike_records
 from fedseal.client.split import person_text
-from fedseal.client.task import Persons, SiteData, Task, build_model, size
+from fedseal.client.task import Persons, SiteData, Split, Task, build_model, size
 from fedseal.config import allowed_range
 from fedseal.errors import ConfigError, DataError
 from fedseal.simulation.baselines import local_baseline, majority_baseline, pooled_baseline
@@ -27,7 +28,7 @@ from fedseal.simulation.proof import FOLDER as LOG_FOLDER
 from fedseal.simulation.proof import prove
 from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material, RoundView, Trained, train
-from fedseal.study import Contract, Evaluation, Privacy, SimulationDefaults, Study, Training, private_by
+from fedseal.study import Contract, Evaluation, Privacy, SimulationDefaults, Strategy, Study, Training, private_by
 from fedseal.study_code import load_task
 
 
@@ -42,7 +43,7 @@ class Options:
     plan: Literal["none", "local", "distributed", "client"] | None = None
     seed: int | None = None
     data: Path | None = None
-    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"] | None = None
+    strategy: Strategy | None = None
     baselines: bool = True
     other_epsilons: tuple[float, ...] = ()
 
@@ -118,7 +119,7 @@ def simulate(study: Study, options: Options, out: Path, progress: Progress) -> F
     check_cohort(contract, len(population.sites))
     with run_folder(out, contract.name) as (folder, run), one_thread():
         material = prepared_material(Study(study.folder, contract), population, folder / "data", seed)
-        _check_material(contract, material)
+        check_material(contract, material)
         progress.begin(contract, population, run)
         main = train(material, contract, folder / "federation", progress.round, on_record=True)
         findings = Findings(
@@ -249,7 +250,7 @@ def prepared_material(study: Study, population: Population, folder: Path, seed: 
     return Material(study, task, splits, data, oracle, seed)
 
 
-def _check_material(contract: Contract, material: Material) -> None:
+def check_material(contract: Contract, material: Material) -> None:
     """What every site would refuse or silently bound is said once, before anything is trained."""
     largest = contract.cohort.largest_site
     for name, split in material.splits.items():
@@ -260,7 +261,27 @@ def _check_material(contract: Contract, material: Material) -> None:
             )
         if contract.normalisation.kind == "federated":
             _check_records(contract, split.train, name)
+        _check_groups(contract, split, name)
     check_start(material.task, material.splits, contract)
+
+
+def _check_groups(contract: Contract, split: Split, name: str) -> None:
+    """That every test person has a code of the evaluation's groups, or none."""
+    column, groups = contract.evaluation.subgroup, len(contract.evaluation.groups)
+    if contract.evaluation.epsilon is None or column is None:
+        return
+    codes = split.test_columns.get(column)
+    if codes is None or len(codes) != size(split.test):
+        raise ConfigError(
+            f"data() hands out no column {column!r} of the test persons, whose groups the evaluation counts",
+            next_step="Return it: Split(..., test_columns={...}), one code for each test person.",
+        )
+    known = codes[~np.isnan(codes)]
+    if not np.isin(known, np.arange(groups)).all():
+        raise DataError(
+            f"column {column!r} of {name} has codes that are none of 0 to {groups - 1}",
+            next_step="Name a group for each code in [tool.fedseal.evaluation] groups; NaN is counted nowhere.",
+        )
 
 
 def _check_records(contract: Contract, persons: Persons, name: str) -> None:

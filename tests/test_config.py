@@ -38,6 +38,7 @@ class Outer(Frozen):
     version: Literal[1]
     mode: Literal["fast", "slow"] = "fast"
     inner: Inner = Inner(rounds=1)
+    step: tuple[Inner, ...] = ()
 
 
 def refused(text: str) -> ConfigError:
@@ -115,7 +116,7 @@ def test_an_unknown_key_is_named_with_the_nearest_one() -> None:
 def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
     error = refused("version = 1\nzzz = 2\n")
     assert error.message == "site.toml:2: unknown key 'zzz'"
-    assert error.next_step == "Known keys: inner, mode, version."
+    assert error.next_step == "Known keys: inner, mode, step, version."
 
 
 def test_the_line_is_that_of_the_right_table() -> None:
@@ -344,3 +345,13 @@ def test_neighbours_of_two_studies_do_not_meet_either(tmp_path: Path) -> None:
     one = study_at(tmp_path / "one", task=task, shared_name="N = 1\n")
     two = study_at(tmp_path / "two", task=task, shared_name="N = 2\n")
     assert [getattr(load_task("task:Task", f), "n", None) for f in (one, two)] == [1, 2]
+
+
+def test_in_an_array_of_tables_the_line_and_the_nearest_key_are_those_of_the_table() -> None:
+    text = "version = 1\n[[step]]\nrounds = 1\n[[step]]\nrounds = 2\nrate = [1.0]\n"
+    error = refused(text)
+    assert error.message == "site.toml:6: unknown key 'step.1.rate'"
+    assert error.next_step == "Did you mean 'rates'?"
+    assert line_of("[[step]]\nrounds = 1\n[[step]]\nrounds = 0\n", ("step", "1", "rounds")) == 4
+    assert line_of("[[step]]\n[[step]]\n", ("step", "1", "rounds")) == 2
+    assert line_of("a = 1\n[[step]]\n", ("step",)) == 2

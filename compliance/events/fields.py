@@ -72,6 +72,8 @@ class ReleaseName(StrEnum):
     EVALUATION = "evaluation"
     MOMENTS = "moments"
     COUNTS = "counts"
+    MEMBERS = "members"
+    DRIFT = "drift"
 
 
 class CorrectionReason(StrEnum):
@@ -181,6 +183,19 @@ class RollbackReason(StrEnum):
     QUALITY = "quality"
     DATA_WITHDRAWN = "data-withdrawn"
     OTHER = "other"
+
+
+class MonitorAction(StrEnum):
+    """What a window of a watched model leads to."""
+
+    NOTHING = "nothing"
+    WAIT = "wait"
+    SHADOW = "shadow"
+    PROPOSE_RETRAINING = "propose-retraining"
+    RETRAIN = "retrain"
+    ROLL_BACK = "roll-back"
+    PROMOTE = "promote"
+    KEEP = "keep"
 
 
 class RequestKind(StrEnum):

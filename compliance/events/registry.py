@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from types import MappingProxyType
 
-from fedseal.compliance.events import bodies, subjects
+from fedseal.compliance.events import bodies, monitoring, subjects
 from fedseal.config import Frozen
 
 
@@ -80,6 +80,10 @@ _TYPES = (
     EventType("model.rolled_back/v1", subjects.RolledBack, _SERVER, _SHARED),
     EventType("model.suspended/v1", subjects.ModelStatus, _SERVER, _SHARED),
     EventType("model.retired/v1", subjects.ModelStatus, _SERVER, _SHARED),
+    EventType("monitor.policy_set/v1", monitoring.MonitorPolicySet, _SERVER, _SHARED),
+    EventType("monitor.evaluated/v1", monitoring.WindowEvaluated, _SERVER, _SHARED),
+    EventType("monitor.decided/v1", monitoring.MonitorDecided, _SERVER, _SHARED),
+    EventType("monitor.compared/v1", monitoring.ShadowCompared, _SERVER, _SHARED),
     EventType("subject_request.received/v1", subjects.RequestReceived, _SITE, _BOTH),
     EventType("subject_request.assessed/v1", subjects.RequestAssessed, _SITE, _BOTH),
     EventType("subject_request.closed/v1", subjects.RequestClosed, _SITE, _BOTH),

@@ -59,7 +59,9 @@ _MODELS = (
 _DIRECT = (
     select(ROUNDS.c.run, ROUNDS.c.sequence)
     .select_from(TOWARDS.join(ROUNDS, ROUNDS.c.node == TOWARDS.c.node))
-    .where(ROUNDS.c.release != ReleaseName.EVALUATION.value, ROUNDS.c.superseded.is_(False))
+    .where(
+        ROUNDS.c.release.not_in([ReleaseName.EVALUATION.value, ReleaseName.DRIFT.value]), ROUNDS.c.superseded.is_(False)
+    )
 )
 
 

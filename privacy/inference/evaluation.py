@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedseal.privacy.counts import Axis, Real, Source, Table, Tables, codes, labels
+from fedseal.privacy.inference.scores import average_precision, average_precision_error, calibration_error, rate
 from fedseal.privacy.inference.tally import Tally, quantiles
 from fedseal.study import Evaluation
 
@@ -36,14 +37,18 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class _Measure:
-    """A function of stacked tables, shape (draws, ...), and the range of its values."""
+class Measure:
+    """A function of stacked tables, shape (draws, ...), and the range of its values.
+
+    ``biased`` is one that noise pushes up, as a sum of distances: it is corrected for that.
+    """
 
     name: str
     of: Callable[[Real], Real]
     largest: float
     bin_error: Callable[[Real], float] = lambda _: 0.0
     smallest: float = 0.0
+    biased: bool = False
 
 
 def evaluation_tables(evaluation: Evaluation) -> Tables:
@@ -52,10 +57,14 @@ def evaluation_tables(evaluation: Evaluation) -> Tables:
 
 
 def _table(name: str, evaluation: Evaluation) -> Table:
-    bins = evaluation.bins
+    bins = evaluation.bin_count
     match name:
         case "score":
-            return Table((labels(2), Axis(int(Source.SCORE), tuple(i / bins for i in range(bins + 1)))))
+            by_label = labels(2), Axis(int(Source.SCORE), tuple(i / bins for i in range(bins + 1)))
+            if evaluation.subgroup is None:
+                return Table(by_label)
+            # A person is in one group, so in one cell still.
+            return Table((codes(Source.COLUMN, len(evaluation.groups), name=evaluation.subgroup), *by_label))
         case "right":
             return Table((codes(Source.RIGHT, 2), labels(evaluation.classes)))
         case _:
@@ -76,14 +85,29 @@ def estimates(tally: Tally) -> dict[str, Estimate]:
         start += released.size
         for measure in _measures(table):
             if measure.name not in found:
-                found[measure.name] = _estimate(measure, released.astype(np.float64), samples)
+                found[measure.name] = estimate(measure, *_together(table, released.astype(np.float64), samples))
     return found
 
 
-def _estimate(measure: _Measure, released: Real, samples: Real) -> Estimate:
+def _together(table: Table, released: Real, samples: Real) -> tuple[Real, Real]:
+    """Of a score table by groups that of all persons: the sum over groups, and of their noise."""
+    if Source(table.axes[0].source) is not Source.COLUMN:
+        return released, samples
+    return released.sum(axis=0), samples.sum(axis=1)
+
+
+def estimate(measure: Measure, released: Real, samples: Real) -> Estimate:
+    """A measure of a released table, and of exact ones that may be behind it, shape (draws, ...)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(measure.of(released[None])[0])
-        interval = quantiles(measure.of(samples), LEVEL)
+        drawn = measure.of(samples)
+    known = drawn[np.isfinite(drawn)]
+    if measure.biased and np.isfinite(value) and len(known) > 1:
+        # Noise adds distances, never takes them: what redrawn noise adds once more is taken away twice from redrawn
+        # tables and once from the released one.
+        added = float(known.mean()) - value
+        value, drawn = value - added, drawn - 2 * added
+    interval = quantiles(drawn, LEVEL)
     error = measure.bin_error(np.maximum(released, 0.0))
     if not np.isfinite(value):
         return Estimate(None, None, None, error)
@@ -92,36 +116,46 @@ def _estimate(measure: _Measure, released: Real, samples: Real) -> Estimate:
     return Estimate(value, low, high, error)
 
 
-def _measures(table: Table) -> tuple[_Measure, ...]:
+def _measures(table: Table) -> tuple[Measure, ...]:
     source = Source(table.axes[-1].source)
     if source is Source.SCORE:
-        edges = np.asarray(table.axes[-1].edges)
-        middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
-        # A score in a bin that ends at a half or below says class 0.
-        says_one = edges[:-1] >= 0.5
-        straddled = (edges[:-1] < 0.5) & (edges[1:] > 0.5)
-        return (
-            _PERSONS,
-            _Measure("accuracy", lambda t: _right_share(t, says_one), 1.0, lambda t: _share(t.sum(axis=0), straddled)),
-            _Measure("auc", _auc, 1.0, _auc_error),
-            _Measure("brier", lambda t: _brier(t, middle), 1.0, lambda t: _share_of(t.sum(axis=0), width)),
-            _Measure("calibration_gap", lambda t: _gap(t, middle), 1.0, lambda _: float(width.max()) / 2, -1.0),
-        )
+        return score_measures(np.asarray(table.axes[-1].edges))
     if source is Source.LOSS:
         edges = np.asarray(table.axes[-1].edges)
         middle, half = (edges[1:] + edges[:-1]) / 2, float(np.diff(edges).max()) / 2
         low, high = float(edges[0]), float(edges[-1])
-        return _PERSONS, _Measure("loss", lambda t: (t @ middle) / t.sum(axis=1), high, lambda _: half, low)
+        return _PERSONS, Measure("loss", lambda t: (t @ middle) / t.sum(axis=1), high, lambda _: half, low)
     # Right or not, by class.
     by_class = tuple(_recall(i) for i in range(table.shape[1]))
-    return _PERSONS, _Measure("accuracy", lambda t: t[:, 1].sum(axis=1) / t.sum(axis=(1, 2)), 1.0), *by_class
+    return _PERSONS, Measure("accuracy", lambda t: t[:, 1].sum(axis=1) / t.sum(axis=(1, 2)), 1.0), *by_class
 
 
-_PERSONS = _Measure(PERSONS, lambda t: t.reshape(len(t), -1).sum(axis=1), float("inf"))
+def score_measures(edges: Real) -> tuple[Measure, ...]:
+    """The measures of a table of two labels by scores."""
+    middle, width = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
+    # A score in a bin that ends at a half or below says class 0.
+    says_one = edges[:-1] >= 0.5
+    straddled = (edges[:-1] < 0.5) & (edges[1:] > 0.5)
+    halves = float(width.max()) / 2
+    return (
+        _PERSONS,
+        Measure("accuracy", lambda t: _right_share(t, says_one), 1.0, lambda t: _share(t.sum(axis=0), straddled)),
+        Measure("auc", _auc, 1.0, _auc_error),
+        Measure("average_precision", average_precision, 1.0, average_precision_error),
+        Measure("brier", lambda t: _brier(t, middle), 1.0, lambda t: _share_of(t.sum(axis=0), width)),
+        Measure("calibration_error", lambda t: calibration_error(t, edges), 1.0, lambda _: halves, biased=True),
+        Measure("calibration_gap", lambda t: _gap(t, middle), 1.0, lambda _: halves, -1.0),
+        Measure("selection_rate", lambda t: rate(t.sum(axis=1), says_one), 1.0, lambda t: _share(t.sum(0), straddled)),
+        Measure("tpr", lambda t: rate(t[:, 1], says_one), 1.0, lambda t: _share(t[1], straddled)),
+        Measure("fpr", lambda t: rate(t[:, 0], says_one), 1.0, lambda t: _share(t[0], straddled)),
+    )
 
 
-def _recall(label: int) -> _Measure:
-    return _Measure(f"recall_{label}", lambda t: t[:, 1, label] / t[:, :, label].sum(axis=1), 1.0)
+_PERSONS = Measure(PERSONS, lambda t: t.reshape(len(t), -1).sum(axis=1), float("inf"))
+
+
+def _recall(label: int) -> Measure:
+    return Measure(f"recall_{label}", lambda t: t[:, 1, label] / t[:, :, label].sum(axis=1), 1.0)
 
 
 def _right_share(tables: Real, says_one: Chosen) -> Real:

@@ -1,41 +1,17 @@
 """A released sum of counts, with what is known of its noise."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedseal.privacy.counts import Real, Tables, Whole
+from fedseal.privacy.inference.noise import CountNoise
+
+__all__ = ["CountNoise", "Tally", "quantiles"]
 
 # Of the seed of draws that only measure an interval: they protect nobody, and the same release has the same interval.
 _SEED = 20
-
-
-@dataclass(frozen=True, slots=True)
-class CountNoise:
-    """The noise in every cell: ``shares`` sites each added a share of which ``honest`` make two-sided geometric noise.
-
-    The sum of all is the difference of two negative binomials of shape shares / honest and ratio exp(-``decay``). It
-    is public: plan and survivors are.
-    """
-
-    decay: float
-    shares: int
-    honest: int
-
-    @property
-    def variance(self) -> float:
-        """Of the noise in one cell: shares / honest * 2 q / (1 - q)^2, q = exp(-decay)."""
-        q = math.exp(-self.decay)
-        return self.shares / self.honest * 2 * q / (1 - q) ** 2
-
-    def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Whole:
-        """Noise as in a release, from floating point: for intervals, never for a release."""
-        size, success = self.shares / self.honest, -math.expm1(-self.decay)
-        first, second = (rng.negative_binomial(size, success, shape).astype(np.int64) for _ in range(2))
-        found: Whole = first - second
-        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 Real = NDArray[np.float64]
 
@@ -68,6 +67,9 @@ class Urn:
 @lru_cache(maxsize=4)
 def _log_factorials(n: int) -> Real:
     """log(i!) for i = 0 to n."""
+    # Loaded by who chooses a sparse graph: to everyone else it is a long import.
+    from scipy.special import gammaln
+
     logs: Real = gammaln(np.arange(1.0, n + 2.0))
     return logs
 

@@ -1,1 +1,1 @@
-"""Engines that run many simulated sites fast."""
+"""The engines of a simulation: many sites fast, over more processes or machines, in the protocol or a model of it."""

@@ -125,7 +125,7 @@ class OneByOne:
         if kind.message is MessageKind.TRAIN:
             reply = train_answer(request.message, site, work)
         else:
-            reply = evaluate_answer(request.message, work)
+            reply = evaluate_answer(request.message, site, work)
         randomness, release = site.identity.randomness(), (header.release_seq, header.attempt)
         update = bounded_release(
             header,

@@ -13,13 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedseal.client.app import WEIGHT, normalisation_of, settings_of, train_settings
+from fedseal.client.app import settings_of
+from fedseal.client.local_steps import train_settings
 from fedseal.client.metrics import LOSS, loss_range
 from fedseal.client.normalise import Normalisation
 from fedseal.client.records import CONTROL, arrays_of, for_the_app
 from fedseal.client.release import brought_within
+from fedseal.client.site_round import WEIGHT
 from fedseal.client.task import Task, build_model, outputs_and_targets
 from fedseal.client.trainer import Arrays, TrainSettings, load
+from fedseal.client.work import normalisation_of
 from fedseal.errors import ConfigError, FedsealError
 from fedseal.privacy.plan import PlanKind, PrivacyPlan, decode_plan
 from fedseal.privacy.quantize import CLIPPED, UNCLIPPED, BoundedUpdate
@@ -87,7 +90,8 @@ def read(job: Job, nodes: NodeList) -> Asked | None:
     received = arrays_of(records[0])
     if any(array.dtype != np.float32 for array in received.values()):
         return None
-    return Asked(header, received, train_settings(settings), normalisation_of(settings), plan)
+    # The known settings count steps, not passes over persons.
+    return Asked(header, received, train_settings(settings, 0), normalisation_of(settings), plan)
 
 
 def chunks(sites: tuple[int, ...], parameters: int) -> list[tuple[int, ...]]:

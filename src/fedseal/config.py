@@ -9,7 +9,7 @@ import difflib
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -26,6 +26,8 @@ class Frozen(BaseModel):
 _LIMITS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
 
 F = TypeVar("F", bound=BaseModel)
+
+_HEADER = re.compile(r"\s*(?P<brackets>\[{1,2})\s*(?P<name>[A-Za-z_\"'][^\]]*?)\s*\]{1,2}\s*(#.*)?$")
 
 
 def read_toml(path: Path) -> tuple[dict[str, Any], str]:
@@ -92,16 +94,23 @@ def allowed_range(model: type[BaseModel], key: str) -> str:
 
 
 def line_of(text: str, place: tuple[str, ...]) -> int | None:
-    """The line on which a key stands, or the line of the closest table around it; None if neither is found."""
+    """The line on which a key stands, or the line of the closest table around it; None if neither is found.
+
+    In an array of tables the number of a table, from 0, follows the array's name: ``("drift", "1", "kind")``.
+    """
     lines = text.splitlines()
     for depth in range(len(place), 0, -1):
         table, key = place[: depth - 1], place[depth - 1]
         inside = not table
+        seen: dict[tuple[str, ...], int] = {}
         for number, line in enumerate(lines, start=1):
-            header = re.match(r"\s*\[{1,2}\s*([A-Za-z_\"'][^\]]*?)\s*\]{1,2}\s*(#.*)?$", line)
+            header = _HEADER.match(line)
             if header:
-                name = tuple(part.strip().strip("\"'") for part in header.group(1).split("."))
-                if name == place[:depth]:
+                bare = tuple(part.strip().strip("\"'") for part in header.group("name").split("."))
+                if header.group("brackets") == "[[":
+                    seen[bare] = seen.get(bare, -1) + 1
+                name = _numbered(bare, seen)
+                if place[:depth] in (name, bare):
                     return number
                 inside = name == table
             elif inside and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
@@ -109,17 +118,35 @@ def line_of(text: str, place: tuple[str, ...]) -> int | None:
     return None
 
 
+def _numbered(name: tuple[str, ...], seen: dict[tuple[str, ...], int]) -> tuple[str, ...]:
+    """A header's name with the number of the table after every array of tables in it."""
+    numbered: list[str] = []
+    for depth, part in enumerate(name, start=1):
+        numbered.append(part)
+        if name[:depth] in seen:
+            numbered.append(str(seen[name[:depth]]))
+    return tuple(numbered)
+
+
 def _fields_at(model: type[BaseModel], place: tuple[Any, ...]) -> list[str]:
-    """The keys a table inside a model may have."""
+    """The keys a table inside a model may have; a number in ``place`` is that of a table in an array."""
     current: Any = model
     for part in place:
-        annotation = current.model_fields[part].annotation if part in getattr(current, "model_fields", {}) else None
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        found = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if isinstance(part, int):
+            continue
+        field = getattr(current, "model_fields", {}).get(part)
+        found = None if field is None else _model_in(field.annotation)
         if found is None:
             return []
         current = found
     return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The first model in a type such as ``Model | None`` or ``tuple[Model, ...]``."""
+    if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
 
 
 def _sentence(message: str) -> str:

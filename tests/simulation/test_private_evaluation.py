@@ -15,7 +15,7 @@ from fedseal.client.app import app as client_app
 from fedseal.client.counting import count_persons
 from fedseal.client.task import build_model
 from fedseal.client.trainer import load
-from fedseal.errors import BudgetExceeded, PolicyRefused
+from fedseal.errors import BudgetExceeded, ConfigError, DataError, PolicyRefused
 from fedseal.privacy.inference.evaluation import PERSONS, estimates, evaluation_tables
 from fedseal.privacy.ledger import EntryKind
 from fedseal.privacy.plan import decode_plan
@@ -26,6 +26,7 @@ from fedseal.server.app import app as server_app
 from fedseal.server.store import ServerStore
 from fedseal.simulation import federation, training
 from fedseal.simulation.grid import LocalGrid, Observer
+from fedseal.simulation.registration import measures
 from fedseal.simulation.report import render
 from fedseal.simulation.result import Result
 from fedseal.simulation.simulate import Finished, Options, simulate
@@ -113,6 +114,42 @@ def test_the_report_shows_the_interval_beside_the_oracle(finished: Finished) -> 
     assert "95 % noise interval" in page
     assert "Private evaluation with noise intervals, beside the oracle" in page
     assert page.count("only a simulation knows") == 1
+
+
+GROUPED = EVALUATION | {
+    "tables": ("score",),
+    "subgroup": "ward",
+    "groups": ("a", "b", "c", "other"),
+    "smallest_group": 5,
+}
+
+
+def test_a_card_by_subgroup_stands_in_result_report_and_registry(tmp_path: Path, progress: Any) -> None:
+    finished = simulate(study(evaluation=GROUPED), Options(baselines=False), tmp_path, progress)
+    result = Result.model_validate_json((finished.folder / "result.json").read_text(encoding="utf-8"))
+    assert result.evaluation is not None
+    card = result.evaluation.card
+    assert card is not None
+    assert card.subgroups is not None
+    hidden = [name for name, group in card.subgroups.groups.items() if group.hidden]
+    assert len(hidden) != 1
+    assert "other" not in hidden
+    page = (finished.folder / "report.html").read_text(encoding="utf-8")
+    assert "can its scores be believed, and for whom?" in page
+    assert page.count(">hidden</td>") == len(hidden)
+    registered = {m.name for m in measures(result)}
+    assert "auc~ward%3Dother" in registered
+    assert not any(name.startswith("persons") or f"~ward%3D{h}" in name for h in hidden for name in registered)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"subgroup": "floor"}, "no column 'floor'"), ({"groups": ("a", "b")}, "none of 0 to 1")]
+)
+def test_groups_that_the_data_does_not_have_are_said_before_anything_is_trained(
+    changes: dict[str, Any], message: str, tmp_path: Path, progress: Any
+) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        simulate(study(evaluation=GROUPED | changes), Options(baselines=False), tmp_path, progress)
 
 
 def test_what_a_run_is_compared_with_spends_nothing_on_test_persons(finished: Finished) -> None:

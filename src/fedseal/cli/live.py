@@ -138,6 +138,25 @@ def evaluation_table(evaluation: Evaluation) -> Table:
     return table
 
 
+def group_table(evaluation: Evaluation) -> Table | None:
+    """The private evaluation by subgroup; None if the study asked for none."""
+    groups = None if evaluation.card is None else evaluation.card.subgroups
+    if groups is None:
+        return None
+    table = Table(
+        title=f"By {escape(groups.attribute)} (fewer than {groups.smallest} persons: hidden, and never one alone)",
+        title_justify="left",
+    )
+    names = ("persons", "accuracy", "auc", "selection_rate", "tpr", "fpr")
+    table.add_column("group")
+    for name in names:
+        table.add_column(label(name).replace("_", " "), justify="right")
+    for name, group in groups.groups.items():
+        cells = ["hidden"] * len(names) if group.hidden else [score(group.estimates[n].value) for n in names]
+        table.add_row(escape(name), *cells)
+    return table
+
+
 def flamby_table(rows: Sequence[FlambyRow]) -> Table:
     """FLamby's methods: what was found here, mean and deviation over five seeds, beside what was published."""
     table = Table(

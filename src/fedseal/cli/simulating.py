@@ -35,7 +35,7 @@ def run_simulation(folder: Path, options: "Options", out: Path, *, as_json: bool
         as_json: print result.json on standard output; everything for people then goes to standard error.
     """
     need_packages()
-    from fedseal.cli.live import Watcher, comparison_table, evaluation_table, log_line, summary
+    from fedseal.cli.live import Watcher, comparison_table, evaluation_table, group_table, log_line, summary
     from fedseal.simulation.folders import remove_leftovers
     from fedseal.simulation.result import Result
     from fedseal.simulation.simulate import simulate
@@ -56,6 +56,8 @@ def run_simulation(folder: Path, options: "Options", out: Path, *, as_json: bool
         console.print(summary(result))
     if result.evaluation is not None:
         console.print(evaluation_table(result.evaluation))
+        if (groups := group_table(result.evaluation)) is not None:
+            console.print(groups)
     for note in result.notes:
         console.print(f"Note: {note}", markup=False)
     if line := log_line(result):
