@@ -82,6 +82,10 @@ def read(job: Job, nodes: NodeList) -> Asked | None:
     kind, plan = REGISTRY[header.release_name], decode_plan(header.plan)
     if header.release_name != UPDATE or plan.kind not in (PlanKind.NONE, PlanKind.CLIENT) or job.memories:
         return None
+    plain = (METRIC_PREFIX, REPORTED_PREFIX)
+    beside = {s.name for s in header.layout.segments if not s.name.startswith(plain)}
+    if not beside <= {VALUES, CLIPPED, UNCLIPPED, header.layout.weight.name}:
+        return None
     message = for_the_app(nodes.request(job.records, kind.message.value, ""), header, dict(job.records))
     settings = settings_of(message)
     records = [r for name, r in message.content.array_records.items() if name != CONTROL]
