@@ -23,7 +23,7 @@ def to_npy(vector: RingVector) -> bytes:
 
 def npy_size(dtype: np.dtype[np.uint32] | np.dtype[np.uint64], length: int) -> int:
     """How many bytes `to_npy` takes for a vector of ``length`` words."""
-    return len(_head(dtype, length)) + length * dtype.itemsize
+    return len(head_npy(dtype, (length,))) + length * dtype.itemsize
 
 
 def from_npy(raw: bytes, dtype: np.dtype[np.uint32] | np.dtype[np.uint64], length: int) -> RingVector | None:

@@ -48,6 +48,8 @@ class Options:
     strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"] | None = None
     baselines: bool = True
     other_epsilons: tuple[float, ...] = ()
+    workers: int = 0
+    ray: bool = False
 
 
 class Progress(Protocol):

@@ -36,8 +36,9 @@ from fedseal.server.app import app as server_app
 from fedseal.server.rounds import RoundRecord
 from fedseal.server.statistics import Moments
 from fedseal.simulation.books import Books
+from fedseal.simulation.engine.processes import MakeGrid, Processes
 from fedseal.simulation.federation import FIRST_NODE, Federation, SitePrivacy, enrol, site_privacy
-from fedseal.simulation.grid import LocalGrid, Observer
+from fedseal.simulation.grid import Observer
 from fedseal.simulation.oracle import Judged, Oracle
 from fedseal.simulation.registered import register_site
 from fedseal.study import Contract, Study
@@ -45,7 +46,10 @@ from fedseal.study import Contract, Study
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What all trainings of one simulation share. ``initial`` are the parameters to begin with; the seed's if None."""
+    """What all trainings of one simulation share.
+
+    ``initial`` are the parameters to begin with; the seed's if None. ``processes``: where the sites run.
+    """
 
     study: Study
     task: Task
@@ -54,6 +58,7 @@ class Material:
     oracle: Oracle
     seed: int
     initial: Arrays | None = None
+    processes: Processes = field(default_factory=Processes)
 
     def first_model(self) -> Arrays:
         """The parameters everyone begins with."""
@@ -143,8 +148,22 @@ def train(
     Raises:
         RoundAborted: a round failed for good; the next step quotes what the simulated sites wrote down.
         BudgetExceeded, PolicyRefused, PeerError, LocalError: likewise, where that is why sites refused.
-        ConfigError: no noise keeps the promise, or the study's own code failed.
+        ConfigError: no noise keeps the promise, or the study's own code failed; a worker has ended.
     """
+    with material.processes.started(client_app) as make_grid:
+        return _trained(material, contract, folder, on_round, rounding, on_record, federation, make_grid)
+
+
+def _trained(
+    material: Material,
+    contract: Contract,
+    folder: Path,
+    on_round: Callable[[RoundView], None] | None,
+    rounding: Rounding,
+    on_record: bool,
+    federation: Federation | None,
+    make_grid: MakeGrid,
+) -> Trained:
     persons = {name: size(split.train) for name, split in material.splits.items()}
     plans = plan_run(contract, Extent(sum(a.size for a in material.first_model().values()), len(persons)))
     federation = federation or enrol(folder, contract, plans, persons, material.seed)
@@ -169,8 +188,7 @@ def train(
     def evaluated(tally: Tally) -> None:
         trained.evaluation = tally
 
-    grid = LocalGrid(
-        client_app,
+    grid = make_grid(
         node_configs(material, federation),
         run_config=run_config(material, contract, federation, rounding),
         observer=Observer(planned, finished, trained.model.update, evaluated),

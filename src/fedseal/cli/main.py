@@ -205,10 +205,16 @@ def simulate(
         Path | None,
         typer.Option(help="A file of candidates: a private search for hyper-parameters, each trial charged."),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, max=64, help="How many processes the sites run in; 0 is none but this one.")
+    ] = 0,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Processes of this machine, or Flower's own engine on Ray.")
+    ] = "local",
     out: Out = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Simulate a study on this machine: real protocol, real noise, real ledgers, in one process."""
+    """Simulate a study on this machine: real protocol, real noise, real ledgers."""
     from fedseal.cli.simulating import run_flamby, run_simulation
     from fedseal.simulation.simulate import Options
 
@@ -226,8 +232,12 @@ def simulate(
         data=data,
         strategy=strategy,
         baselines=baselines,
+        workers=workers,
+        ray=engine == "ray",
     )
     if search is not None:
+        if workers or engine == "ray":
+            raise ConfigError("--search runs in one process", next_step="Leave out --workers and --engine.")
         from fedseal.cli.searching import run_search
 
         run_search(study, search, options, out, as_json=as_json)
