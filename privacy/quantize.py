@@ -343,7 +343,8 @@ def _norm(part: NDArray[np.int32] | NDArray[np.int64]) -> float:
     squares = 0.0
     for start in range(0, len(part), CHUNK):
         chunk = part[start : start + CHUNK].astype(np.float64)
-        squares += float(chunk @ chunk)
+        # Not by BLAS, which would wake threads for it.
+        squares += float(np.einsum("i,i->", chunk, chunk))
     return math.sqrt(squares)
 
 

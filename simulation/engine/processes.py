@@ -11,7 +11,7 @@ from flwr.serverapp import ServerApp
 from fedseal.errors import ConfigError
 from fedseal.simulation.engine.pool import PoolGrid
 from fedseal.simulation.engine.workers import Workers
-from fedseal.simulation.grid import LocalGrid, Observer, Setting
+from fedseal.simulation.grid import Deliver, LocalGrid, Observer, Setting
 
 
 class Served(Protocol):
@@ -35,38 +35,42 @@ class Processes:
     """Where sites run. What comes of a run does not depend on it.
 
     Args:
-        workers: how many processes; 0 is this one, one site after the other.
-        ray: whether they are Ray's, by Flower's own engine; as many as there are CPUs if ``workers`` is 0.
+        workers: how many processes; 1 is this one, one site after the other.
+        ray: whether they are Ray's, by Flower's own engine; as many as there are CPUs if ``workers`` is 1.
     """
 
-    workers: int = 0
+    workers: int = 1
     ray: bool = False
 
     def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ConfigError("a number of workers cannot be negative", next_step="0 runs all sites in one process.")
+        if self.workers < 1:
+            raise ConfigError("expected at least one worker", next_step="1 runs all sites in this process.")
 
     @contextmanager
-    def started(self, app: ClientApp) -> Iterator[MakeGrid]:
+    def started(self, app: ClientApp, deliver: Deliver | None = None) -> Iterator[MakeGrid]:
         """Start them, before any store is opened, and end them.
+
+        Args:
+            app: what every site runs.
+            deliver: as `LocalGrid` takes it. Sites then run in this process, where it sees all messages in order.
 
         Raises:
             ConfigError: they cannot be started.
         """
-        if self.ray:
+        if deliver is not None or (self.workers == 1 and not self.ray):
+            yield _Here(app, deliver)
+        elif self.ray:
             yield self._on_ray
-        elif self.workers:
+        else:
             with Workers(app, self.workers) as workers:
                 yield _Pooled(workers)
-        else:
-            yield _Here(app)
 
     def _on_ray(
         self, nodes: Mapping[int, Mapping[str, Setting]], *, run_config: Mapping[str, Setting], observer: Observer
     ) -> Served:
         from fedseal.simulation.engine.ray import RayGrid
 
-        actors = self.workers or None
+        actors = self.workers if self.workers > 1 else None
         return RayGrid(study_app, nodes, run_config=run_config, observer=observer, actors=actors)
 
 
@@ -80,11 +84,12 @@ def study_app() -> ClientApp:
 @dataclass(frozen=True, slots=True)
 class _Here:
     app: ClientApp
+    deliver: Deliver | None
 
     def __call__(
         self, nodes: Mapping[int, Mapping[str, Setting]], *, run_config: Mapping[str, Setting], observer: Observer
     ) -> Served:
-        return LocalGrid(self.app, nodes, run_config=run_config, observer=observer)
+        return LocalGrid(self.app, nodes, run_config=run_config, observer=observer, deliver=self.deliver)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from fedseal.simulation.grid import Observer, Setting, flower_task, seeded
 if TYPE_CHECKING:
     from fedseal.privacy.inference.tally import Tally
     from fedseal.privacy.planning import RunPlans
+    from fedseal.server.means import Means
     from fedseal.server.rounds import RoundRecord
     from fedseal.server.statistics import Moments
 
@@ -159,6 +160,10 @@ class ObservedGrid(Grid):
     def run_evaluated(self, tally: "Tally") -> None:
         """Pass on."""
         self._observer.evaluated(tally)
+
+    def run_personalised(self, means: "Means") -> None:
+        """Pass on."""
+        self._observer.personalised(means)
 
     def run_finished(self, model: dict[str, NDArray[Any]]) -> None:
         """Pass on."""

@@ -60,7 +60,7 @@ class IntegerSums:
 
     def __post_init__(self) -> None:
         check_strategy(self.strategy)
-        if getattr(self.strategy, "unsummed_prefix", None) is not None:
+        if getattr(self.strategy, "asks_who", False):
             raise ConfigError(
                 f"{type(self.strategy).__name__} asks who is in a sum, and here nobody is told",
                 next_step="Simulate it with a SealedGrid: the protocol itself.",
