@@ -24,7 +24,8 @@ COLOURS = {
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """All pictures of reports are drawn in this style."""
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "fedseal",
@@ -52,7 +53,7 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _svg(figure: Figure, label: str) -> str:
+def svg(figure: Figure, label: str) -> str:
     """The figure as an inline SVG element with a label for screen readers."""
     buffer = io.StringIO()
     figure.savefig(
@@ -76,7 +77,7 @@ def score(value: float | None) -> str:
 
 def curves(numbers: Sequence[int], series: Mapping[str, Sequence[float | None]], title: str) -> str:
     """Scores by round, one line each, named at their ends."""
-    with _style():
+    with style():
         figure = Figure(figsize=(6.4, 2.9))
         axes = figure.subplots()
         colours = (ACCENT, SECOND, THIRD)
@@ -98,7 +99,7 @@ def curves(numbers: Sequence[int], series: Mapping[str, Sequence[float | None]],
         axes.set_xlabel("round")
         axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
         axes.grid(axis="x", visible=False)
-        return _svg(figure, title)
+        return svg(figure, title)
 
 
 def _spread(places: list[float], gap: float) -> list[float]:
@@ -114,7 +115,7 @@ def panels(numbers: Sequence[int], series: Mapping[str, Sequence[float | None]],
     """Scores by round, a small picture each: what they measure has no scale in common."""
     columns = min(3, len(series))
     rows = -(-len(series) // columns)
-    with _style():
+    with style():
         figure = Figure(figsize=(6.4, 1.9 * rows), layout="constrained")
         grid = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axes, (name, values) in zip(grid, series.items(), strict=False):
@@ -128,7 +129,7 @@ def panels(numbers: Sequence[int], series: Mapping[str, Sequence[float | None]],
         for axes in grid[len(series) :]:
             axes.remove()
         figure.supxlabel("round", fontsize=10)
-        return _svg(figure, title)
+        return svg(figure, title)
 
 
 def comparison(
@@ -142,7 +143,7 @@ def comparison(
         title: for screen readers.
         loss: whether they are losses, of any size and the lower the better, instead of accuracies.
     """
-    with _style():
+    with style():
         figure = Figure(figsize=(6.4, 0.42 * len(rows) + 0.7))
         axes = figure.subplots()
         rows = [(name, None if v is None or not math.isfinite(v) else v, own) for name, v, own in rows]
@@ -172,7 +173,7 @@ def comparison(
         axes.set_xlabel(
             "loss on the common test persons, lower is better" if loss else "accuracy on the common test persons"
         )
-        return _svg(figure, title)
+        return svg(figure, title)
 
 
 def intervals(rows: Sequence[tuple[str, float, float, float, float | None]], title: str) -> str:
@@ -182,7 +183,7 @@ def intervals(rows: Sequence[tuple[str, float, float, float, float | None]], tit
         rows: name, value, low and high end, and the oracle's value if there is one.
         title: for screen readers.
     """
-    with _style():
+    with style():
         figure = Figure(figsize=(6.4, 0.42 * len(rows) + 0.9))
         axes = figure.subplots()
         for place, (_, value, low, high, oracle) in enumerate(reversed(rows)):
@@ -196,7 +197,7 @@ def intervals(rows: Sequence[tuple[str, float, float, float, float | None]], tit
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.grid(axis="y", visible=False)
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2)
-        return _svg(figure, title)
+        return svg(figure, title)
 
 
 def reliability(rows: Sequence[tuple[float, float, float, float, float]], title: str) -> str:
@@ -207,7 +208,7 @@ def reliability(rows: Sequence[tuple[float, float, float, float, float]], title:
         rows: mean score, share of class 1, low and high end of it, and persons.
         title: for screen readers.
     """
-    with _style():
+    with style():
         figure = Figure(figsize=(4.4, 3.6))
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=(0, (4, 4)), alpha=0.6)
@@ -219,7 +220,7 @@ def reliability(rows: Sequence[tuple[float, float, float, float, float]], title:
         axes.set_ylim(-0.02, 1.02)
         axes.set_xlabel("mean score")
         axes.set_ylabel("share of class 1")
-        return _svg(figure, title)
+        return svg(figure, title)
 
 
 def _scale(axes: Axes, low: float, high: float, *, loss: bool) -> None:
@@ -236,7 +237,7 @@ def _scale(axes: Axes, low: float, high: float, *, loss: bool) -> None:
 
 def site_classes(names: Sequence[str], classes: Mapping[str, Sequence[int]], title: str) -> str:
     """Persons by site and class, stacked: label and quantity skew at a glance."""
-    with _style():
+    with style():
         figure = Figure(figsize=(6.4, 0.3 * len(names) + 0.9))
         axes = figure.subplots()
         left = [0] * len(names)
@@ -265,56 +266,12 @@ def site_classes(names: Sequence[str], classes: Mapping[str, Sequence[int]], tit
         # Set afterwards: matplotlib leaves out a label that begins with an underscore.
         for text, name in zip(legend.get_texts(), classes, strict=True):
             text.set_text(name)
-        return _svg(figure, title)
-
-
-def class_bubbles(
-    names: Sequence[str],
-    classes: Sequence[str],
-    counts: Sequence[Sequence[int]],
-    notes: tuple[str, Sequence[str]],
-    title: str,
-) -> str:
-    """Rows by site and class, one bubble each whose area is their number: which site lacks what.
-
-    Args:
-        names: of the sites.
-        classes: their names.
-        counts: rows of each site by class.
-        notes: a heading, and a text for the right of each site.
-        title: for screen readers.
-    """
-    most = max((count for row in counts for count in row), default=1) or 1
-    with _style():
-        figure = Figure(figsize=(1.8 + 0.42 * max(len(classes), 4), 0.9 + 0.3 * len(names)))
-        axes = figure.subplots()
-        for place, (row, note) in enumerate(zip(counts, notes[1], strict=True)):
-            held = [code for code, count in enumerate(row) if count]
-            sizes = [260.0 * row[code] / most for code in held]
-            axes.scatter(held, [place] * len(held), s=sizes, color=ACCENT, alpha=0.8, linewidths=0)
-            axes.annotate(
-                note,
-                (1.0, place),
-                xycoords=("axes fraction", "data"),
-                xytext=(8, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-                annotation_clip=False,
-            )
-        axes.annotate(
-            notes[0], (1.0, 1.0), xycoords="axes fraction", xytext=(8, 4), textcoords="offset points", fontsize=9
-        )
-        axes.set_xticks(range(len(classes)), list(classes), rotation=0 if max(map(len, classes)) < 5 else 45)
-        axes.set_yticks(range(len(names)), list(names))
-        axes.set_xlim(-0.6, len(classes) - 0.4)
-        axes.set_ylim(len(names) - 0.4, -0.6)
-        return _svg(figure, title)
+        return svg(figure, title)
 
 
 def budget(numbers: Sequence[int], epsilons: Sequence[float], promise: float, title: str) -> str:
     """Epsilon spent by round, against the promise."""
-    with _style():
+    with style():
         figure = Figure(figsize=(6.4, 2.0))
         axes: Axes = figure.subplots()
         axes.fill_between(numbers, epsilons, color=ACCENT, alpha=0.2, linewidth=0)
@@ -343,4 +300,4 @@ def budget(numbers: Sequence[int], epsilons: Sequence[float], promise: float, ti
         axes.set_ylabel("epsilon")
         axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
         axes.grid(axis="x", visible=False)
-        return _svg(figure, title)
+        return svg(figure, title)

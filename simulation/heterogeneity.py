@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor, nn
 
 from fedseal.errors import LocalError
-from fedseal.simulation.figures import class_bubbles
+from fedseal.simulation.figures import ACCENT, style, svg
 
 # More do not fit a page or a terminal; the most different ones are shown.
 SHOWN = 40
@@ -91,7 +92,7 @@ def rich_table(figures: Heterogeneity) -> Table:
 def heterogeneity_figure(figures: Heterogeneity) -> str:
     """For a report: an SVG of the class table, each site with its Hellinger distance."""
     shown = [int(site) for site in figures.most_different]
-    return class_bubbles(
+    return _bubbles(
         [figures.sites[site] for site in shown],
         figures.classes,
         [[int(count) for count in figures.table[site]] for site in shown],
@@ -99,6 +100,42 @@ def heterogeneity_figure(figures: Heterogeneity) -> str:
         f"Rows by site and class, and each site's Hellinger distance to all; {figures.effective_sites:.1f} effective "
         "sites",
     )
+
+
+def _bubbles(
+    names: Sequence[str],
+    classes: Sequence[str],
+    counts: Sequence[Sequence[int]],
+    notes: tuple[str, Sequence[str]],
+    title: str,
+) -> str:
+    """One bubble for each site and class, whose area is the number of rows; a heading and notes stand at the right."""
+    most = max((count for row in counts for count in row), default=1) or 1
+    with style():
+        figure = Figure(figsize=(1.8 + 0.42 * max(len(classes), 4), 0.9 + 0.3 * len(names)))
+        axes = figure.subplots()
+        for place, (row, note) in enumerate(zip(counts, notes[1], strict=True)):
+            held = [code for code, count in enumerate(row) if count]
+            sizes = [260.0 * row[code] / most for code in held]
+            axes.scatter(held, [place] * len(held), s=sizes, color=ACCENT, alpha=0.8, linewidths=0)
+            axes.annotate(
+                note,
+                (1.0, place),
+                xycoords=("axes fraction", "data"),
+                xytext=(8, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+                annotation_clip=False,
+            )
+        axes.annotate(
+            notes[0], (1.0, 1.0), xycoords="axes fraction", xytext=(8, 4), textcoords="offset points", fontsize=9
+        )
+        axes.set_xticks(range(len(classes)), list(classes), rotation=0 if max(map(len, classes)) < 5 else 45)
+        axes.set_yticks(range(len(names)), list(names))
+        axes.set_xlim(-0.6, len(classes) - 0.4)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        return svg(figure, title)
 
 
 def gradient_dissimilarity(

@@ -65,8 +65,8 @@ def label_dirichlet(
 def labels_per_site(labels: NDArray[np.intp], *, sites: int, count: int, stream: Stream) -> list[Indices]:
     """Each site has rows of ``count`` classes, and a class's rows are shared equally by the sites that have it.
 
-    Classes are dealt out so that none is at far more sites than another; the first of each site is as good as
-    any (McMahan et al. 2017 and Li, Diao, Chen and He 2022 differ here; both leave classes out by chance).
+    This is #C = count of Li, Diao, Chen and He 2022, but that classes are dealt out evenly: no class is at two sites
+    more than another.
 
     Returns:
         Per site the indices of its rows, in increasing order; disjoint, and together all of them.
