@@ -29,7 +29,7 @@ def study_delivery(
     Args:
         faults: the scenario's.
         data: the sites' data folders by name, in the order of the roster (`training.Material.data`).
-        folder: of the federation's stores, as `training.train` is given it, which makes it; flipped data goes beside it.
+        folder: of the federation's stores, as `training.train` is given it, which makes it; flipped data goes beside.
         seed: the scenario's.
         label: the column of the labels, for the attack "label_flip".
         patience: how long the server waits.
