@@ -31,6 +31,7 @@ from fedseal.server.app import (
     CONTRACT_KEY,
     METRICS_KEY,
     MODEL_KEY,
+    RESUME_KEY,
     ROUNDING_KEY,
     SITES_KEY,
     STORE_KEY,
@@ -40,8 +41,9 @@ from fedseal.server.means import Means
 from fedseal.server.rounds import RoundRecord
 from fedseal.server.statistics import Moments
 from fedseal.simulation.books import Books
+from fedseal.simulation.faults.crash import served_through_crashes
 from fedseal.simulation.federation import FIRST_NODE, Federation, SitePrivacy, enrol, site_privacy
-from fedseal.simulation.grid import LocalGrid, Observer
+from fedseal.simulation.grid import Deliver, LocalGrid, Observer
 from fedseal.simulation.oracle import Judged, Oracle
 from fedseal.simulation.personal import OwnModels
 from fedseal.simulation.registered import register_site
@@ -161,6 +163,7 @@ def train(
     *,
     on_record: bool = False,
     federation: Federation | None = None,
+    deliver: Deliver | None = None,
 ) -> Trained:
     """Train one federation.
 
@@ -172,6 +175,8 @@ def train(
         rounding: how values become integers.
         on_record: whether sites register their data and look at it before every round, as real ones do.
         federation: one that has trained before, whose ledgers pay for this run too; ``folder`` is then its.
+        deliver: how messages reach sites and answers the server, see `LocalGrid`: where virtual time and faults come
+            in. A crash of the server is followed by a server that goes on with the run.
 
     Raises:
         RoundAborted: a round failed for good; the next step quotes what the simulated sites wrote down.
@@ -215,14 +220,16 @@ def train(
     def personalised(means: Means) -> None:
         trained.personalised = means
 
-    grid = LocalGrid(
-        client_app,
-        node_configs(material, federation),
-        run_config=run_config(material, contract, federation, rounding),
-        observer=Observer(planned, finished, trained.model.update, evaluated, personalised),
-    )
-    try:
+    nodes, config = node_configs(material, federation), run_config(material, contract, federation, rounding)
+
+    def serve(run: bytes | None) -> None:
+        resumed: dict[str, str | int] = {} if run is None else {RESUME_KEY: run.hex()}
+        observer = Observer(planned, finished, trained.model.update, evaluated, personalised)
+        grid = LocalGrid(client_app, nodes, run_config=config | resumed, observer=observer, deliver=deliver)
         grid.serve(server_app, seed=material.seed)
+
+    try:
+        served_through_crashes(serve)
     except RoundAborted as error:
         raise books.explain(error) from None
     keep_own(trained, material, own[-1])

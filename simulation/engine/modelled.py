@@ -36,6 +36,7 @@ from fedseal.simulation.engine.sites import Sites
 from fedseal.simulation.federation import FIRST_NODE, ledger_terms
 from fedseal.simulation.grid import NodeList
 from fedseal.simulation.personal import OwnModels
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material, RoundView, Trained, judged_round, keep_own, metric_ranges
 from fedseal.study import Contract
 
@@ -93,7 +94,11 @@ def train_modelled(
     )
     trained = Trained(contract, plans, tuple(material.task.metrics()))
     methods = Methods(sites, nodes, vectorised)
-    with nodes.task(material.seed), closing(Forked(methods, workers) if workers > 1 else Here(methods)) as crew:
+    with (
+        one_thread(),
+        nodes.task(material.seed),
+        closing(Forked(methods, workers) if workers > 1 else Here(methods)) as crew,
+    ):
         carrier = ModelledCarrier(sites, crew, rules, charges, losses)
         numbers = {name: number for number, name in enumerate(sites.names, start=1)}
         own = OwnModels(

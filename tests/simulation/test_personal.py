@@ -27,7 +27,7 @@ from fedseal.simulation import training
 from fedseal.simulation.engine.modelled import train_modelled
 from fedseal.simulation.grid import LocalGrid
 from fedseal.simulation.population import gather
-from fedseal.simulation.simulate import one_thread, prepared_material
+from fedseal.simulation.threads import one_thread, prepared_material
 from fedseal.simulation.training import Material, Trained, train
 from fedseal.study import Study
 
