@@ -65,10 +65,12 @@ class Stream:
 
         The order of independent random words; two that are equal would favour their lower place, so all are drawn anew.
         """
-        words = self.words64(count)
-        while len(np.unique(words)) < count:
+        while True:
             words = self.words64(count)
-        return np.argsort(words)
+            order = np.argsort(words)
+            ordered = words[order]
+            if not (ordered[1:] == ordered[:-1]).any():
+                return order
 
     def normal(self, count: int) -> NDArray[np.float64]:
         """``count`` standard normal variates, each half the sum of four Box-Muller variates.

@@ -31,7 +31,7 @@ from fedseal.server.recording import EVENTS, OUTPUT_KEY
 from fedseal.simulation.deployed import flower
 from fedseal.simulation.deployed.app_folder import write_app
 from fedseal.simulation.deployed.processes import POLL, Program, Programs, deferred_interrupts
-from fedseal.simulation.training import initial_model, study_config
+from fedseal.simulation.training import server_model, study_config
 from fedseal.study import Contract, Study
 
 # Seconds that `flwr run` may take to notice that a run is over.
@@ -70,7 +70,9 @@ def prepare(submission: Submission) -> None:
     """
     contract, folder = submission.study.contract, submission.folder.resolve()
     model = folder / "initial.safetensors"
-    model.write_bytes(safetensors.numpy.save(initial_model(submission.task, contract.simulation.seed)))
+    model.write_bytes(
+        safetensors.numpy.save(server_model(submission.task, contract.training, contract.simulation.seed))
+    )
     run_config = study_config(
         submission.task,
         contract.task,

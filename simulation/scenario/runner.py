@@ -19,7 +19,7 @@ from fedseal.simulation.scenario.setting import Setting
 from fedseal.simulation.scenario.timeline import PROMOTED, ROLLED_BACK, Timeline
 from fedseal.simulation.scenario.training import Conditions
 from fedseal.simulation.scenario.truth import detection
-from fedseal.simulation.simulate import one_thread
+from fedseal.simulation.threads import one_thread
 
 PACKAGES = ("fedseal", "numpy", "torch", "flwr", "scipy", "scikit-learn")
 

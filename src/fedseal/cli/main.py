@@ -27,6 +27,7 @@ from fedseal.cli.scenario import scenario
 from fedseal.cli.signing import model
 from fedseal.cli.site import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
+from fedseal.study import Strategy
 
 # Nothing that fedseal starts phones home.
 QUIET = {
@@ -206,7 +207,7 @@ def simulate(
         Path | None, typer.Option(help="A folder with one CSV or parquet file a site, or one file to spread.")
     ] = None,
     strategy: Annotated[
-        Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"] | None,
+        Strategy | None,
         typer.Option(help="The server's strategy."),
     ] = None,
     baselines: Annotated[bool, typer.Option(help="Compare with majority, local, pooled and plain training.")] = True,
