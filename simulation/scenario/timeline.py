@@ -12,7 +12,8 @@ from typing import Literal
 
 import numpy as np
 
-from fedseal.server.monitoring.trigger import Action, Models
+from fedseal.compliance.events.fields import MonitorAction as Action
+from fedseal.server.monitoring.trigger import Models
 from fedseal.simulation.scenario.best import best_model
 from fedseal.simulation.scenario.material import Rows
 from fedseal.simulation.scenario.outcome import StepRow, WindowRow
