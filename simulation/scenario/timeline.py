@@ -15,6 +15,7 @@ import numpy as np
 from fedseal.compliance.events.fields import MonitorAction as Action
 from fedseal.server.monitoring.trigger import Models
 from fedseal.simulation.scenario.best import best_model
+from fedseal.simulation.scenario.logbook import Logbook
 from fedseal.simulation.scenario.material import Rows
 from fedseal.simulation.scenario.outcome import StepRow, WindowRow
 from fedseal.simulation.scenario.quality import Quality, quality
@@ -25,6 +26,7 @@ from fedseal.simulation.scenario.watching import ALERTS, Looked, Watching
 from fedseal.simulation.training import initial_model
 
 FIRST, SCHEDULE, CANDIDATE = "first", "schedule", "candidate"
+LOG = "log"
 PROMOTED, DISCARDED, ROLLED_BACK = "promote", "discard", "roll back"
 
 
@@ -60,7 +62,12 @@ class Timeline:
     def __post_init__(self) -> None:
         self.trainings = Trainings(self.setting, self.folder, self.workers)
         monitored = self.setting.monitored
-        self._watching = None if monitored is None else Watching(monitored, self.setting.task)
+        self._watching = None
+        if monitored is not None:
+            world, name = self.setting.world, self.setting.scenario.scenario.name
+            persons = {site: len(world.window(i, 0)) for i, site in enumerate(world.sites)}
+            logbook = Logbook.begin(self.folder, name, persons, monitored.table)
+            self._watching = Watching(monitored, self.setting.task, logbook)
 
     def run(self) -> None:
         """All steps, in order."""
@@ -71,6 +78,8 @@ class Timeline:
             row = self._step(step)
             self.steps.append(row)
             self.watcher(row)
+        if self._watching is not None:
+            self._watching.logbook.close(self.folder / LOG)
 
     def _step(self, step: int) -> StepRow:
         test = self._test(step)
@@ -255,7 +264,7 @@ class Timeline:
 
     def _name(self, number: int | None) -> str:
         """A model's digest."""
-        return "" if number is None else self.trainings.rows[number].model_sha256 or ""
+        return "" if number is None else f"sha256:{self.trainings.rows[number].model_sha256}"
 
 
 def window_row(step: int, looked: Looked) -> WindowRow:
