@@ -61,18 +61,21 @@ def run_scenario(
         workers: processes for the sites of a training.
         baselines: whether to compare.
     """
-    started = time.monotonic()
     with one_thread():
-        timeline = Timeline(setting, folder, watcher.step, workers)
-        timeline.run()
-        compared: list[Compared] = []
-        if baselines and timeline.trainings.first is not None:
-            watcher.phase("majority class, every site alone, all data pooled, no privacy")
-            compared = compare(
-                timeline.trainings.first,
-                Conditions(workers=workers, engine=setting.scenario.run.engine),
-            )
-    scenario = setting.scenario
+        return _run(setting, folder, run, watcher, workers=workers, baselines=baselines)
+
+
+def _run(
+    setting: Setting, folder: Path, run: str, watcher: Watcher, *, workers: int, baselines: bool
+) -> tuple[ScenarioResult, Arrays | None]:
+    started = time.monotonic()
+    timeline, scenario = Timeline(setting, folder, watcher.step, workers), setting.scenario
+    timeline.run()
+    compared: list[Compared] = []
+    if baselines and timeline.trainings.first is not None:
+        watcher.phase("majority class, every site alone, all data pooled, no privacy")
+        conditions = Conditions(workers=workers, engine=scenario.run.engine)
+        compared = compare(timeline.trainings.first, setting.task, conditions)
     private = scenario.run.privacy.plan != "none"
     world = setting.world
     figures = heterogeneity(world.sites, world.classes, world.class_table(0))
