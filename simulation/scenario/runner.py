@@ -46,7 +46,14 @@ class Silent:
 
 
 def run_scenario(
-    setting: Setting, folder: Path, run: str, watcher: Watcher, *, workers: int = 1, baselines: bool = True
+    setting: Setting,
+    folder: Path,
+    run: str,
+    watcher: Watcher,
+    *,
+    workers: int = 1,
+    baselines: bool = True,
+    logged: bool = True,
 ) -> tuple[ScenarioResult, Arrays | None]:
     """Run a scenario; its findings, without gates, and the model in use at the end.
 
@@ -57,10 +64,11 @@ def run_scenario(
         watcher: told of every step.
         workers: processes for the sites of a training.
         baselines: whether to compare.
+        logged: whether a watched scenario keeps a log, in the folder's ``log`` at the end; it changes no digest.
     """
     started = time.monotonic()
     with one_thread():
-        timeline = Timeline(setting, folder, watcher.step, workers)
+        timeline = Timeline(setting, folder, watcher.step, workers, logged)
         timeline.run()
         compared: list[Compared] = []
         if baselines and timeline.trainings.first is not None:
