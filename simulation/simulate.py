@@ -46,6 +46,8 @@ class Options:
     strategy: Strategy | None = None
     baselines: bool = True
     other_epsilons: tuple[float, ...] = ()
+    workers: int = 1
+    ray: bool = False
 
 
 class Progress(Protocol):

@@ -18,7 +18,7 @@ from fedseal.simulation.scenario.best import best_model
 from fedseal.simulation.scenario.logbook import LOG, Logbook
 from fedseal.simulation.scenario.material import Rows, contract_of
 from fedseal.simulation.scenario.outcome import StepRow, WindowRow
-from fedseal.simulation.scenario.quality import Quality, quality
+from fedseal.simulation.scenario.quality import Quality, own_quality, quality
 from fedseal.simulation.scenario.setting import Setting
 from fedseal.simulation.scenario.trainings import Trainings
 from fedseal.simulation.scenario.truth import began_or_ended, in_force, label
@@ -121,12 +121,14 @@ class Timeline:
         found = Quality(None, None, dict.fromkeys(test)) if model is None else quality(task, models[model], test)
         oldest = min(models, default=None)
         kept = None if oldest is None else quality(task, models[oldest], test).accuracy
+        own = {} if model is None else self.trainings.own.get(model, {})
         best = self._best(step, test)
         metrics = {
             "accuracy.global": found.accuracy,
             "accuracy.worst_site": min(found.known, default=None),
             "accuracy.best_site": max(found.known, default=None),
             "accuracy.mean_site": float(np.mean(found.known)) if found.known else None,
+            "accuracy.personal": own_quality(task, own, test).accuracy if own else None,
             "loss.global": found.loss,
             "accuracy.observed": self._observed(step, model),
             "accuracy.oracle": best,

@@ -23,21 +23,23 @@ from fedseal.study import Contract
 SHARED: dict[str, Any] = {"cohort": {"minimum": 3, "colluders": 1, "largest_site": 200}}
 
 STUDIES: dict[str, dict[str, Any]] = {
-    "none": {"privacy": {"plan": "none"}},
-    "none, batches, fedadam": {"privacy": {"plan": "none"}, "training": {"strategy": "fedadam", "batch_size": 7}},
+    "none, batches, fedadam": {
+        "privacy": {"plan": "none"},
+        "training": {"rounds": 2, "strategy": "fedadam", "batch_size": 7},
+    },
     "none, scaffold, short words": {
         "privacy": {"plan": "none"},
         "training": {"strategy": "scaffold", "word_bits": 16},
     },
-    "local, moments": {"normalisation": RANGES, "training": {"rounds": 2}},
+    "local, moments": {"normalisation": RANGES, "training": {"rounds": 1}},
     "local, scaffold, evaluation": {
-        "training": {"strategy": "scaffold"},
+        "training": {"rounds": 2, "strategy": "scaffold"},
         "evaluation": {"epsilon": 6.0, "bins": 4, "tables": ("score", "right")},
     },
     "distributed, moments": {
         "privacy": {"plan": "distributed"},
         "normalisation": RANGES,
-        "training": {"rounds": 2, "learning_rate": 1.0},
+        "training": {"rounds": 1, "learning_rate": 1.0},
         **SHARED,
     },
     "client, fedprox": {"privacy": {"plan": "client"}, "training": {"rounds": 2, "strategy": "fedprox"}, **SHARED},
