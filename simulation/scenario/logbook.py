@@ -180,7 +180,8 @@ class Logbook:
             export(log, folder, self.journal.policy)
         self.engine.dispose()
         if verdict.code or verdict.beyond or len(verdict.cosigned) < verdict.witnesses:
-            raise LocalError(f"the run's log does not hold: {'; '.join(finding.what for finding in verdict.findings)}")
+            reasons = "; ".join(finding.what for finding in verdict.findings) or "a site has not cosigned the whole"
+            raise LocalError(f"the run's log does not hold: {reasons}")
         found = replay((index, read_event(leaf)) for index, leaf in enumerate(leaves))
         if not found.holds:
             raise LocalError(f"a decision does not follow from the run's log: {found.findings[0].fault}")

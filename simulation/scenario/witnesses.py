@@ -44,7 +44,7 @@ class Witnesses:
                 checkpoint.site_origin(self.roster.federation, site.name), self.keys[site.name]
             )
             state = self._seen.get(site.site, witness.WitnessState(journal.origin))
-            while state.size < journal.size:
+            while state.size != journal.size:
                 body = journal.request_for(site.site).body
                 state, said = witness.answer(state, body, log, cosigner, int(datetime.now(UTC).timestamp()))
                 if said.status != OK:
