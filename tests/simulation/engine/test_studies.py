@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.clientapp import ClientApp
 from support.studies import material, tiny
 
 from fedseal.errors import ConfigError, FedsealError
 from fedseal.privacy.store import SiteStore
+from fedseal.simulation.engine import processes
 from fedseal.simulation.engine.processes import Processes
-from fedseal.simulation.simulate import Options, resolve
+from fedseal.simulation.engine.workers import Workers
+from fedseal.simulation.simulate import Options, Progress, resolve, simulate
 from fedseal.simulation.training import Trained, train
 from fedseal.study import Study
 
@@ -20,8 +23,8 @@ PRIVATE = tiny(training=SHORT)
 PLAIN = tiny(training=SHORT, privacy={"plan": "none"})
 
 
-def trained(study: Study, folder: Path, processes: Processes) -> Trained:
-    gathered = replace(material(study, folder / "data"), processes=processes)
+def trained(study: Study, folder: Path, where: Processes) -> Trained:
+    gathered = replace(material(study, folder / "data"), processes=where)
     return train(gathered, study.contract, folder / "federation")
 
 
@@ -63,6 +66,17 @@ def test_what_cannot_be_started_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least one worker"):
         Processes(0)
     assert resolve(PLAIN.contract, Options(workers=3)) == PLAIN.contract
+
+
+def test_the_options_of_a_simulation_decide_where_its_sites_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, progress: Progress
+) -> None:
+    def counted(client_app: ClientApp, count: int) -> Workers:
+        raise ConfigError(f"{count} were asked for")
+
+    monkeypatch.setattr(processes, "Workers", counted)
+    with pytest.raises(ConfigError, match="3 were asked for"):
+        simulate(PLAIN, Options(baselines=False, workers=3), tmp_path, progress)
 
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")

@@ -176,7 +176,7 @@ def test_what_is_not_known_here_is_left_to_the_sites(strategy: str) -> None:
     material, contract = gathered(splits=ragged(5), training={**ROUND, "strategy": strategy})
     # Sites with models of their own are judged each by itself.
     each = Material(material.study, material.task, material.splits, {}, Oracle(material.task, material.splits), 7)
-    together, alone = (train_modelled(each, contract, vectorised=way) for way in ("batched", "one-by-one"))  # type: ignore[arg-type]
+    together, alone = (train_modelled(each, contract, vectorised=way) for way in ("batched", "one-by-one"))
     assert run_digest(replace(together, engine="one-by-one")) == run_digest(alone)
 
 
@@ -275,11 +275,11 @@ def test_long_vectors_are_rounded_piece_by_piece_with_the_same_coins() -> None:
 
 
 @pytest.mark.parametrize("chosen", [TrainSettings(0.1, 0.5, 3), TrainSettings(0.1, 1.0, 5, batch_size=4)])
-def test_draws_are_each_sites_own(chosen: TrainSettings) -> None:
-    counts = np.array([5, 1, 9])
-    rows = Rows(persons(15, 1).tensors, counts)
+@pytest.mark.parametrize("counts", [(5, 1, 9), (6, 6, 6), (8, 8, 8)])
+def test_draws_are_each_sites_own(chosen: TrainSettings, counts: tuple[int, ...]) -> None:
+    rows = Rows(persons(sum(counts), 1).tensors, np.array(counts))
     found = list(draws(rows, chosen, [Streams(3, n, (1, 0)) for n in (1, 2, 3)]))
-    for k, start in enumerate((0, 5, 6)):
+    for k, start in enumerate(rows.starts):
         own = list(lots(int(counts[k]), chosen, Streams(3, k + 1, (1, 0))))
         for step, (places, divisor) in zip(found, own, strict=True):
             weights = step.weights[k].numpy()
@@ -388,7 +388,7 @@ def test_index_arrays_that_do_not_fit_are_refused() -> None:
 def test_a_part_of_the_sites_is_asked_in_each_round() -> None:
     material, contract = gathered(splits=indexed())
     trained = train_modelled(material, contract, fraction=0.25)
-    assert [view.record.sites for view in trained.rounds] == [10, 10]
+    assert [view.record.sites for view in trained.rounds] == [SITES // 4] * 2
     assert sorted({p.releases for p in trained.privacy.values()})[:2] == [0, 1]
     with pytest.raises(ConfigError, match="share"):
         train_modelled(material, contract, fraction=0.0)
