@@ -85,12 +85,12 @@ def run_asked(asked: Asked) -> int:
     from fedseal.simulation.folders import remove_leftovers
     from fedseal.simulation.scenario.execute import Sources, execute
     from fedseal.simulation.scenario.files import find, load
-    from fedseal.simulation.scenario.language import Changes, changed
+    from fedseal.simulation.scenario.language import changed, changes_from
 
     _quiet()
 
     scenario = load(asked.name)
-    changes = Changes(seed=asked.seed, strategy=asked.strategy, epsilon=asked.epsilon, rounds=asked.rounds)
+    changes = changes_from(seed=asked.seed, strategy=asked.strategy, epsilon=asked.epsilon, rounds=asked.rounds)
     scenario = changed(scenario, changes)
     sources = Sources(find(asked.name).parent, asked.data)
     console = _console(asked.as_json)
