@@ -49,7 +49,14 @@ class Silent:
 
 
 def run_scenario(
-    setting: Setting, folder: Path, run: str, watcher: Watcher, *, workers: int = 1, baselines: bool = True
+    setting: Setting,
+    folder: Path,
+    run: str,
+    watcher: Watcher,
+    *,
+    workers: int = 1,
+    baselines: bool = True,
+    logged: bool = True,
 ) -> tuple[ScenarioResult, Arrays | None]:
     """Run a scenario; its findings, without gates, and the model in use at the end.
 
@@ -60,16 +67,17 @@ def run_scenario(
         watcher: told of every step.
         workers: processes for the sites of a training.
         baselines: whether to compare.
+        logged: whether a watched scenario keeps a log, in the folder's ``log`` at the end; it changes no digest.
     """
     with one_thread():
-        return _run(setting, folder, run, watcher, workers=workers, baselines=baselines)
+        return _run(setting, folder, run, watcher, workers=workers, baselines=baselines, logged=logged)
 
 
 def _run(
-    setting: Setting, folder: Path, run: str, watcher: Watcher, *, workers: int, baselines: bool
+    setting: Setting, folder: Path, run: str, watcher: Watcher, *, workers: int, baselines: bool, logged: bool
 ) -> tuple[ScenarioResult, Arrays | None]:
     started = time.monotonic()
-    timeline, scenario = Timeline(setting, folder, watcher.step, workers), setting.scenario
+    timeline, scenario = Timeline(setting, folder, watcher.step, workers, logged), setting.scenario
     timeline.run()
     compared: list[Compared] = []
     if baselines and timeline.trainings.first is not None:
