@@ -151,7 +151,8 @@ def _sweep(scenario: "Scenario", sources: "Sources", asked: Asked, console: Cons
     if swept.resumed:
         console.print(f"{swept.resumed} runs were there already.")
     # Wider than a narrow terminal, rather than with numbers cut off.
-    console.print(groups_table(swept.comparison), width=max(console.width, 110), crop=False)
+    wide = Console(file=console.file, width=max(console.width, 120), highlight=False)
+    wide.print(groups_table(swept.comparison))
     console.print(sentence(swept.comparison), markup=False)
     for name, gates in swept.gates.items():
         if gates:
