@@ -150,7 +150,9 @@ def _sweep(scenario: "Scenario", sources: "Sources", asked: Asked, console: Cons
         swept = run_sweep(scenario, sources, asked.out, bar.progress, workers=asked.workers, baselines=asked.baselines)
     if swept.resumed:
         console.print(f"{swept.resumed} runs were there already.")
-    console.print(groups_table(swept.comparison))
+    # Wider than a narrow terminal, rather than with numbers cut off.
+    wide = Console(file=console.file, width=max(console.width, 120), highlight=False)
+    wide.print(groups_table(swept.comparison))
     console.print(sentence(swept.comparison), markup=False)
     for name, gates in swept.gates.items():
         if gates:
