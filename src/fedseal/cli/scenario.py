@@ -27,12 +27,13 @@ def list_scenarios() -> None:
     from fedseal.simulation.scenario.files import library, load
 
     table = Table(box=None, pad_edge=False)
-    for column in ("name", "what happens", "source", "steps", "gates"):
-        table.add_column(column, justify="right" if column in ("steps", "gates") else "left")
+    for column in ("name", "steps", "gates", "what happens"):
+        # Names are for copying: whole, however narrow the screen.
+        table.add_column(column, justify="right" if column in ("steps", "gates") else "left", no_wrap=column == "name")
     for name in library():
         found = load(name)
         head = found.scenario
-        table.add_row(name, head.title, found.population.source, str(head.steps), str(len(found.gate)))
+        table.add_row(name, str(head.steps), str(len(found.gate)), f"{head.title} ({found.population.source})")
     console = Console(highlight=False)
     console.print(table)
     console.print("\nRead one: fedseal scenario show NAME. Run one: fedseal simulate NAME.")
