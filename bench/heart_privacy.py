@@ -28,7 +28,8 @@ from fedseal.privacy.planning import plan_run
 from fedseal.privacy.shared_planning import Extent
 from fedseal.simulation import flamby
 from fedseal.simulation.population import gather
-from fedseal.simulation.simulate import one_thread, prepared_material, write_tables
+from fedseal.simulation.simulate import prepared_material, write_tables
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material, train
 from fedseal.study import Contract, Study, load_study
 

@@ -16,34 +16,37 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricR
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
+from fedseal.client.clusters import membership
 from fedseal.client.counting import count_persons
 from fedseal.client.datasets.recheck import recheck
-from fedseal.client.gradient_sum import GradientSum
 from fedseal.client.metrics import Measured, measure
 from fedseal.client.mod import DATA_KEY, STORE_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
 from fedseal.client.monitoring.window import WINDOWS_KEY, window_answer
 from fedseal.client.noise import clipped_sum, noisy_mean
-from fedseal.client.normalise import Normalisation, moment_rows, normalised
+from fedseal.client.normalise import moment_rows, normalised
+from fedseal.client.personal import FINETUNE_STEPS, MEMORY_NAME
 from fedseal.client.records import CONTROL, arrays_of, tables_in
 from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE, DONE_UNCLIPPED, MEMORY
-from fedseal.client.task import Persons, SiteData, Split, Task, build_model, size
-from fedseal.client.trainer import Arrays, Trainer, TrainSettings, load
-from fedseal.client.variates import (
-    MEMORY_NAME,
-    ControlVariates,
-    control_variates,
-    divide,
-    last_counted,
-    released_way,
+from fedseal.client.site_round import (
+    WEIGHT,
+    Assignment,
+    Contribution,
+    contribute,
+    fine_tune,
+    memory_name,
+    personal_model,
 )
+from fedseal.client.task import Persons, SiteData, Task, build_model
+from fedseal.client.trainer import load
+from fedseal.client.variates import last_counted
+from fedseal.client.work import SiteWork, normalisation_of
 from fedseal.errors import ConfigError
-from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PlanKind, SharedSkellam, Unit, decode_plan
+from fedseal.privacy.plan import LocalGaussian, PlanKind, SharedSkellam, Unit, decode_plan
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.releases import COUNTS, DRIFT, MOMENTS, REGISTRY, VALIDATION_RATIO
+from fedseal.privacy.releases import COUNTS, DRIFT, MEMBERS, MOMENTS, REGISTRY
 from fedseal.privacy.store import Identity, SiteStore
 from fedseal.study_code import load_task
 
-WEIGHT = "num-examples"
 # A laptop simulates dozens of sites in one process; a real site is one.
 WARM_SITES = 64
 
@@ -61,30 +64,6 @@ class SiteMemory(Protocol):
     def identity(self) -> Identity: ...
 
     def transaction(self) -> AbstractContextManager[Remembered]: ...
-
-
-class SiteWork:
-    """What one site needs to train and measure: its task, its persons, its trainer."""
-
-    def __init__(self, task: Task, split: Split, persons: int) -> None:
-        self.task = task
-        self.split = split
-        self._public_persons = persons
-        self._trainers: dict[Normalisation | None, Trainer] = {}
-        self._sums: dict[Normalisation | None, GradientSum] = {}
-
-    def trainer(self, normalisation: Normalisation | None) -> Trainer:
-        """The trainer on this site's persons, normalised as the federation agreed."""
-        if normalisation not in self._trainers:
-            persons = normalised(self.split.train, normalisation)
-            self._trainers = {normalisation: Trainer(self.task, persons, public_persons=self._public_persons)}
-        return self._trainers[normalisation]
-
-    def gradient_sum(self, normalisation: Normalisation | None) -> GradientSum:
-        """Sums of clipped gradients over this site's persons, normalised as the federation agreed."""
-        if normalisation not in self._sums:
-            self._sums = {normalisation: GradientSum(self.task, normalised(self.split.train, normalisation))}
-        return self._sums[normalisation]
 
 
 class Warm:
@@ -128,7 +107,8 @@ class Warm:
 
     def evaluate(self, message: Message, context: Context) -> Message:
         """Answer an EVALUATE message that the mod has let through."""
-        return evaluate_answer(message, self.work(context, open_store(context)))
+        store = open_store(context)
+        return evaluate_answer(message, store, self.work(context, store))
 
 
 def train_answer(message: Message, store: SiteMemory, work: SiteWork) -> Message:
@@ -136,19 +116,27 @@ def train_answer(message: Message, store: SiteMemory, work: SiteWork) -> Message
     facts = message.content.config_records[CONTROL]
     if facts["release"] == MOMENTS:
         return _moments(message, facts, store.identity, work)
+    if facts["release"] == MEMBERS:
+        return _members(message, facts, work)
     if facts["release"] == COUNTS:
         return _counts(message, facts, work, work.split.train, work.split.columns)
     return _train(message, facts, store, work)
 
 
-def evaluate_answer(message: Message, work: SiteWork) -> Message:
-    """What a site computes for an EVALUATE message: counts, or metrics."""
+def evaluate_answer(message: Message, store: SiteMemory, work: SiteWork) -> Message:
+    """What a site computes for an EVALUATE message: counts, metrics, or metrics of a model that it fine-tunes first."""
     facts = message.content.config_records[CONTROL]
     if REGISTRY[cast(str, facts["release"])].counted(decode_plan(cast(bytes, facts["plan"])).kind):
         return _counts(message, facts, work, work.split.test, work.split.test_columns)
+    settings, received = settings_of(message), arrays_of(next(iter(message.content.array_records.values())))
+    if FINETUNE_STEPS in settings:
+        tuned = fine_tune(work, received, settings, _streams(store.identity, facts))
+        kept = ConfigRecord({MEMORY_NAME: tuned.memory})
+        content = RecordDict({"metrics": _metric_record(tuned.measured), MEMORY: kept})
+        return Message(content, reply_to=message)
     module = build_model(work.task)
-    load(module, arrays_of(next(iter(message.content.array_records.values()))))
-    persons = normalised(work.split.test, normalisation_of(settings_of(message)))
+    load(module, received)
+    persons = normalised(work.split.test, normalisation_of(settings))
     measured = measure(work.task, module, persons)
     return Message(RecordDict({"metrics": _metric_record(measured)}), reply_to=message)
 
@@ -162,61 +150,36 @@ def client_app() -> ClientApp:
 
 
 def _train(message: Message, facts: ConfigRecord, store: SiteMemory, work: SiteWork) -> Message:
-    """Train from the received model; without a private plan, measure it first on the validation persons."""
-    settings = settings_of(message)
-    normalisation, plan = normalisation_of(settings), decode_plan(cast(bytes, facts["plan"]))
-    streams = _streams(store.identity, facts)
+    """Train from the received model, with what the site kept of earlier rounds; keep what it says for the next."""
+    (received,) = (arrays_of(record) for record in message.content.array_records.values())
+    # Of the signed header: the update range, a plan's clip norm, or where it adapts the round's.
+    (limit,) = cast(list[float], facts["ranges"])
+    plan = decode_plan(cast(bytes, facts["plan"]))
+    assignment = Assignment(received, settings_of(message), plan, limit)
+    streams, name = _streams(store.identity, facts), memory_name(assignment)
+    kept = None if name is None else _recalled(store, facts, assignment, name)
+    done = _done(facts)
     if plan.kind is PlanKind.DISTRIBUTED:
-        (received,) = (arrays_of(record) for record in message.content.array_records.values())
-        # Of the signed header: the plan's clip norm, or where it adapts the round's.
-        (clip,) = cast(list[float], facts["ranges"])
-        summed = work.gradient_sum(normalisation).counted(received, clip, streams("torch"))
-        arrays = ArrayRecord({name: Array(array) for name, array in summed.arrays.items()})
-        done = _done(facts)
+        summed = work.gradient_sum(normalisation_of(assignment.settings)).counted(received, limit, streams("torch"))
         done[DONE_UNCLIPPED] = summed.unclipped
-        return Message(RecordDict({DONE: done, "arrays": arrays}), reply_to=message)
-    trainer = work.trainer(normalisation)
-    received, beside = divide(arrays_of(next(iter(message.content.array_records.values()))))
-    content = RecordDict({DONE: _done(facts)})
-    if plan.kind is PlanKind.NONE:
-        load(trainer.module, received)
-        measured = measure(work.task, trainer.module, normalised(work.split.validation, normalisation))
-        content["metrics"] = _ride_along(measured, size(work.split.train))
-    variates = _variates(beside, facts, settings, store) if beside else None
-    how = train_settings(settings)
-    shift = None if variates is None else variates.shift(received)
-    # What a whole site sends is bounded and gets its noise after training, which goes on as if there were none.
-    training = NoPrivacy(releases=1, retries=0) if plan.kind is PlanKind.CLIENT else plan
-    trained = trainer.fit(received, how, training, streams, shift)
-    content["arrays"] = ArrayRecord({name: Array(array) for name, array in trained.items()})
-    if variates is not None:
-        (limit,) = cast(list[float], facts["ranges"])
-        way = released_way(received, trained, limit, private=plan.kind is not PlanKind.NONE)
-        if way is not None:
-            steps = plan.steps if isinstance(plan, LocalGaussian) else how.local_steps
-            renewed = variates.renewed(way, steps=steps, learning_rate=how.learning_rate)
-            content[MEMORY] = ConfigRecord({MEMORY_NAME: renewed.astype("<f8").tobytes()})
+        memory = personal_model(work, assignment, streams, kept)
+        contribution = Contribution(summed.arrays, None, memory)
+    else:
+        contribution = contribute(work, assignment, streams, kept)
+    arrays = ArrayRecord({name: Array(array) for name, array in contribution.arrays.items()})
+    content = RecordDict({DONE: done, "arrays": arrays})
+    if contribution.metrics is not None:
+        content["metrics"] = MetricRecord(dict(contribution.metrics))
+    if name is not None and contribution.memory is not None:
+        content[MEMORY] = ConfigRecord({name: contribution.memory})
     return Message(content, reply_to=message)
 
 
-def train_settings(settings: ConfigRecord) -> TrainSettings:
-    return TrainSettings(
-        learning_rate=_number(settings, "learning-rate"),
-        sample_rate=_number(settings, "sample-rate"),
-        local_steps=int(_number(settings, "local-steps")),
-        batch_size=int(_number(settings, "batch-size")) if "batch-size" in settings else None,
-        # Flower's FedProx puts it there.
-        proximal_mu=_number(settings, "proximal-mu") if "proximal-mu" in settings else 0.0,
-        batch_level=bool(settings.get("batch-level", False)),
-    )
-
-
-def _variates(beside: Arrays, facts: ConfigRecord, settings: ConfigRecord, store: SiteMemory) -> ControlVariates:
-    """SCAFFOLD's control variates of this round; the site's own are those of its last counted round."""
-    counted = last_counted(settings, store.identity.number)
+def _recalled(store: SiteMemory, facts: ConfigRecord, assignment: Assignment, name: str) -> bytes | None:
+    """What this site kept in the last round whose sum it was in."""
+    counted = last_counted(assignment.settings, store.identity.number)
     with store.transaction() as transaction:
-        kept = transaction.recall(cast(bytes, facts["run"]), MEMORY_NAME, counted=counted)
-    return control_variates(beside, kept)
+        return transaction.recall(cast(bytes, facts["run"]), name, counted=counted)
 
 
 def _moments(message: Message, facts: ConfigRecord, identity: Identity, work: SiteWork) -> Message:
@@ -259,6 +222,14 @@ def _counts(
     return Message(content, reply_to=message)
 
 
+def _members(message: Message, facts: ConfigRecord, work: SiteWork) -> Message:
+    """Which of the received models fits this site's training persons best."""
+    (received,) = (arrays_of(record) for record in message.content.array_records.values())
+    counts = membership(work, received, settings_of(message))
+    content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({MEMBERS: Array(counts)})})
+    return Message(content, reply_to=message)
+
+
 def _window(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWork, context: Context) -> Message:
     """By how much a window of new persons differs from this site's past; exact tests of it stay here."""
     settings = settings_of(message)
@@ -295,31 +266,10 @@ def _done(facts: ConfigRecord) -> ConfigRecord:
     return ConfigRecord({DONE_RELEASE: facts["release"], DONE_PLAN: facts["plan"]})
 
 
-def normalisation_of(settings: ConfigRecord) -> Normalisation | None:
-    """The federation's normalisation in a task's settings, if it has one."""
-    if "feature-mean" not in settings:
-        return None
-    mean, deviation = cast(list[float], settings["feature-mean"]), cast(list[float], settings["feature-deviation"])
-    return Normalisation(tuple(mean), tuple(deviation))
-
-
 def _metric_record(measured: Measured) -> MetricRecord:
     record = MetricRecord({WEIGHT: measured.persons})
     for name, mean in measured.means.items():
         record[name] = float(mean[0]) if len(mean) == 1 else [float(v) for v in mean]
-    return record
-
-
-def _ride_along(measured: Measured, trained_on: int) -> MetricRecord:
-    """Validation metrics beside an update, which is weighted by its training persons.
-
-    Each mean is multiplied by the ratio of validation to training persons, and the ratio rides along: the quotient of
-    the two sealed means is the exact mean over all validation persons of all sites.
-    """
-    ratio = measured.persons / max(trained_on, 1)
-    record = MetricRecord({WEIGHT: trained_on, VALIDATION_RATIO: ratio})
-    for name, mean in measured.means.items():
-        record[name] = float(ratio * mean[0]) if len(mean) == 1 else [float(v) for v in ratio * mean]
     return record
 
 
@@ -342,13 +292,6 @@ class ReleaseStreams:
 def settings_of(message: Message) -> ConfigRecord:
     records = [r for name, r in message.content.config_records.items() if name != CONTROL]
     return records[0] if records else ConfigRecord()
-
-
-def _number(settings: ConfigRecord, key: str) -> float:
-    value = settings.get(key)
-    if not isinstance(value, int | float):
-        raise ConfigError(f"the task's settings lack {key!r}")
-    return float(value)
 
 
 def _setting(context: Context, key: str) -> str:

@@ -1,4 +1,4 @@
-"""What some strategies add to every gradient at a site: FedProx's pull, SCAFFOLD's control variates."""
+"""What some strategies add to every gradient at a site: FedProx's and Ditto's pull, SCAFFOLD's control variates."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ class Correction:
     the server's, and c_i is made from noisy updates that were charged when they were released (post-processing).
 
     ``mu`` times the way from ``anchor``, the received parameters, is the gradient of FedProx's mu/2 ||w - w^t||^2
-    (Li et al. 2020, equation 2); ``shift`` is SCAFFOLD's c - c_i. Both in the order of the parameters.
+    (Li et al. 2020, equation 2), and of Ditto's lambda/2 ||v - w^t||^2, whose v begins elsewhere; ``shift`` is
+    SCAFFOLD's c - c_i. Both in the order of the parameters.
     """
 
     mu: float
@@ -37,19 +38,26 @@ class Correction:
                     parameter.grad.add_(self.shift[i])
 
 
-def correction(module: nn.Module, mu: float, shift: Mapping[str, NDArray[Any]] | None) -> Correction | None:
+def correction(
+    module: nn.Module,
+    mu: float,
+    shift: Mapping[str, NDArray[Any]] | None,
+    anchor: Mapping[str, NDArray[Any]] | None = None,
+) -> Correction | None:
     """The correction of one round, or None if there is nothing to add.
 
     Args:
-        module: holds the received parameters.
-        mu: FedProx's.
+        module: holds the parameters that training begins with.
+        mu: FedProx's, or Ditto's lambda.
         shift: SCAFFOLD's, by the parameters' names.
+        anchor: what ``mu`` pulls towards, by name; the module's own parameters if None.
     """
     if not mu and shift is None:
         return None
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+    pulled = [p.detach().clone() if anchor is None else torch.from_numpy(np.array(anchor[n])) for n, p in trained]
     return Correction(
         mu,
-        tuple(p.detach().clone() for _, p in trained),
+        tuple(pulled),
         None if shift is None else tuple(torch.from_numpy(np.array(shift[name])).to(p.dtype) for name, p in trained),
     )

@@ -7,7 +7,7 @@ of a small batch with the true gradients of its persons one by one.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -27,6 +27,8 @@ TOLERANCE = 1e-4
 # A dataset that makes its items on demand is not read to its end for a probe.
 LOOKED_AT = 256
 COUPLED = "the loss couples the persons of a batch: a person's gradient depends on who else is in it"
+# Layers that take mean and deviation of their batch.
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 BATCH_LEVEL = "[tool.fedseal.training] batch_level = true"
 
 
@@ -46,18 +48,25 @@ def check_model(module: nn.Module) -> None:
         )
 
 
-def check_statistics(module: nn.Module) -> None:
+def check_statistics(module: nn.Module, staying: Collection[str] = ()) -> None:
     """Refuse layers that keep statistics of the batches they saw: only parameters are sent, so nobody else's copy of
     the model would have them.
+
+    Args:
+        module: the model.
+        staying: arrays that stay at their site, by name: nobody else's copy is to have those.
 
     Raises:
         ConfigError: names the layer.
     """
     for name, part in module.named_modules():
         if isinstance(part, nn.modules.batchnorm._NormBase) and part.track_running_stats:
+            if f"{name}.running_mean" in staying:
+                continue
             raise ConfigError(
                 f"layer {name or type(part).__name__!r} keeps running statistics of its batches, which are not sent",
-                next_step="Use GroupNorm or LayerNorm; their answer depends on one person only.",
+                next_step="Use GroupNorm or LayerNorm, whose answer depends on one person only; or let each site keep "
+                'its own: strategy = "fedbn", with batch_level = true and plan none or client.',
             )
 
 
@@ -79,6 +88,9 @@ def check_per_person(task: Task, module: nn.Module, persons: Persons, *, clipped
     chosen = probed(persons)
     if len(chosen) < 2:
         return
+    if any(isinstance(part, BATCH_NORMS) for part in module.modules()):
+        # It couples them by what it is, and of one person alone it has no deviation.
+        raise _undeclared()
     clipped = clipped or isinstance(module, GradSampleModule)
     with quiet(), still(task, module, batch_of(persons, chosen[:1])):
         # At its start a model may answer the same to everyone, and many a coupling does not show there.
@@ -131,6 +143,12 @@ def alone(task: Task, module: nn.Module, persons: Persons, chosen: NDArray[np.in
     return torch.stack([_whole(task, module, batch_of(persons, np.array([i]))) for i in chosen])
 
 
+def _undeclared() -> ConfigError:
+    return ConfigError(
+        COUPLED, next_step=f"Make loss() treat each person on its own, or declare the coupling: {BATCH_LEVEL}."
+    )
+
+
 def _compare(task: Task, module: nn.Module, persons: Persons, chosen: NDArray[np.intp], clipped: bool) -> None:
     true = alone(task, module, persons, chosen)
     if clipped and not isinstance(module, GradSampleModule):
@@ -144,9 +162,7 @@ def _compare(task: Task, module: nn.Module, persons: Persons, chosen: NDArray[np
     if _alike(together, true):
         return
     if not clipped:
-        raise ConfigError(
-            COUPLED, next_step=f"Make loss() treat each person on its own, or declare the coupling: {BATCH_LEVEL}."
-        )
+        raise _undeclared()
     single = torch.cat([_per_sample(task, module, batch_of(persons, np.array([i]))) for i in chosen])
     if _alike(single, true):
         raise ConfigError(

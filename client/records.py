@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedseal.errors import PeerError
 from fedseal.inputs import task_digest
 from fedseal.privacy.counts import Tables, read_tables
-from fedseal.privacy.npy import to_npy
+from fedseal.privacy.npy import to_npy, view_npy
 from fedseal.privacy.releases import VALUES
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.masks import RingVector
@@ -70,6 +70,12 @@ def vector_array(vector: RingVector) -> Array:
 def arrays_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
     """An ArrayRecord as numpy arrays, in its order."""
     return {name: array.numpy() for name, array in record.items()}
+
+
+def views_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """As `arrays_of`, to be read only: where the record keeps them."""
+    views = {name: view_npy(array.data) for name, array in record.items() if array.stype == "numpy.ndarray"}
+    return {name: array.numpy() if (view := views.get(name)) is None else view for name, array in record.items()}
 
 
 def task_records(message: Message) -> dict[str, ArrayRecord | ConfigRecord]:

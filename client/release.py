@@ -13,7 +13,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord
 from numpy.typing import NDArray
 
-from fedseal.client.records import arrays_of
+from fedseal.client.records import views_of
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.plan import PlanKind, PrivacyPlan
 from fedseal.privacy.quantize import CLIPPED, UNCLIPPED, WEIGHT_PREFIX, BoundedUpdate, Layout, Real, Segment, bound
@@ -105,7 +105,20 @@ def weighted_release(
     weight: float | None,
     stream: Stream,
 ) -> BoundedUpdate:
-    """A release that is a weighted mean and takes no noise of the sum: bound, weight and quantise.
+    """A release that is a weighted mean and takes no noise of the sum: `weighted_values`, quantised."""
+    return bound(weighted_values(layout, shapes, kind, received, reply, weight=weight), layout, stream)
+
+
+def weighted_values(
+    layout: Layout,
+    shapes: bytes,
+    kind: ReleaseKind,
+    received: Mapping[str, NDArray[Any]],
+    reply: Message,
+    *,
+    weight: float | None,
+) -> dict[str, Real]:
+    """What of a reply is summed: bounded and weighted, by segment.
 
     Args:
         layout: the release's.
@@ -114,7 +127,6 @@ def weighted_release(
         received: the arrays this site was sent.
         reply: what the app's function returned.
         weight: a public weight; None for the number of examples that the app reports.
-        stream: the coins of stochastic rounding.
 
     Raises:
         TaskError: something is missing or has the wrong form.
@@ -126,7 +138,7 @@ def weighted_release(
     if vector is None and kind.has_values:
         # Not a number anywhere: no change. Under a private plan the weight is public and stays.
         vector, weight = np.zeros(layout.segment(VALUES).length), 0.0 if public is None else weight
-    fraction = min(weight, layout.weight.high) / layout.weight.high
+    fraction = _fraction(weight, layout)
     values: dict[str, Real] = {layout.weight.name: np.array([fraction * layout.weight.high])}
     if vector is not None:
         # In place: these are doubles, and a model's worth of them.
@@ -138,7 +150,7 @@ def weighted_release(
             values[segment.name] = fraction * row
             values[REPORTED_PREFIX + segment.name.removeprefix(METRIC_PREFIX)] = np.array([fraction * reported])
     values[CLIPPED] = np.array([float(bounded.raised)])
-    return bound(values, layout, stream)
+    return values
 
 
 def _shared_values(
@@ -240,6 +252,19 @@ def _weight(metrics: MetricRecord, segment: Segment, bounded: _Flag) -> float:
     return segment.high if value > segment.high else 0.0
 
 
+def reported_fraction(layout: Layout, reply: Message) -> float:
+    """By what the values of a reply are multiplied: the examples that it reports, of the most that there may be.
+
+    Raises:
+        TaskError: it reports none.
+    """
+    return _fraction(_weight(_metrics(reply), layout.weight, _Flag()), layout)
+
+
+def _fraction(weight: float, layout: Layout) -> float:
+    return min(weight, layout.weight.high) / layout.weight.high
+
+
 def _metric(metrics: MetricRecord, segment: Segment, bounded: _Flag) -> tuple[Real, float]:
     """A metric's values inside its range, and 1; zeros and 0 if this app does not report it in this message."""
     value = metrics.get(segment.name.removeprefix(METRIC_PREFIX))
@@ -277,23 +302,32 @@ def _flat(
     layout: Layout, shapes: bytes, difference: bool, received: Mapping[str, NDArray[Any]], reply: Message
 ) -> Real:
     """The arrays that the app returned, or their difference from those received, as one vector in doubles."""
-    records = list(reply.content.array_records.values())
-    if len(records) != 1:
-        raise TaskError(f"the train function returned {len(records)} array records, expected one", next_step=_HOW)
-    arrays = arrays_of(records[0])
-    if shapes_hash([(name, a.shape) for name, a in arrays.items()]) != shapes:
-        raise TaskError("the train function returned other arrays than it received", next_step=_HOW)
-    length = layout.segment(VALUES).length
-    if sum(a.size for a in arrays.values()) != length:
-        raise LocalError("the header's layout does not fit its shapes")
-    flat, start = np.empty(length), 0
-    for name, array in sorted(arrays.items()):
+    flat, start = np.empty(layout.segment(VALUES).length), 0
+    for name, array in returned_arrays(layout, shapes, reply):
         part = flat[start : start + array.size].reshape(array.shape)
         part[...] = array
         if difference:
             part -= received[name]
         start += array.size
     return flat
+
+
+def returned_arrays(layout: Layout, shapes: bytes, reply: Message) -> list[tuple[str, NDArray[Any]]]:
+    """The arrays that the app returned, read-only and in the order of a release's values: that of their names.
+
+    Raises:
+        TaskError: it returned none, or others than it received.
+    """
+    records = list(reply.content.array_records.values())
+    if len(records) != 1:
+        raise TaskError(f"the train function returned {len(records)} array records, expected one", next_step=_HOW)
+    arrays = views_of(records[0])
+    if shapes_hash([(name, a.shape) for name, a in arrays.items()]) != shapes:
+        raise TaskError("the train function returned other arrays than it received", next_step=_HOW)
+    length = layout.segment(VALUES).length
+    if sum(a.size for a in arrays.values()) != length:
+        raise LocalError("the header's layout does not fit its shapes")
+    return sorted(arrays.items())
 
 
 def brought_within(flat: Real, limit: float) -> float | None:

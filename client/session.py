@@ -228,7 +228,7 @@ class Session:
         private = plan.kind is not PlanKind.NONE
         if kind.name == DRIFT:
             check_watch(watch_in(task.records), header.layout.segment(VALUES).length, plan)
-        elif kind.counted(plan.kind):
+        elif kind.tables and kind.counted(plan.kind):
             check_tables(tables_in(task.records), header.layout.segment(VALUES).length, plan)
         # Again: it is now that the data is used, and a site that stops here has been charged nothing.
         self._dataset = recheck(self._store, self._data)

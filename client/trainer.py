@@ -5,7 +5,8 @@ parameters. The accountant is not asked here: what a plan costs is known before 
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from torch import nn
 from fedseal.client.clipping.choice import Clipping, choose
 from fedseal.client.correction import Correction, correction
 from fedseal.client.noise import StepNoise
-from fedseal.client.probe import check_per_person, check_shape, check_statistics
+from fedseal.client.probe import BATCH_NORMS, check_per_person, check_shape, check_statistics
 from fedseal.client.task import Persons, Task, batch_of, build_model, size
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, Performance, PrivacyPlan
@@ -36,7 +37,8 @@ class TrainSettings:
     Under a private plan sample rate and steps are the plan's, and a batch size is an error. Without one persons are
     drawn independently with ``sample_rate``; with one they are taken in batches, in a fresh order for each pass.
     ``proximal_mu`` is FedProx's mu. ``batch_level`` allows a loss that couples persons, and one that is one number for
-    the batch, which is then minimised as it is; an error under a private plan.
+    the batch, which is then minimised as it is; an error under a private plan. ``staying`` are the arrays that stay at
+    the site, by name: layers whose statistics are among them may keep some of their batches.
     """
 
     learning_rate: float
@@ -45,6 +47,7 @@ class TrainSettings:
     batch_size: int | None = None
     proximal_mu: float = 0.0
     batch_level: bool = False
+    staying: frozenset[str] = frozenset()
 
 
 class Streams(Protocol):
@@ -58,9 +61,12 @@ def trainable(module: nn.Module) -> Arrays:
     return {name: p.detach().numpy().copy() for name, p in module.named_parameters() if p.requires_grad}
 
 
-def load(module: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Put received arrays into the trainable parameters; ConfigError if names or shapes differ."""
-    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+def load(module: nn.Module, arrays: Mapping[str, NDArray[Any]], staying: Collection[str] = ()) -> None:
+    """Put received arrays into the trainable parameters; ConfigError if names or shapes differ.
+
+    ``staying`` names parameters that are not received but stay at the site, and are left as they are.
+    """
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad and name not in staying}
     if {n: tuple(p.shape) for n, p in parameters.items()} != {n: a.shape for n, a in arrays.items()}:
         raise ConfigError(
             "the received arrays are not this model's trainable parameters",
@@ -69,6 +75,19 @@ def load(module: nn.Module, arrays: Mapping[str, NDArray[Any]]) -> None:
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(torch.from_numpy(np.array(arrays[name])))
+
+
+@contextmanager
+def training_only(module: nn.Module, names: Collection[str] | None) -> Iterator[None]:
+    """Train these of the trainable parameters, and hold the others; all of them if None."""
+    held = [] if names is None else [p for n, p in module.named_parameters() if p.requires_grad and n not in names]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
 
 
 def lots(persons: int, settings: TrainSettings, streams: Streams) -> Iterator[tuple[NDArray[np.intp], float]]:
@@ -165,6 +184,8 @@ class Trainer:
         plan: PrivacyPlan,
         streams: Streams,
         shift: Mapping[str, NDArray[Any]] | None = None,
+        anchor: Mapping[str, NDArray[Any]] | None = None,
+        only: Collection[str] | None = None,
     ) -> Arrays:
         """Train from the received parameters and return the new ones.
 
@@ -174,6 +195,8 @@ class Trainer:
             plan: the privacy plan.
             streams: the release's randomness.
             shift: what is added to every gradient, SCAFFOLD's c - c_i, by parameter.
+            anchor: what ``proximal_mu`` pulls towards, by parameter; where training begins if None. Plan none only.
+            only: the parameters that are trained, by name; all if None. Plan none only.
 
         Raises:
             ConfigError: the arrays do not fit the model, or the model, loss or settings cannot be trained under the
@@ -189,7 +212,7 @@ class Trainer:
                 case LocalGaussian():
                     return self._fit_private(arrays, settings, plan, streams, shift)
                 case NoPrivacy():
-                    return self._fit_plain(arrays, settings, streams, shift)
+                    return self._fit_plain(arrays, settings, streams, shift, anchor, only)
                 case _:
                     raise LocalError("a plan with shared noise is not one to train under")
 
@@ -209,16 +232,31 @@ class Trainer:
         settings: TrainSettings,
         streams: Streams,
         shift: Mapping[str, NDArray[Any]] | None,
+        anchor: Mapping[str, NDArray[Any]] | None,
+        only: Collection[str] | None,
     ) -> Arrays:
         self._probe(settings)
         load(self.module, arrays)
+        with training_only(self.module, only):
+            self._descend(settings, streams, shift, anchor)
+        return trainable(self.module)
+
+    def _descend(
+        self,
+        settings: TrainSettings,
+        streams: Streams,
+        shift: Mapping[str, NDArray[Any]] | None,
+        anchor: Mapping[str, NDArray[Any]] | None,
+    ) -> None:
         self.module.train()
+        # A layer that takes mean and deviation of its batch has none of one person.
+        fewest = 2 if any(isinstance(part, BATCH_NORMS) for part in self.module.modules()) else 1
         parameters = self._parameters(self.module)
         optimizer = torch.optim.SGD(parameters, lr=settings.learning_rate)
-        added = correction(self.module, settings.proximal_mu, shift)
+        added = correction(self.module, settings.proximal_mu, shift, anchor)
         for chosen, divisor in lots(size(self.persons), settings, streams):
             optimizer.zero_grad()
-            if len(chosen):
+            if len(chosen) >= fewest:
                 batch = batch_of(self.persons, chosen)
                 losses = self.task.loss(self.module, batch)
                 check_shape(losses, batch, batch_level=settings.batch_level)
@@ -227,7 +265,6 @@ class Trainer:
             if added is not None:
                 added.add_to(parameters)
             optimizer.step()
-        return trainable(self.module)
 
     def _fit_private(
         self,
@@ -280,7 +317,7 @@ class Trainer:
         """Refuse what nobody declared, once: a loss that couples persons, and statistics that are not sent."""
         if self._probed:
             return
-        check_statistics(self.module)
+        check_statistics(self.module, settings.staying)
         if not settings.batch_level:
             self.module.train()
             check_per_person(self.task, self.module, self.persons)

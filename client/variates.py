@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord
 from numpy.typing import NDArray
 
 from fedseal.client.release import brought_within
@@ -92,7 +91,7 @@ def released_way(
     return np.zeros_like(way) if private else None
 
 
-def last_counted(settings: ConfigRecord, site: int) -> int:
+def last_counted(settings: Mapping[str, object], site: int) -> int:
     """The last round whose sum this site's vector was in, by the task's settings; 0 if there was none."""
     sites, rounds = settings.get(SITES), settings.get(ROUNDS)
     if not isinstance(sites, list) or not isinstance(rounds, list) or len(sites) != len(rounds):

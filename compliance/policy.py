@@ -28,6 +28,7 @@ class ReleaseRules(Frozen):
     """Which plans may protect each release. An empty list forbids the release.
 
     ``evaluation`` is of test persons, who have a ledger of their own; under plan histogram it is counts with noise.
+    ``members`` says how many sites each of a few models fits best, which clustered training asks in every round.
     ``drift`` is of the persons in whose windows a model in use is watched; theirs is a third one.
     """
 
@@ -35,12 +36,13 @@ class ReleaseRules(Frozen):
     moments: tuple[PlanName, ...] = ("local",)
     evaluation: tuple[PlanName, ...] = ()
     counts: tuple[PlanName, ...] = ()
+    members: tuple[PlanName, ...] = ()
     drift: tuple[PlanName, ...] = ()
 
     def allowed(self, release: str) -> tuple[PlanName, ...]:
         """The plans this site allows for a release of the registry."""
         by_name = {"update": self.update, "moments": self.moments, "evaluation": self.evaluation}
-        return (by_name | {"counts": self.counts, "drift": self.drift})[release]
+        return (by_name | {"counts": self.counts, "members": self.members, "drift": self.drift})[release]
 
 
 class PlanLimits(Frozen):

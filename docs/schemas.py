@@ -15,10 +15,18 @@ from fedseal.compliance.registry.description import Description
 from fedseal.compliance.registry.rules import RegistryRules
 from fedseal.server.monitoring.policy import MonitorFile
 from fedseal.simulation.result import Result
+from fedseal.simulation.scenario.compared import Comparison
+from fedseal.simulation.scenario.golden import Recorded
+from fedseal.simulation.scenario.language import Scenario
+from fedseal.simulation.scenario.outcome import ScenarioResult
 from fedseal.study import Contract
 
 SCHEMAS: dict[str, type[BaseModel]] = {
     "result-1": Result,
+    "scenario-1": Scenario,
+    "scenario-result-1": ScenarioResult,
+    "scenario-comparison-1": Comparison,
+    "scenario-golden-1": Recorded,
     "study-1": Contract,
     "site-policy-1": SitePolicy,
     "registry-1": RegistryRules,

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -219,14 +219,27 @@ def bound(values: Mapping[str, Real], layout: Layout, stream: Stream) -> Bounded
         LocalError: a segment is missing or has another length.
         RangeError: a value is not finite or lies outside its segment's range; nothing is quantised.
     """
+    vector = np.zeros(layout.length, dtype=ring_dtype(layout.ring_bits))
+    add_bound(values, layout, stream, vector)
+    return BoundedUpdate(layout, vector)
+
+
+def add_bound(values: Mapping[str, Real], layout: Layout, stream: Stream, total: RingVector) -> None:
+    """Quantise one site's values, as `bound` does, and add them to a sum in the ring.
+
+    Args:
+        values, layout, stream: as for `bound`.
+        total: residues, shape (layout.length,).
+
+    Raises:
+        LocalError, RangeError: as for `bound`; nothing is added.
+    """
     if set(values) != {s.name for s in layout.segments}:
         raise LocalError("expected exactly one vector for each segment of the layout")
     for segment in layout.segments:
         _check_range(segment, values[segment.name])
-    vector = np.empty(layout.length, dtype=ring_dtype(layout.ring_bits))
     for name, place in layout.offsets().items():
-        _round_into(vector[place], values[name], layout.segment(name), Rounding(layout.rounding), stream)
-    return BoundedUpdate(layout, vector)
+        _add_rounded(total[place], values[name], layout.segment(name), Rounding(layout.rounding), stream)
 
 
 class RangeError(LocalError):
@@ -250,20 +263,29 @@ def _check_range(segment: Segment, values: Real) -> None:
         raise RangeError(segment.name)
 
 
-def _round_into(out: RingVector, values: Real, segment: Segment, rounding: Rounding, stream: Stream) -> None:
+def _add_rounded(out: RingVector, values: Real, segment: Segment, rounding: Rounding, stream: Stream) -> None:
     """Chunk by chunk, so that the temporaries stay small beside the vector."""
     low, high = segment.integer_range(1)
-    signed = np.dtype("<i4") if out.dtype.itemsize == 4 else np.dtype("<i8")
+    summed: NDArray[Any] = out.view(np.dtype("<i4") if out.dtype.itemsize == 4 else np.dtype("<i8"))
+    # Rounding is monotonous: where the ends of the values stay inside, so does everything between.
+    inside = low <= float(values.min()) * segment.scale - 1 and float(values.max()) * segment.scale + 1 <= high
+    length = min(ROUNDED, len(values))
+    doubles, integers = np.empty(length), np.empty(length, summed.dtype)
     for start in range(0, len(values), ROUNDED):
-        scaled = values[start : start + ROUNDED] * segment.scale
+        part = summed[start : start + ROUNDED]
+        scaled, whole = doubles[: len(part)], integers[: len(part)]
+        np.multiply(values[start : start + ROUNDED], segment.scale, out=scaled)
         if rounding is Rounding.STOCHASTIC:
             # Compared, not added: a sum of doubles would round by itself, and a whole number must stay one.
             below = np.floor(scaled)
             scaled = below + (stream.uniform32(len(scaled)) < scaled - below)
         else:
             np.rint(scaled, out=scaled)
-        np.clip(scaled, low, high, out=scaled)
-        out[start : start + ROUNDED] = scaled.astype(signed).view(out.dtype)
+        if not inside:
+            np.clip(scaled, low, high, out=scaled)
+        # Whole numbers in doubles, so that nothing is lost; two's complement wraps around as the ring does.
+        np.copyto(whole, scaled, casting="unsafe")
+        part += whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +343,8 @@ def _norm(part: NDArray[np.int32] | NDArray[np.int64]) -> float:
     squares = 0.0
     for start in range(0, len(part), CHUNK):
         chunk = part[start : start + CHUNK].astype(np.float64)
-        squares += float(chunk @ chunk)
+        # Not by BLAS, which would wake threads for it.
+        squares += float(np.einsum("i,i->", chunk, chunk))
     return math.sqrt(squares)
 
 

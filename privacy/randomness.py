@@ -65,10 +65,12 @@ class Stream:
 
         The order of independent random words; two that are equal would favour their lower place, so all are drawn anew.
         """
-        words = self.words64(count)
-        while len(np.unique(words)) < count:
+        while True:
             words = self.words64(count)
-        return np.argsort(words)
+            order = np.argsort(words)
+            ordered = words[order]
+            if not (ordered[1:] == ordered[:-1]).any():
+                return order
 
     def normal(self, count: int) -> NDArray[np.float64]:
         """``count`` standard normal variates, each half the sum of four Box-Muller variates.
@@ -106,13 +108,16 @@ class KeyedRandomness:
     """For simulations: the stream's key is a hash of the seed, the component and the purpose."""
 
     def __init__(self, seed: int, *component: str | int) -> None:
-        self._prefix = (seed, *component)
+        self._hashed = hashlib.sha256(b"fedseal/keyed-randomness/1" + _parts(seed, *component))
 
     def stream(self, *purpose: str | int) -> Stream:
         """The same stream whenever seed, component and purpose are the same."""
-        # Length-prefixed parts: ("ab", "c") and ("a", "bc") must not meet.
-        digest = hashlib.sha256(b"fedseal/keyed-randomness/1")
-        for part in (*self._prefix, *purpose):
-            raw = (f"i{part}" if isinstance(part, int) else f"s{part}").encode("utf-8")
-            digest.update(len(raw).to_bytes(4, "big") + raw)
+        digest = self._hashed.copy()
+        digest.update(_parts(*purpose))
         return Stream(digest.digest())
+
+
+def _parts(*parts: str | int) -> bytes:
+    """Length-prefixed: ("ab", "c") and ("a", "bc") must not meet."""
+    raws = [(f"i{part}" if isinstance(part, int) else f"s{part}").encode("utf-8") for part in parts]
+    return b"".join(len(raw).to_bytes(4, "big") + raw for raw in raws)

@@ -31,6 +31,7 @@ UPDATE = "update"
 EVALUATION = "evaluation"
 MOMENTS = "moments"
 COUNTS = "counts"
+MEMBERS = "members"
 DRIFT = "drift"
 VALUES = "values"
 METRIC_PREFIX = "metric:"
@@ -84,8 +85,8 @@ class ReleaseKind:
 
     ``difference`` tells what the vector holds: the difference between the trained and the received arrays, or the
     arrays as they are. With ``counts`` it holds whole numbers of persons, which are added up and not averaged: always
-    where the release has values anyway, else under plan histogram alone. With ``signed`` they are differences of
-    counts, and may be negative.
+    where the release has values anyway, else under plan histogram alone. ``tables`` says that its task names tables of
+    the closed list, which the counts are of. With ``signed`` they are differences of counts, and may be negative.
     """
 
     name: str
@@ -97,6 +98,7 @@ class ReleaseKind:
     declared: bool
     counts: bool = False
     signed: bool = False
+    tables: bool = False
 
     def counted(self, plan: PlanKind) -> bool:
         """Whether what is summed under this plan are counts."""
@@ -105,6 +107,7 @@ class ReleaseKind:
 
 _VECTORS = frozenset({PlanKind.NONE, PlanKind.LOCAL, PlanKind.DISTRIBUTED, PlanKind.CLIENT})
 _COUNTS = frozenset({PlanKind.NONE, PlanKind.HISTOGRAM})
+_NONE = frozenset({PlanKind.NONE})
 
 REGISTRY: Mapping[str, ReleaseKind] = MappingProxyType(
     {
@@ -114,13 +117,17 @@ REGISTRY: Mapping[str, ReleaseKind] = MappingProxyType(
             ReleaseKind(UPDATE, Population.TRAIN, MessageKind.TRAIN, _VECTORS, True, True, False),
             # Of the received model on test persons: metrics, or under plan histogram tables of counts from which
             # metrics follow.
-            ReleaseKind(EVALUATION, Population.TEST, MessageKind.EVALUATE, _COUNTS, False, False, False, True),
+            ReleaseKind(
+                EVALUATION, Population.TEST, MessageKind.EVALUATE, _COUNTS, False, False, False, True, tables=True
+            ),
             # Means of features and of their squares, for normalisation.
             ReleaseKind(MOMENTS, Population.TRAIN, MessageKind.TRAIN, _VECTORS, True, False, True),
             # Tables of counts: classes, features, scores of a model, how two columns agree.
-            ReleaseKind(COUNTS, Population.TRAIN, MessageKind.TRAIN, _COUNTS, True, False, True, True),
+            ReleaseKind(COUNTS, Population.TRAIN, MessageKind.TRAIN, _COUNTS, True, False, True, True, tables=True),
+            # How many sites each of a few received models fits best: one a site.
+            ReleaseKind(MEMBERS, Population.TRAIN, MessageKind.TRAIN, _NONE, True, False, True, True),
             # By how much a window of new persons differs from each site's past: a `Watch`.
-            ReleaseKind(DRIFT, Population.MONITOR, MessageKind.TRAIN, _COUNTS, True, False, True, True, True),
+            ReleaseKind(DRIFT, Population.MONITOR, MessageKind.TRAIN, _COUNTS, True, False, True, True, signed=True),
         )
     }
 )

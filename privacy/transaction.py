@@ -25,6 +25,10 @@ MOST_INCIDENTS = 200
 LONGEST_INCIDENT = 8000
 # Beside the pins of a run's releases, whose names have no colon.
 CLIP_PIN = "update:clip"
+# What an app keeps under a name that begins like this is the site's own, and outlives the run.
+PERSONAL = "personal/"
+# There fedseal's own app keeps a site's own model, or its part of one: the bytes of a safetensors file.
+PERSONAL_MODEL = PERSONAL + "model"
 REFERENCE_PIN = "drift:reference"
 
 
@@ -130,7 +134,10 @@ class Transaction:
         return Receipt(session, entry.plan, entry.counter)
 
     def close_run(self, run: bytes) -> None:
-        """End a run at this site: give back what it had reserved and not spent, and never answer for it again."""
+        """End a run at this site: give back what it had reserved and not spent, and never answer for it again.
+
+        What an app kept for later rounds is deleted, but for a site's personal model.
+        """
         record = self.run(run)
         if record.closed:
             return
@@ -141,7 +148,8 @@ class Transaction:
                 if ledger.reservations:
                     _, entry = ledger.release(run, decode_plan(plan))
                     self.append(population, entry)
-        self._connection.execute(delete(MEMORIES).where(MEMORIES.c.run == run))
+        passing = MEMORIES.c.name.not_like(PERSONAL + "%")
+        self._connection.execute(delete(MEMORIES).where(MEMORIES.c.run == run, passing))
         self.put_run(replace(record, closed=True))
 
     def remember(self, run: bytes, name: str, value: bytes, fl_round: int) -> None:
@@ -171,6 +179,18 @@ class Transaction:
             settled = None
         self._put(MEMORIES, run=run, name=name, settled=settled, pending=None, pending_round=None)
         return settled
+
+    def kept(self, run: bytes, name: str) -> bytes | None:
+        """What an app kept last, whether or not its round is known to have counted; None if there is nothing.
+
+        For what the site itself uses after a run, as its personal model. Settles nothing.
+        """
+        query = select(MEMORIES).where(MEMORIES.c.run == run, MEMORIES.c.name == name)
+        row = self._connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        newest: bytes | None = row.settled if row.pending is None else row.pending
+        return newest
 
     def pin_terms(self, run: bytes, release: str, terms: bytes) -> bool:
         """Remember a release's terms at its first header in a run; whether these are the remembered ones."""

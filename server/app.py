@@ -6,6 +6,7 @@ ranges of metrics are part of the run's configuration. A Grid that is also a `Ro
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypedDict, runtime_checkable
@@ -23,10 +24,16 @@ from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.releases import MetricRange
 from fedseal.privacy.shared_planning import Extent
+from fedseal.server.clustered import Clustered
+from fedseal.server.contents import TaskSetting
+from fedseal.server.counted import Personal
 from fedseal.server.counts import Asked, kept, private_evaluation, recalled
 from fedseal.server.fedadam import UncorrectedFedAdam
+from fedseal.server.fednova import FedNova
 from fedseal.server.grid import AveragingGrid, SealedGrid
 from fedseal.server.logbook import RunFacts, model_digest
+from fedseal.server.means import Means
+from fedseal.server.personalised import fine_tuned
 from fedseal.server.rounds import Arrays, Plan, RoundRecord, run_rounds
 from fedseal.server.scaffold import Scaffold
 from fedseal.server.sealing import CohortRules
@@ -45,6 +52,8 @@ RESUME_KEY = "fedseal-resume"
 # password.
 LOG_VARIABLE = "FEDSEAL_LOG"
 CODE_KEY = "fedseal-code"
+# In a checkpoint: the means of what the sites' fine-tuned models came to.
+PERSONALISED = "personalised"
 
 
 @runtime_checkable
@@ -60,6 +69,9 @@ class RoundObserver(Protocol):
     def run_evaluated(self, tally: Tally) -> None:
         """After the private evaluation of the final model, if the study has one, once it is on disk."""
 
+    def run_personalised(self, means: Means) -> None:
+        """After the sites have fine-tuned the final model, if the study says so, once it is on disk."""
+
     def run_finished(self, model: Arrays) -> None:
         """After the last round, once the run is closed."""
 
@@ -74,7 +86,7 @@ def main(grid: Grid, context: Context) -> None:
     contract = config.contract()
     model = read_model(Path(config.text(MODEL_KEY)))
     plans = plan_run(contract, Extent(sum(array.size for array in model.values()), config.sites()))
-    strategy = build_strategy(contract.training, config.sites())
+    strategy = build_strategy(contract.training, config.sites(), roster_persons(Path(config.text(STORE_KEY))))
     sealed = SealedGrid(
         grid,
         strategy,
@@ -130,10 +142,15 @@ def run_study(
         model,
         Plan(contract.training.rounds, task_settings(contract.training, moments)),
         observer.round_finished if observer is not None else lambda _: None,
-        lambda final: _evaluate(grid, contract, plans, final, observer),
+        lambda final: _finish(grid, contract, plans, final, observer),
     )
     if observer is not None:
         observer.run_finished(model)
+
+
+def roster_persons(store: Path) -> dict[int, int]:
+    """Each site's public number of persons, by the roster of a server's store."""
+    return {entry.site: entry.persons for entry in ServerStore.open(store).identity.roster.sites}
 
 
 def log_database(store: Path) -> str | None:
@@ -196,10 +213,18 @@ class Everyone(TypedDict):
     min_available_nodes: int
 
 
-def build_strategy(training: Training, sites: int) -> FedAvg:
-    """Flower's own strategy, or our Scaffold, asking every site every round.
+def build_strategy(training: Training, sites: int, persons: Mapping[int, int] | None = None) -> FedAvg:
+    """Flower's own strategy or one of ours, asking every site every round.
 
     Evaluation rides with the update, so there are no messages for it.
+
+    Args:
+        training: the study's.
+        sites: how many sites there are.
+        persons: the roster's number of persons of each; FedNova counts by it where steps are passes.
+
+    Raises:
+        ConfigError: FedNova is to count passes, and nobody says over how many persons.
     """
     everyone = Everyone(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)
     eta = training.server_rate
@@ -219,6 +244,12 @@ def build_strategy(training: Training, sites: int) -> FedAvg:
             return Scaffold(
                 sites, local_steps=training.local_steps, learning_rate=training.learning_rate, server_learning_rate=eta
             )
+        case "fednova":
+            return FedNova(sites, training, persons or {})
+        case "ditto" | "fedrep" | "fedbn":
+            return Personal(sites)
+        case "clustered":
+            return Clustered(sites, clusters=training.clusters, minimum=training.cluster_minimum)
         case "fedadam" | "fedyogi":
             adam = FedAdam if training.bias_correction else UncorrectedFedAdam
             kind = adam if training.strategy == "fedadam" else FedYogi
@@ -240,25 +271,50 @@ def ask_a_share(strategy: FedAvg, fraction: float, least: int) -> None:
     """
     if not 0 < fraction <= 1:
         raise ConfigError("the share of the sites that are asked has to be above 0 and at most 1")
-    if isinstance(strategy, Scaffold):
-        raise ConfigError("scaffold asks every site in every round")
+    if isinstance(strategy, Scaffold | Clustered):
+        raise ConfigError(f"{type(strategy).__name__.lower()} asks every site in every round")
     strategy.fraction_train, strategy.min_train_nodes = fraction, least
 
 
-def task_settings(training: Training, moments: Moments | None) -> dict[str, float | int | str | list[float]]:
+def task_settings(training: Training, moments: Moments | None) -> dict[str, TaskSetting]:
     """What every site is told, the same for all."""
-    settings: dict[str, float | int | str | list[float]] = {
+    settings: dict[str, TaskSetting] = {
         "learning-rate": training.learning_rate,
         "sample-rate": training.sample_rate,
         "local-steps": training.local_steps,
     }
     if training.batch_size is not None:
         settings["batch-size"] = training.batch_size
+    if training.local_epochs is not None:
+        settings["local-epochs"] = training.local_epochs
     if training.batch_level:
         settings["batch-level"] = True
-    if moments is not None:
-        settings |= {"feature-mean": list(moments.mean), "feature-deviation": list(moments.deviation)}
-    return settings
+    return settings | _personal_settings(training) | _moment_settings(moments)
+
+
+def _personal_settings(training: Training) -> dict[str, TaskSetting]:
+    """What sites are told of the models that they keep."""
+    match training.strategy:
+        case "ditto":
+            settings: dict[str, TaskSetting] = {"ditto-lambda": training.ditto_lambda}
+            if training.personal_steps is not None:
+                settings["ditto-steps"] = training.personal_steps
+            if training.personal_learning_rate is not None:
+                settings["ditto-rate"] = training.personal_learning_rate
+            return settings
+        case "fedrep":
+            steps = training.local_steps if training.head_steps is None else training.head_steps
+            return {"personal-layers": list(training.personal_layers), "head-steps": steps}
+        case "fedbn":
+            return {"personal-norms": True}
+        case _:
+            return {}
+
+
+def _moment_settings(moments: Moments | None) -> dict[str, TaskSetting]:
+    if moments is None:
+        return {}
+    return {"feature-mean": list(moments.mean), "feature-deviation": list(moments.deviation)}
 
 
 def _normalise(sealed: AveragingGrid, contract: Contract, plans: RunPlans) -> Moments | None:
@@ -271,6 +327,28 @@ def _normalise(sealed: AveragingGrid, contract: Contract, plans: RunPlans) -> Mo
         return Moments(tuple(settings["feature-mean"]), tuple(settings["feature-deviation"]))
     ranges = contract.normalisation
     return federated_moments(sealed, low=ranges.low, high=ranges.high, plan=plans.moments)
+
+
+def _finish(
+    sealed: AveragingGrid, contract: Contract, plans: RunPlans, model: Arrays, observer: RoundObserver | None
+) -> None:
+    """What is released about the final model before the run is closed."""
+    _evaluate(sealed, contract, plans, model, observer)
+    if contract.training.personalise == "finetune":
+        _personalise(sealed, contract, model, observer)
+
+
+def _personalise(sealed: AveragingGrid, contract: Contract, model: Arrays, observer: RoundObserver | None) -> None:
+    """The sites fine-tune the final model: once, and the means are taken from the checkpoint when a run is resumed."""
+    checkpoint = sealed.store.load(sealed.run_id)
+    settings = {} if checkpoint is None else dict(checkpoint.settings)
+    means = settings.get(PERSONALISED)
+    if not isinstance(means, dict):
+        means = fine_tuned(sealed, contract.training, model, settings, contract.privacy.retries)
+        if checkpoint is not None:
+            sealed.store.save(sealed.run_id, replace(checkpoint, settings=settings | {PERSONALISED: means}))
+    if observer is not None:
+        observer.run_personalised(means)
 
 
 def _evaluate(

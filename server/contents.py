@@ -13,6 +13,8 @@ from fedseal.privacy.releases import EVALUATION, REGISTRY, UPDATE, MessageKind, 
 from fedseal.server.exchange import CONTROL
 
 Arrays = dict[str, NDArray[Any]]
+# What sites may be told beside the model.
+TaskSetting = float | int | str | list[float] | list[str]
 
 
 def records_digest(task: Mapping[str, ArrayRecord | ConfigRecord]) -> bytes:

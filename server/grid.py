@@ -10,7 +10,7 @@ refused.
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,10 +53,10 @@ from fedseal.server.contents import (
     records_digest,
     round_of,
 )
+from fedseal.server.counted import SURVIVORS
 from fedseal.server.exchange import CONTROL
 from fedseal.server.logbook import RunFacts, ServerLogbook
 from fedseal.server.means import metric_record, weighted_mean
-from fedseal.server.scaffold import SURVIVORS
 from fedseal.server.sealing import Account, CohortRules, Order, Sealing
 from fedseal.server.store import Checkpoint, ServerStore
 from fedseal.server.strategies import check_strategy
@@ -76,6 +76,9 @@ class Carrier(Protocol):
 
     def close(self, nodes: Iterable[int]) -> None:
         """End the run at these nodes."""
+
+    def nodes_of(self, sites: Iterable[int]) -> set[int]:
+        """The node ids of sites."""
 
 
 class Checkpoints(Protocol):
@@ -129,7 +132,8 @@ class AveragingGrid(Grid):
         self._beside: str | None = getattr(strategy, "unsummed_prefix", None)
         self.store: Checkpoints = store
         self.run_id = run
-        self._asking = asking
+        # What a strategy wants to have summed beside an update for itself comes on top.
+        self._asking = replace(asking, metrics={**asking.metrics, **getattr(strategy, "own_metrics", {})})
         self._plan = asking.plan
         self._rules = asking.rules
         self._carrier = carrier
@@ -164,6 +168,8 @@ class AveragingGrid(Grid):
             plan=plan,
             fl_round=round_of(records),
             timeout=timeout,
+            # A strategy may know that a sum over fewer would say too much.
+            minimum=getattr(self._strategy, "fewest", None),
         )
         if isinstance(plan, AdaptiveSkellam) and self.clip_norm is not None:
             self.last_clip = clip_step(plan, self.clip_norm, finished.total)
@@ -181,6 +187,7 @@ class AveragingGrid(Grid):
         fl_round: int,
         timeout: float | None,
         value_range: float | None = None,
+        minimum: int | None = None,
     ) -> Finished:
         """Run any release of the registry with these nodes.
 
@@ -194,6 +201,7 @@ class AveragingGrid(Grid):
             timeout: seconds that training may take.
             value_range: bound on the L2 norm of the values; the update range if not given. A plan with shared noise
                 has its own. Of counts, the most persons that a site may have in a cell.
+            minimum: how many sites the sum has to be over at least, where that is more than the rules ask for.
 
         Raises:
             ConfigError: a plan with shared noise, and no site is assumed to work with the server.
@@ -233,11 +241,16 @@ class AveragingGrid(Grid):
             model=shapes if kind.difference else {},
             fl_round=fl_round,
             timeout=timeout or DEFAULT_TIMEOUT,
+            minimum=max(minimum or 0, self._rules.minimum),
         )
         self.last_account = Account()
         finished = self._carrier.release(nodes, order, self.last_account)
         self.last_sum = finished.total
         return finished
+
+    def nodes_of(self, sites: Iterable[int]) -> set[int]:
+        """The node ids of sites that have introduced themselves in this run."""
+        return self._carrier.nodes_of(sites)
 
     def noise_shares(self, plan: PrivacyPlan, finished: Finished) -> int:
         """How many sites the shares of noise in a finished release counted on."""

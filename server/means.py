@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from fedseal.privacy.quantize import CLIPPED, IntegerSum
 from fedseal.privacy.releases import METRIC_PREFIX, REPORTED_PREFIX
 
+Means = dict[str, float | list[float]]
+
 
 def weighted_mean(total: IntegerSum, name: str) -> NDArray[np.float64]:
     """The weighted mean of a weighted segment: sum(w/W * v) / sum(w/W), W the largest weight a site may have."""
@@ -22,12 +24,17 @@ def clipped_share(total: IntegerSum) -> float:
 
 def metric_record(total: IntegerSum, weight_key: str, weight: float) -> MetricRecord:
     """The weighted means of a sum's metrics, and the summed weight."""
-    record = MetricRecord({weight_key: weight})
+    return MetricRecord({weight_key: weight, **means_of(total)})
+
+
+def means_of(total: IntegerSum) -> Means:
+    """The weighted means of a sum's metrics, by name."""
+    found: Means = {}
     for segment in total.layout.segments:
         name = segment.name.removeprefix(METRIC_PREFIX)
         if name == segment.name or float(total.real(REPORTED_PREFIX + name)[0]) <= 0:
             continue
         # Over the sites that reported it: a metric of evaluation is absent from training messages, and the reverse.
         mean = total.real(segment.name) / total.real(REPORTED_PREFIX + name)[0]
-        record[name] = float(mean[0]) if segment.length == 1 else [float(v) for v in mean]
-    return record
+        found[name] = float(mean[0]) if segment.length == 1 else [float(v) for v in mean]
+    return found

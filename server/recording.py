@@ -26,6 +26,7 @@ from fedseal.privacy.inference.tally import Tally
 from fedseal.privacy.planning import RunPlans
 from fedseal.server.app import RunConfig
 from fedseal.server.app import main as run_study
+from fedseal.server.means import Means
 from fedseal.server.rounds import Arrays, RoundRecord
 from fedseal.server.statistics import Moments
 
@@ -107,6 +108,10 @@ class RecordingGrid(Grid):
         """Write down what the private evaluation says of the final model, with its noise intervals."""
         found = {name: asdict(estimate) for name, estimate in estimates(tally).items()}
         self._events.write("evaluated", sites=tally.sites, estimates=found)
+
+    def run_personalised(self, means: Means) -> None:
+        """Write down what the sites' fine-tuned models came to, on all their test persons together."""
+        self._events.write("personalised", means=means)
 
     def run_finished(self, model: Arrays) -> None:
         """Write the model, then say that it is there."""

@@ -16,6 +16,7 @@ from fedseal.errors import ConfigError, RoundAborted
 from fedseal.privacy.adaptive import ClipStep
 from fedseal.privacy.secagg.assurance import Assurance
 from fedseal.privacy.secagg.messages import Stage
+from fedseal.server.contents import TaskSetting
 from fedseal.server.grid import AveragingGrid
 from fedseal.server.means import clipped_share
 from fedseal.server.store import Checkpoint
@@ -59,7 +60,7 @@ class Plan:
     """How many rounds, with which settings for the sites."""
 
     rounds: int
-    settings: Mapping[str, float | int | str | list[float]]
+    settings: Mapping[str, TaskSetting]
     timeout: float = 3600.0
 
 

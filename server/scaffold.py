@@ -31,15 +31,10 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
-from fedseal.errors import LocalError
-from fedseal.server.exchange import CONTROL
+from fedseal.server.counted import count, survivors_of, told
 
 # The server's control variate travels beside the model under such names; it is no part of what is summed.
 VARIATE_PREFIX = "control/"
-# In the one reply's record of fedseal: the numbers of the sites whose vectors are in the sum.
-SURVIVORS = "survivors"
-# In the task's settings: which site was in the sum last in which round. A site goes by it to know what it may keep.
-SITES, ROUNDS = "control-sites", "control-rounds"
 
 log = logging.getLogger("fedseal.server")
 
@@ -57,6 +52,7 @@ class Scaffold(FedAvg):
     """
 
     sum_only = True
+    asks_who = True
     unsummed_prefix = VARIATE_PREFIX
 
     def __init__(
@@ -80,9 +76,7 @@ class Scaffold(FedAvg):
         self._sent = {name: array.numpy() for name, array in arrays.items()}
         self._variate = self.variate(self._sent)
         beside = {VARIATE_PREFIX + name: Array(value) for name, value in self._variate.items()}
-        counted = {int(name): int(value[0]) for name, value in self.tally.items() if name.isdigit()}
-        config[SITES] = sorted(counted)
-        config[ROUNDS] = [counted[site] for site in sorted(counted)]
+        config.update(told(self.tally))
         return super().configure_train(server_round, ArrayRecord({**arrays, **beside}), config, grid)
 
     def aggregate_train(
@@ -114,11 +108,8 @@ class Scaffold(FedAvg):
 
     def _account(self, server_round: int, replies: list[Message], ways: Arrays) -> None:
         """Take one sum into account: W_S, mean(dy), and who is in it."""
-        if len(replies) != 1:
-            raise LocalError("Scaffold needs a SealedGrid, which returns one reply")
-        content = replies[0].content
-        survivors = cast(list[int], content.config_records[CONTROL][SURVIVORS])
-        weight = float(cast(float, next(iter(content.metric_records.values()))[self.weighted_by_key]))
+        survivors = survivors_of(replies)
+        weight = float(cast(float, next(iter(replies[0].content.metric_records.values()))[self.weighted_by_key]))
         whole = len(survivors) >= self._number
         if whole and "full" in self.tally and weight != float(self.tally["weight"][0]):
             log.warning("round %d: the sites' whole weight has changed; SCAFFOLD begins anew", server_round)
@@ -134,5 +125,4 @@ class Scaffold(FedAvg):
             self.tally["weight"] = np.array([weight * self._number / len(survivors)])
         if whole:
             self.tally["full"] = np.array([1.0])
-        for site in survivors:
-            self.tally[str(site)] = np.array([server_round])
+        count(self.tally, survivors, server_round)

@@ -66,7 +66,8 @@ class Order:
     """What is to be released: which release, of which layout and plan, computed from what. All public.
 
     ``layout_for`` gives the layout for a number of sites: the more there are, the coarser the scale. ``model`` is what
-    the log names as the model that the sites get; empty where they get none.
+    the log names as the model that the sites get; empty where they get none. ``minimum`` is how many sites the sum has
+    to be over at least.
     """
 
     kind: ReleaseKind
@@ -78,6 +79,7 @@ class Order:
     model: Mapping[str, NDArray[Any]]
     fl_round: int
     timeout: float
+    minimum: int
 
 
 @dataclass(slots=True)
@@ -132,7 +134,7 @@ class Sealing:
         """
         cohort = self._introduced(nodes, order)
         sequence = self._store.next_sequence(self.run)
-        needed = max(self._rules.minimum, self._rules.colluders + 2)
+        needed = max(order.minimum, self._rules.colluders + 2)
         for attempt in range(self._rules.retries + 1):
             if len(cohort) < needed:
                 raise RoundAborted(
@@ -148,6 +150,10 @@ class Sealing:
                 return outcome
             cohort = next_cohort(cohort, outcome)
         raise RoundAborted(f"round {order.fl_round} failed {account.attempts} times", next_step=reasons(account))
+
+    def nodes_of(self, sites: Iterable[int]) -> set[int]:
+        """The node ids of sites that have introduced themselves."""
+        return {self._nodes[site] for site in sites if site in self._nodes}
 
     def close(self, nodes: Iterable[int]) -> None:
         """End the run: at the sites, which take back what they had reserved, and in the store."""
@@ -333,7 +339,7 @@ def release_header(
         cohort=tuple(cohort),
         threshold=threshold(n, m),
         colluders=m,
-        site_minimum=rules.minimum,
+        site_minimum=order.minimum,
         noise_minimum=noise_minimum(decode_plan(order.plan), n, m, rules.minimum),
         mask_generator=AES_256_CTR,
         graph=COMPLETE_GRAPH if sparse is None else HARARY_GRAPH,

@@ -13,7 +13,10 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from numpy.typing import NDArray
 
 from fedseal.errors import ConfigError
+from fedseal.server.clustered import Clustered
+from fedseal.server.counted import Personal
 from fedseal.server.fedadam import UncorrectedFedAdam
+from fedseal.server.fednova import FedNova
 from fedseal.server.scaffold import Scaffold
 
 # Exact types: a subclass may override aggregate_train.
@@ -30,13 +33,17 @@ MEMORY: Mapping[type[Strategy], tuple[str, ...]] = {
     FedAdagrad: ("m_t", "v_t"),
     UncorrectedFedAdam: ("m_t", "v_t"),
     Scaffold: ("held", "tally"),
+    FedNova: (),
+    Personal: ("tally",),
+    Clustered: (),
 }
 # Of these, lists of arrays in the model's order.
 LISTS = ("momentum_vector",)
 
 ADVICE = (
-    "Use FedAvg, FedProx, FedAvgM, FedAdam, FedYogi or FedAdagrad as they are, fedseal's Scaffold, or a class of your "
-    "own that sets sum_only = True because its aggregate_train needs nothing but the weighted mean."
+    "Use FedAvg, FedProx, FedAvgM, FedAdam, FedYogi or FedAdagrad as they are, fedseal's Scaffold, FedNova, Personal "
+    "or Clustered, or a class of your own that sets sum_only = True because its aggregate_train needs nothing but the "
+    "weighted mean."
 )
 
 

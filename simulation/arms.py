@@ -22,7 +22,8 @@ from fedseal.privacy.secagg.messages import Stage
 from fedseal.simulation.baselines import majority_baseline
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.population import gather
-from fedseal.simulation.simulate import check_cohort, one_thread, prepared_material
+from fedseal.simulation.simulate import check_cohort, prepared_material
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material, Trained, train
 from fedseal.study import Contract, Study
 

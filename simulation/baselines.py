@@ -1,6 +1,7 @@
 """What a federated model has to be compared with: the majority class, every site alone, and all data in one place."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch.utils.data import ConcatDataset, TensorDataset
 
 from fedseal.client.normalise import Normalisation, own_normalisation
+from fedseal.client.personal import Staying
 from fedseal.client.task import Persons, batch_of, size
 from fedseal.client.trainer import Trainer, TrainSettings
 from fedseal.errors import ConfigError
@@ -66,15 +68,16 @@ def _alone(material: Material, training: Training, persons: Persons, normalise: 
     settings = TrainSettings(
         learning_rate=training.learning_rate,
         sample_rate=training.sample_rate,
-        local_steps=training.local_steps * training.rounds,
+        local_steps=training.steps_over(size(persons)) * training.rounds,
         batch_size=training.batch_size,
         batch_level=training.batch_level,
     )
     trainer = Trainer(material.task, persons, public_persons=size(persons))
-    model = trainer.fit(
-        initial_model(material.task, material.seed), settings, NoPrivacy(releases=1, retries=0), streams
-    )
-    return material.oracle.judge_arrays(model, normalisation)
+    if training.strategy == "fedbn":
+        settings = replace(settings, staying=Staying(norms=True).names(trainer.module))
+    trainer.fit(initial_model(material.task, material.seed), settings, NoPrivacy(releases=1, retries=0), streams)
+    # With the statistics that it has kept, if it keeps any.
+    return material.oracle.judge(trainer.module, normalisation)
 
 
 def together(datasets: Sequence[Any]) -> Persons:

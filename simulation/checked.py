@@ -14,6 +14,7 @@ from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
 from fedseal.client.metrics import LOSS, Real, loss_range
+from fedseal.client.personal import staying_in
 from fedseal.client.probe import check_model, check_per_person, check_shape, check_statistics
 from fedseal.client.split import person_text
 from fedseal.client.task import (
@@ -119,7 +120,8 @@ def check_start(task: Task, splits: Mapping[str, Split], contract: Contract) -> 
     """
     private = contract.privacy.plan != "none"
     module = build_model(task)
-    check_statistics(module)
+    staying = staying_in(contract.training)
+    check_statistics(module, () if staying is None else staying.names(module))
     if private:
         check_model(module)
     # Features that the federation is still to normalise are nothing that the model will see.

@@ -28,7 +28,8 @@ from fedseal.simulation.baselines import together
 from fedseal.simulation.folders import run_folder
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.population import gather
-from fedseal.simulation.simulate import one_thread, write_tables
+from fedseal.simulation.simulate import write_tables
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material, train
 from fedseal.study import Contract, Normalisation, Study, Training
 from fedseal.study_code import load_object, load_task

@@ -26,6 +26,7 @@ from fedseal.errors import LocalError
 if TYPE_CHECKING:
     from fedseal.privacy.inference.tally import Tally
     from fedseal.privacy.planning import RunPlans
+    from fedseal.server.means import Means
     from fedseal.server.rounds import RoundRecord
     from fedseal.server.statistics import Moments
 
@@ -44,6 +45,7 @@ class Observer:
     round_finished: "Callable[[RoundRecord], None]"
     finished: Callable[[dict[str, NDArray[Any]]], None]
     evaluated: "Callable[[Tally], None]" = lambda _: None
+    personalised: "Callable[[Means], None]" = lambda _: None
 
 
 class LocalGrid(Grid):
@@ -164,6 +166,11 @@ class LocalGrid(Grid):
         """Pass on."""
         if self._observer is not None:
             self._observer.evaluated(tally)
+
+    def run_personalised(self, means: "Means") -> None:
+        """Pass on."""
+        if self._observer is not None:
+            self._observer.personalised(means)
 
     def run_finished(self, model: dict[str, NDArray[Any]]) -> None:
         """Pass on."""

@@ -56,7 +56,11 @@ class Oracle:
 
     def judge(self, module: nn.Module, normalisation: Normalisation | None) -> Judged:
         """Judge any module that takes the task's inputs."""
-        measured = {name: self._measure(module, test, normalisation) for name, test in self._tests.items()}
+        return self.judge_own(dict.fromkeys(self._tests, module), normalisation)
+
+    def judge_own(self, modules: Mapping[str, nn.Module], normalisation: Normalisation | None) -> Judged:
+        """Judge a module of each site's own, by name, on that site's test persons; ``everyone`` is over them all."""
+        measured = {name: self._measure(modules[name], test, normalisation) for name, test in self._tests.items()}
         whole = pooled(list(measured.values()))
         errors = {name: error(whole.means[name]) for name, error in self._errors.items() if whole.persons}
         return Judged(values(self._task, whole), {name: values(self._task, m) for name, m in measured.items()}, errors)

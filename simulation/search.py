@@ -38,10 +38,10 @@ from fedseal.simulation.simulate import (
     Options,
     check_cohort,
     check_material,
-    one_thread,
     prepared_material,
     resolve,
 )
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material, train
 from fedseal.study import Contract, Study
 

@@ -4,8 +4,6 @@ import io
 import math
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Literal, Protocol, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from pydantic import BaseModel, ValidationError
 
 from fedseal.client.normalise import unlike_records
@@ -29,8 +26,9 @@ from fedseal.simulation.output import Findings, write_run
 from fedseal.simulation.population import Population, gather
 from fedseal.simulation.proof import FOLDER as LOG_FOLDER
 from fedseal.simulation.proof import prove
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material, RoundView, Trained, train
-from fedseal.study import Contract, Evaluation, Privacy, SimulationDefaults, Study, Training, private_by
+from fedseal.study import Contract, Evaluation, Privacy, SimulationDefaults, Strategy, Study, Training, private_by
 from fedseal.study_code import load_task
 
 
@@ -45,7 +43,7 @@ class Options:
     plan: Literal["none", "local", "distributed", "client"] | None = None
     seed: int | None = None
     data: Path | None = None
-    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"] | None = None
+    strategy: Strategy | None = None
     baselines: bool = True
     other_epsilons: tuple[float, ...] = ()
 
@@ -337,14 +335,3 @@ def options_record(options: Options) -> dict[str, str | int | float | None]:
         "data": None if options.data is None else options.data.name,
         "strategy": options.strategy,
     }
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch on one thread: the models are small, and the order of float sums stays the same everywhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

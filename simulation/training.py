@@ -9,10 +9,12 @@ import safetensors.numpy
 import torch
 
 from fedseal.client.app import app as client_app
+from fedseal.client.first_model import first_arrays
 from fedseal.client.metrics import LOSS, loss_range
 from fedseal.client.mod import DATA_KEY, STUDY_KEY
 from fedseal.client.mod import STORE_KEY as SITE_STORE_KEY
 from fedseal.client.normalise import Normalisation
+from fedseal.client.personal import MEMORY_NAME, state_of
 from fedseal.client.task import Metric, Split, Task, size
 from fedseal.client.trainer import Arrays, trainable
 from fedseal.compliance.data.code import code_digest
@@ -20,27 +22,32 @@ from fedseal.errors import RoundAborted
 from fedseal.privacy.inference.tally import Tally
 from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.quantize import Rounding
-from fedseal.privacy.randomness import KeyedRandomness
+from fedseal.privacy.randomness import KeyedRandomness, Stream
 from fedseal.privacy.releases import VALIDATION_RATIO, Population
 from fedseal.privacy.shared_planning import Extent
+from fedseal.privacy.store import SiteStore
 from fedseal.server.app import (
     CODE_KEY,
     CONTRACT_KEY,
     METRICS_KEY,
     MODEL_KEY,
+    RESUME_KEY,
     ROUNDING_KEY,
     SITES_KEY,
     STORE_KEY,
 )
 from fedseal.server.app import app as server_app
+from fedseal.server.means import Means
 from fedseal.server.rounds import RoundRecord
 from fedseal.server.statistics import Moments
 from fedseal.simulation.books import Books
+from fedseal.simulation.faults.crash import served_through_crashes
 from fedseal.simulation.federation import FIRST_NODE, Federation, SitePrivacy, enrol, site_privacy
-from fedseal.simulation.grid import LocalGrid, Observer
+from fedseal.simulation.grid import Deliver, LocalGrid, Observer
 from fedseal.simulation.oracle import Judged, Oracle
+from fedseal.simulation.personal import OwnModels
 from fedseal.simulation.registered import register_site
-from fedseal.study import Contract, Study
+from fedseal.study import Contract, Study, Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +63,21 @@ class Material:
     initial: Arrays | None = None
 
     def first_model(self) -> Arrays:
-        """The parameters everyone begins with."""
+        """The parameters of the whole model that everyone begins with."""
         return initial_model(self.task, self.seed) if self.initial is None else self.initial
+
+    def server_model(self, training: Training) -> Arrays:
+        """What the server begins with: all of it, or what the strategy lets it have, or a model for each cluster."""
+        if self.initial is None:
+            return server_model(self.task, training, self.seed)
+        initial = self.initial
+        return first_arrays(self.task, training, lambda _: initial, _initial_stream(self.seed, "apart"))
 
 
 @dataclass(frozen=True, slots=True)
 class RoundView:
-    """A finished round with what the oracle says about it.
+    """A finished round with what the oracle says about it: of the model, or where the sites share no whole one of each
+    site's own.
 
     ``epsilon`` is what was charged so far, failed attempts included, at the site where it is largest.
     """
@@ -76,6 +91,9 @@ class RoundView:
 class Trained:
     """A finished training. ``evaluation`` is its private one, if the contract has one, charged to ``test_privacy``.
 
+    Where sites have models of their own, ``personal`` are those at the end, by site, parameters and statistics, and
+    ``judged_own`` is what the oracle says of each on its own site's test persons. ``personalised`` is what the server
+    learns of fine-tuned ones: the means of their metrics over all test persons.
     ``engine`` is how its sites computed: one by one, or many at once in one of the ways of `simulation.engine`.
     """
 
@@ -89,6 +107,9 @@ class Trained:
     federation: Federation | None = None
     evaluation: Tally | None = None
     test_privacy: dict[str, SitePrivacy] = field(default_factory=dict)
+    personal: dict[str, Arrays] | None = None
+    judged_own: Judged | None = None
+    personalised: Means | None = None
     engine: str = "one-by-one"
 
     @property
@@ -97,11 +118,25 @@ class Trained:
         return None if self.moments is None else Normalisation(self.moments.mean, self.moments.deviation)
 
 
-def initial_model(task: Task, seed: int) -> Arrays:
-    """The parameters everyone begins with, fixed by the seed."""
+def initial_model(task: Task, seed: int, number: int = 0) -> Arrays:
+    """The parameters everyone begins with, fixed by the seed; those of further models under further numbers."""
+    stream = _initial_stream(seed, *((number,) if number else ()))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(KeyedRandomness(seed, "simulation").stream("initial-model").words64(1)[0]) >> 1)
+        torch.manual_seed(int(stream.words64(1)[0]) >> 1)
         return trainable(task.model())
+
+
+def server_model(task: Task, training: Training, seed: int) -> Arrays:
+    """The arrays that the server of a run begins with, public and fixed by the seed.
+
+    Raises:
+        ConfigError: the strategy does not go with the task's model.
+    """
+    return first_arrays(task, training, lambda n: initial_model(task, seed, n), _initial_stream(seed, "apart"))
+
+
+def _initial_stream(seed: int, *purpose: str | int) -> Stream:
+    return KeyedRandomness(seed, "simulation").stream("initial-model", *purpose)
 
 
 def metric_ranges(task: Task) -> dict[str, tuple[float, float, int]]:
@@ -128,6 +163,7 @@ def train(
     *,
     on_record: bool = False,
     federation: Federation | None = None,
+    deliver: Deliver | None = None,
 ) -> Trained:
     """Train one federation.
 
@@ -139,6 +175,8 @@ def train(
         rounding: how values become integers.
         on_record: whether sites register their data and look at it before every round, as real ones do.
         federation: one that has trained before, whose ledgers pay for this run too; ``folder`` is then its.
+        deliver: how messages reach sites and answers the server, see `LocalGrid`: where virtual time and faults come
+            in. A crash of the server is followed by a server that goes on with the run.
 
     Raises:
         RoundAborted: a round failed for good; the next step quotes what the simulated sites wrote down.
@@ -146,7 +184,9 @@ def train(
         ConfigError: no noise keeps the promise, or the study's own code failed.
     """
     persons = {name: size(split.train) for name, split in material.splits.items()}
-    plans = plan_run(contract, Extent(sum(a.size for a in material.first_model().values()), len(persons)))
+    plans = plan_run(
+        contract, Extent(sum(a.size for a in material.server_model(contract.training).values()), len(persons))
+    )
     federation = federation or enrol(folder, contract, plans, persons, material.seed)
     if on_record:
         for name, store in federation.site_stores.items():
@@ -154,12 +194,20 @@ def train(
     books = Books(federation.site_stores, plans, contract.privacy.delta)
     trained = Trained(contract, plans, tuple(material.task.metrics()))
 
-    def planned(_: RunPlans, moments: Moments | None, __: bytes) -> None:
+    own: list[OwnModels] = []
+
+    def planned(_: RunPlans, moments: Moments | None, run: bytes) -> None:
         trained.moments = moments
+
+        def kept(site: str) -> bytes | None:
+            with SiteStore.open(federation.site_stores[site]).transaction() as transaction:
+                return transaction.kept(run, MEMORY_NAME)
+
+        own.append(OwnModels(material.task, contract.training, material.splits, kept))
         books.begin_training()
 
     def finished(record: RoundRecord) -> None:
-        judged = material.oracle.judge_arrays(record.model, trained.normalisation)
+        judged = judged_round(material, contract, own[-1], record.model, trained.normalisation)
         view = RoundView(record, judged, books.epsilon())
         books.end_round()
         trained.rounds.append(view)
@@ -169,22 +217,45 @@ def train(
     def evaluated(tally: Tally) -> None:
         trained.evaluation = tally
 
-    grid = LocalGrid(
-        client_app,
-        node_configs(material, federation),
-        run_config=run_config(material, contract, federation, rounding),
-        observer=Observer(planned, finished, trained.model.update, evaluated),
-    )
-    try:
+    def personalised(means: Means) -> None:
+        trained.personalised = means
+
+    nodes, config = node_configs(material, federation), run_config(material, contract, federation, rounding)
+
+    def serve(run: bytes | None) -> None:
+        resumed: dict[str, str | int] = {} if run is None else {RESUME_KEY: run.hex()}
+        observer = Observer(planned, finished, trained.model.update, evaluated, personalised)
+        grid = LocalGrid(client_app, nodes, run_config=config | resumed, observer=observer, deliver=deliver)
         grid.serve(server_app, seed=material.seed)
+
+    try:
+        served_through_crashes(serve)
     except RoundAborted as error:
         raise books.explain(error) from None
+    keep_own(trained, material, own[-1])
     trained.federation = federation
     trained.privacy = {name: site_privacy(path) for name, path in federation.site_stores.items()}
     if trained.evaluation is not None:
         stores = federation.site_stores.items()
         trained.test_privacy = {name: site_privacy(path, Population.TEST) for name, path in stores}
     return trained
+
+
+def judged_round(
+    material: Material, contract: Contract, own: OwnModels, model: Arrays, normalisation: Normalisation | None
+) -> Judged:
+    """What the oracle says after a round: of the federation's model, or where there is no whole one of each site's."""
+    if contract.training.has_one_model:
+        return material.oracle.judge_arrays(model, normalisation)
+    return material.oracle.judge_own(own.modules(model, normalisation) or {}, normalisation)
+
+
+def keep_own(trained: Trained, material: Material, own: OwnModels) -> None:
+    """Keep the sites' own models of a finished training, if they have any, and what the oracle says of them."""
+    modules = own.modules(trained.model, trained.normalisation)
+    if modules is not None:
+        trained.personal = {name: state_of(module, frozenset(module.state_dict())) for name, module in modules.items()}
+        trained.judged_own = material.oracle.judge_own(modules, trained.normalisation)
 
 
 def node_configs(material: Material, federation: Federation) -> dict[int, dict[str, str]]:
@@ -204,7 +275,7 @@ def run_config(
 ) -> dict[str, str | int]:
     """The configuration of a simulated run. Writes the first model into the federation's folder."""
     path = federation.folder / "initial.safetensors"
-    path.write_bytes(safetensors.numpy.save(material.first_model()))
+    path.write_bytes(safetensors.numpy.save(material.server_model(contract.training)))
     text, sites = contract.model_dump_json(), len(federation.site_stores)
     code = {CODE_KEY: "sha256:" + code_digest(material.study.folder).hex()}
     return study_config(material.task, contract.task, text, federation.server_store, path, sites, rounding) | code

@@ -72,6 +72,7 @@ class ReleaseName(StrEnum):
     EVALUATION = "evaluation"
     MOMENTS = "moments"
     COUNTS = "counts"
+    MEMBERS = "members"
     DRIFT = "drift"
 
 

@@ -39,7 +39,7 @@ def opened(
         ConfigError: there is no log, or the tables cannot be opened.
         PeerError: an entry of the log cannot be read.
     """
-    with _source(where) as (source, beside):
+    with source_at(where) as (source, beside):
         engine = _tables(tables, beside)
         try:
             with engine.begin() as connection:
@@ -59,8 +59,8 @@ def opened(
 
 
 @contextmanager
-def _source(where: str) -> Iterator[tuple[ReadableLog, str]]:
-    """The log, and where its lineage is kept unless somebody says otherwise."""
+def source_at(where: str) -> Iterator[tuple[ReadableLog, str]]:
+    """The log, and where its lineage is kept unless somebody says otherwise; ConfigError if there is none."""
     if "://" in where:
         with _database(where) as log:
             yield log, where

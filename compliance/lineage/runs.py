@@ -16,7 +16,7 @@ from fedseal.compliance.lineage.draft import Draft
 from fedseal.compliance.lineage.kinds import EdgeKind, NodeKind, Taking
 from fedseal.compliance.lineage.tables import ACCEPTED, PARTICIPATION, ROUNDS, RUNS
 
-STATISTICS = (ReleaseName.MOMENTS, ReleaseName.COUNTS)
+STATISTICS = (ReleaseName.MOMENTS, ReleaseName.COUNTS, ReleaseName.MEMBERS)
 
 
 @dataclass(frozen=True, slots=True)

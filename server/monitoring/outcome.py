@@ -19,6 +19,8 @@ from fedseal.privacy.inference.drift.classify import WindowEvidence
 from fedseal.privacy.inference.drift.conditional import label_given_score, score_given_label
 from fedseal.privacy.inference.drift.cusum import Excess, stratified_excess
 from fedseal.privacy.inference.drift.difference import Difference, Strata, expected_weights, stratified
+from fedseal.privacy.inference.drift.effect import LEVEL, psi_like
+from fedseal.privacy.inference.drift.results import Effect, EffectKind
 from fedseal.privacy.inference.drift.smooth import smooth_test
 from fedseal.privacy.inference.tally import CountNoise
 from fedseal.privacy.watch import Parts, Stratum, Watch, reference_plan, wrong_cells
@@ -28,6 +30,8 @@ LABEL, ERROR = "label", "error"
 LABEL_GIVEN_SCORE, SCORE_GIVEN_LABEL = "label-given-score", "score-given-label"
 # So few persons beyond those expected are no evidence of anything: a normal tail is too light for them.
 LEAST_OUTSIDE = 4.0
+# So many deviations of its noise a number of persons has to be, or the window is not evaluable.
+CLEAR = 4.0
 # A level that a result carries and nobody asks: p-values are compared after Holm's correction.
 _UNUSED = 0.05
 
@@ -61,12 +65,15 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One test of one window: ``p`` before any correction."""
+    """One test of one window: ``p`` before any correction. ``effects``: how large the change is, with intervals that
+    know the noise; decisions and the log have no use for them.
+    """
 
     name: str
     statistic: float
     degrees: int | None
     p: float
+    effects: tuple[Effect, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +136,8 @@ def measure_window(table: MonitorTable, watch: Watch, window: WindowSum, shares:
                 found += _labels(sums, stratum)
             if "error" in table.tests:
                 errors = _errors(sums, stratum)
-                found.append(Found(ERROR, errors.deviations, None, float(norm.sf(errors.deviations))))
+                p = float(norm.sf(errors.deviations))
+                found.append(Found(ERROR, errors.deviations, None, p, (_rate(errors, float(sums.rows)),)))
         else:
             inside, outside = _inside(sums, stratum)
             found.append(_by_shape(stratum.name, inside, stratum.ordered))
@@ -166,7 +174,8 @@ def _about(name: str) -> str:
 
 
 def strata_of(watch: Watch, window: WindowSum, parts: Parts, shares: Shares, place: int) -> Strata | None:
-    """A stratum's released sums in persons, with the variance of their noise; None if they are over nobody.
+    """A stratum's released sums in persons, with what is known of their noise; None if they are over nobody, or over so
+    few that their number does not stand clear of its noise.
 
     The noise of the sites' references adds sum_i (n1_i / n0_i)^2 v0 to a cell. With every site's ratio near the
     released mean r that is sites * r^2 * v0.
@@ -175,7 +184,7 @@ def strata_of(watch: Watch, window: WindowSum, parts: Parts, shares: Shares, pla
     basis = watch.bases.index(stratum.labelled)
     unit = 0.0 if window.noise is None else window.noise.variance
     rows = float(parts.rows[basis])
-    if rows <= 0:
+    if not _clear(rows, unit):
         return None
     if watch.released:
         weights, weights_noise = parts.weights[place].astype(np.float64), unit
@@ -183,11 +192,21 @@ def strata_of(watch: Watch, window: WindowSum, parts: Parts, shares: Shares, pla
     else:
         total, weights_noise = float(max(parts.totals[basis], rows)), 0.0
         weights = expected_weights(rows, np.asarray(shares.strata[place]), total / rows - 1)
-    if total <= 0:
+    if not _clear(total, unit * (stratum.cells if watch.released else 1)):
         return None
     ratio = max(total / rows - 1, 0.0)
-    noise = unit / watch.share**2 + window.sites * ratio**2 * reference_noise(watch)
-    return Strata(parts.differences[place] / watch.share, weights, np.asarray(rows), noise, weights_noise)
+    added = unit / watch.share**2
+    noise = added + window.sites * ratio**2 * reference_noise(watch)
+    # That of the references is a sum over sites, and nearly normal.
+    kurtosis = 0.0 if window.noise is None else window.noise.excess_kurtosis * (added / noise) ** 2
+    return Strata(parts.differences[place] / watch.share, weights, np.asarray(rows), noise, weights_noise, kurtosis)
+
+
+def _clear(number: float, variance: float) -> bool:
+    """Whether a released number stands clear of its noise: only the variance of sampling hangs on it, and where there
+    is much noise most of the variance is noise.
+    """
+    return number > 0 and number**2 >= CLEAR**2 * variance
 
 
 def reference_noise(watch: Watch) -> float:
@@ -207,6 +226,7 @@ def folded(sums: Strata, stratum: Stratum, axis: int) -> Strata:
         sums.rows,
         sums.noise * times,
         sums.weights_noise * times,
+        sums.kurtosis / times,
     )
 
 
@@ -224,7 +244,7 @@ def _labels(sums: Strata, stratum: Stratum) -> list[Found]:
 def _by_shape(name: str, sums: Strata, ordered: bool) -> Found:
     difference: Difference = stratified(sums)
     result = (smooth_test if ordered else chi2_test)(difference, alpha=_UNUSED)
-    return Found(name, result.statistic, result.degrees, result.p)
+    return Found(name, result.statistic, result.degrees, result.p, (psi_like(difference),))
 
 
 def _errors(sums: Strata, stratum: Stratum) -> Excess:
@@ -233,6 +253,12 @@ def _errors(sums: Strata, stratum: Stratum) -> Excess:
     least = 0.5
     pair = (max(float(weights[wrong].sum()), least), max(float(weights[~wrong].sum()), least))
     return stratified_excess(float(difference[wrong].sum()), pair, noise=sums.noise * float(wrong.sum()))
+
+
+def _rate(errors: Excess, rows: float) -> Effect:
+    """By how much the share of wrong answers rose."""
+    value, reach = errors.value / rows, float(norm.ppf((1 + LEVEL) / 2)) * math.sqrt(errors.variance) / rows
+    return Effect(EffectKind.RATE, value, value - reach, value + reach, LEVEL)
 
 
 def _inside(sums: Strata, stratum: Stratum) -> tuple[Strata, Strata]:
@@ -244,7 +270,7 @@ def _inside(sums: Strata, stratum: Stratum) -> tuple[Strata, Strata]:
     if total > 0:
         # That fewer persons are inside at all is the other test's: here the differences add up to 0.
         difference = difference - difference.sum() * weights / total
-    return Strata(difference, weights, sums.rows, sums.noise, sums.weights_noise), outside
+    return Strata(difference, weights, sums.rows, sums.noise, sums.weights_noise, sums.kurtosis), outside
 
 
 def _outside(stratum: Stratum, outside: Strata) -> list[Found]:

@@ -5,7 +5,7 @@ state, decision = record_window(journal, run, table, state, measured, models)
 carry_out(registry, decision)
 """
 
-from fedseal.compliance.events.fields import Alias, GateKind, RollbackReason
+from fedseal.compliance.events.fields import Alias, GateKind, MonitorAction, RollbackReason
 from fedseal.compliance.journal.federation import Fact, FederationJournal
 from fedseal.compliance.registry.aliases import Binding, State, Status
 from fedseal.compliance.registry.promotion import Registry
@@ -13,7 +13,6 @@ from fedseal.server.monitoring.facts import decision_fact, logged, policy_digest
 from fedseal.server.monitoring.outcome import Measured
 from fedseal.server.monitoring.policy import MonitorTable
 from fedseal.server.monitoring.trigger import (
-    Action,
     Compared,
     Decision,
     Models,
@@ -109,6 +108,6 @@ def carry_out(registry: Registry, decision: Decision) -> Binding | None:
         PolicyRefused: the alias cannot be moved there any more.
         ConfigError: the bundle's files are not there, or were changed.
     """
-    if decision.action is not Action.ROLL_BACK or decision.target is None:
+    if decision.action is not MonitorAction.ROLL_BACK or decision.target is None:
         return None
     return registry.rollback(Alias.PRODUCTION, RollbackReason.DRIFT, to=decision.target)

@@ -9,20 +9,22 @@ from dataclasses import dataclass, field, replace
 
 from scipy.stats import norm
 
-from fedseal.compliance.events.fields import MonitorAction as Action
+from fedseal.compliance.events.fields import MonitorAction
 from fedseal.errors import LocalError
 from fedseal.privacy.inference.drift.classify import DriftKind, Obstacle, classify
 from fedseal.privacy.inference.drift.cusum import Chart, CusumState
 from fedseal.privacy.inference.drift.cusum import step as follow
 from fedseal.privacy.inference.drift.multiplicity import Alert, PersistenceState, Verdict, judge
-from fedseal.server.monitoring.outcome import Measured, evidence_of
+from fedseal.server.monitoring.outcome import ERROR, LABEL_GIVEN_SCORE, Measured, evidence_of
 from fedseal.server.monitoring.policy import MonitorTable
 
+# As whoever decides calls it.
+Action = MonitorAction
 CHART = Chart()
 
 
 # After these the model is another one, or about to be: what windows before had to say is not about it.
-_CHANGING = (Action.PROPOSE_RETRAINING, Action.RETRAIN, Action.ROLL_BACK)
+_CHANGING = (MonitorAction.PROPOSE_RETRAINING, MonitorAction.RETRAIN, MonitorAction.ROLL_BACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class Decision:
     """
 
     window: int
-    action: Action
+    action: MonitorAction
     alert: Alert
     obstacle: Obstacle | None
     kinds: frozenset[DriftKind]
@@ -70,6 +72,8 @@ class Decision:
 
 
 CHART_SIGNAL = "errors-chart"
+# What speaks for a model that is wrong, and not merely asked about others.
+_CONCEPT = frozenset({LABEL_GIVEN_SCORE, ERROR})
 
 
 def step(table: MonitorTable, state: TriggerState, measured: Measured, models: Models) -> tuple[TriggerState, Decision]:
@@ -84,7 +88,7 @@ def step(table: MonitorTable, state: TriggerState, measured: Measured, models: M
     obstacle = _obstacle(table, measured)
     if obstacle is not None:
         where = (obstacle, frozenset[DriftKind](), (), models.current, models.fallback)
-        return rested, Decision(measured.window, Action.NOTHING, Alert.NONE, *where)
+        return rested, Decision(measured.window, MonitorAction.NOTHING, Alert.NONE, *where)
     suspicious, verdict = judge(table.levels, state.suspicious, {test.name: test.p for test in measured.tests})
     errors, signal = state.errors, None
     if measured.errors is not None:
@@ -96,9 +100,11 @@ def step(table: MonitorTable, state: TriggerState, measured: Measured, models: M
         evidence = replace(evidence, errors=True, label_given_score=evidence.label_given_score or None)
     kinds = classify(evidence, min_sites=table.min_sites, min_rows=table.min_rows).kinds
     alert = Alert.ALARM if signal is not None else _alert(table, verdict)
-    action, target = _action(table, alert, kinds, models)
-    if state.cooldown > 0 and action is not Action.NOTHING:
-        action, target = Action.WAIT, None
+    # A model is not taken back on the word of a test that is merely suspicious.
+    plain = signal is not None or not _CONCEPT.isdisjoint(_alarming(table, verdict))
+    action, target = _action(table, alert, models, concept=plain and DriftKind.CONCEPT in kinds)
+    if state.cooldown > 0 and action is not MonitorAction.NOTHING:
+        action, target = MonitorAction.WAIT, None
     speaking = (*sorted(moved), *((CHART_SIGNAL,) if signal is not None else ()))
     about = (kinds, speaking, models.current, models.fallback, target)
     decision = Decision(measured.window, action, alert, None, *about)
@@ -119,6 +125,11 @@ def _suspicious(table: MonitorTable, verdict: Verdict) -> frozenset[str]:
     return frozenset(name for name, p in verdict.adjusted if p <= table.levels.warning)
 
 
+def _alarming(table: MonitorTable, verdict: Verdict) -> frozenset[str]:
+    """The tests that make an alarm under the policy's rule."""
+    return verdict.alarming | (verdict.warning if table.rule == "2of3" else frozenset())
+
+
 def _speaking(table: MonitorTable, verdict: Verdict) -> frozenset[str]:
     """Tests that stand out now, or have in two of three windows."""
     return verdict.alarming | verdict.warning | _suspicious(table, verdict)
@@ -126,29 +137,27 @@ def _speaking(table: MonitorTable, verdict: Verdict) -> frozenset[str]:
 
 def _alert(table: MonitorTable, verdict: Verdict) -> Alert:
     """What a verdict amounts to under the policy's rule, see `MonitorTable`."""
-    patient = table.rule == "2of3"
-    if verdict.alarming or (patient and verdict.warning):
+    if _alarming(table, verdict):
         return Alert.ALARM
-    return Alert.WARNING if verdict.warning or (patient and _suspicious(table, verdict)) else Alert.NONE
+    suspicious = table.rule == "2of3" and _suspicious(table, verdict)
+    return Alert.WARNING if verdict.warning or suspicious else Alert.NONE
 
 
-def _action(
-    table: MonitorTable, alert: Alert, kinds: frozenset[DriftKind], models: Models
-) -> tuple[Action, str | None]:
+def _action(table: MonitorTable, alert: Alert, models: Models, *, concept: bool) -> tuple[MonitorAction, str | None]:
     triggers = table.triggers
     if alert is Alert.NONE:
-        return Action.NOTHING, None
+        return MonitorAction.NOTHING, None
     if alert is Alert.WARNING:
-        return (Action.SHADOW if triggers.warn == "shadow" else Action.NOTHING), None
-    if DriftKind.CONCEPT in kinds and triggers.concept == "roll_back" and models.fallback is not None:
-        return Action.ROLL_BACK, models.fallback
+        return (MonitorAction.SHADOW if triggers.warn == "shadow" else MonitorAction.NOTHING), None
+    if concept and triggers.concept == "roll_back" and models.fallback is not None:
+        return MonitorAction.ROLL_BACK, models.fallback
     match triggers.alarm:
         case "none":
-            return Action.NOTHING, None
+            return MonitorAction.NOTHING, None
         case "propose":
-            return Action.PROPOSE_RETRAINING, None
+            return MonitorAction.PROPOSE_RETRAINING, None
         case "auto":
-            return Action.RETRAIN, None
+            return MonitorAction.RETRAIN, None
 
 
 # A candidate beside the model in use
@@ -206,6 +215,6 @@ def judge_shadow(
     """
     result = mcnemar(compared, confidence=table.triggers.confidence)
     good = gates_pass and result.low > -table.triggers.margin
-    action, target = (Action.PROMOTE, candidate) if good else (Action.KEEP, None)
+    action, target = (MonitorAction.PROMOTE, candidate) if good else (MonitorAction.KEEP, None)
     about = (frozenset[DriftKind](), (), models.current, models.fallback, target)
     return result, Decision(window, action, Alert.NONE, None, *about)

@@ -30,7 +30,7 @@ from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.server.app import app as server_app
 from fedseal.simulation.federation import FIRST_NODE, enrol
 from fedseal.simulation.grid import LocalGrid, Observer
-from fedseal.simulation.simulate import one_thread
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import study_config
 from fedseal.study import Cohort, Contract, Privacy, Training
 

@@ -30,7 +30,7 @@ from fedseal.simulation.audit.auditor import OTHERS, SITES, TASK, VICTIM, Accomp
 from fedseal.simulation.audit.canaries import DIMENSION, MOST_CANARIES, NOBODY, Canaries, Design, quiet
 from fedseal.simulation.federation import FIRST_NODE, Federation, enrol
 from fedseal.simulation.grid import LocalGrid, Observer
-from fedseal.simulation.simulate import one_thread
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import study_config
 from fedseal.study import Contract
 

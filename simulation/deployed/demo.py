@@ -27,7 +27,8 @@ from fedseal.simulation.deployed.processes import Program, Programs, free_ports
 from fedseal.simulation.deployed.submission import Event, Submission, prepare, submit
 from fedseal.simulation.folders import run_folder
 from fedseal.simulation.population import gather
-from fedseal.simulation.simulate import one_thread, prepared_material
+from fedseal.simulation.simulate import prepared_material
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material
 from fedseal.study import Contract, Study
 

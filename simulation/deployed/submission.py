@@ -31,7 +31,7 @@ from fedseal.server.recording import EVENTS, OUTPUT_KEY
 from fedseal.simulation.deployed import flower
 from fedseal.simulation.deployed.app_folder import write_app
 from fedseal.simulation.deployed.processes import POLL, Program, Programs, deferred_interrupts
-from fedseal.simulation.training import initial_model, study_config
+from fedseal.simulation.training import server_model, study_config
 from fedseal.study import Contract, Study
 
 # Seconds that `flwr run` may take to notice that a run is over.
@@ -94,8 +94,8 @@ def settings_of_run(
         rounding: how values become integers.
     """
     model = folder / "initial.safetensors"
-    model.write_bytes(safetensors.numpy.save(initial_model(task, study.contract.simulation.seed)))
     contract = study.contract
+    model.write_bytes(safetensors.numpy.save(server_model(task, contract.training, contract.simulation.seed)))
     return study_config(task, contract.task, contract_json(contract), store.resolve(), model, sites, rounding)
 
 

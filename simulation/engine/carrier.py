@@ -119,7 +119,7 @@ class ModelledCarrier:
         """
         cohort = sorted(node - FIRST_NODE + 1 for node in nodes)
         self._sequence += 1
-        needed = max(self._rules.minimum, self._rules.colluders + 2)
+        needed = max(order.minimum, self._rules.colluders + 2)
         for attempt in range(self._rules.retries + 1):
             if len(cohort) < needed:
                 raise RoundAborted(
@@ -139,8 +139,18 @@ class ModelledCarrier:
         raise RoundAborted(f"round {order.fl_round} failed {account.attempts} times", next_step=reasons(account))
 
     def close(self, nodes: Iterable[int]) -> None:
-        """Forget what sites remember of the run."""
-        self._memories.clear()
+        """Forget what sites remember of the run, but for their personal models."""
+        for memory in self._memories.values():
+            memory.close()
+
+    def nodes_of(self, sites: Iterable[int]) -> set[int]:
+        """The node ids of sites."""
+        return {FIRST_NODE + site - 1 for site in sites}
+
+    def kept(self, site: int, name: str) -> bytes | None:
+        """What a site kept last under a name, as `Transaction.kept` gives it."""
+        memory = self._memories.get(site)
+        return None if memory is None else memory.newest(name)
 
     def _attempt(self, header: Header, order: Order, account: Account) -> Finished | Aborted:
         round_ = Round(header, header.digest(), self._sites.roster)

@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fedseal.client.personal import MEMORY_NAME
 from fedseal.errors import RoundAborted
 from fedseal.privacy.inference.tally import Tally
 from fedseal.privacy.planning import RunPlans, plan_run
@@ -21,6 +22,7 @@ from fedseal.privacy.secagg.messages import RefusalCode
 from fedseal.privacy.shared_planning import Extent
 from fedseal.server.app import ask_a_share, build_strategy, run_study
 from fedseal.server.grid import Asking, AveragingGrid, bits_for
+from fedseal.server.means import Means
 from fedseal.server.rounds import RoundRecord
 from fedseal.server.sealing import CohortRules
 from fedseal.server.statistics import Moments
@@ -33,7 +35,9 @@ from fedseal.simulation.engine.portions import Failure
 from fedseal.simulation.engine.sites import Sites
 from fedseal.simulation.federation import FIRST_NODE, ledger_terms
 from fedseal.simulation.grid import NodeList
-from fedseal.simulation.training import Material, RoundView, Trained, metric_ranges
+from fedseal.simulation.personal import OwnModels
+from fedseal.simulation.threads import one_thread
+from fedseal.simulation.training import Material, RoundView, Trained, judged_round, keep_own, metric_ranges
 from fedseal.study import Contract
 
 
@@ -56,8 +60,8 @@ def train_modelled(
         on_round: told of every round.
         rounding: how values become integers.
         workers: how many processes compute; changes nothing but the time it takes.
-        vectorised: ``one-by-one``; ``batched`` or ``vmap``, many sites together, which gives the same up to the order in
-            which floats are added; or ``auto``, of many sites the fastest that does. What ran is in the result.
+        vectorised: ``one-by-one``; ``batched`` or ``vmap``, many sites together, which gives the same up to the order
+            in which floats are added; or ``auto``, of many sites the fastest that does. What ran is in the result.
         losses: which sites fall silent at which stage of an attempt.
         fraction: which share of the sites is asked in a round, by Flower's draw.
 
@@ -67,9 +71,9 @@ def train_modelled(
             was named cannot do it.
     """
     sites = Sites(contract.name, material.task, material.splits, material.seed)
-    count, first = len(sites.names), material.first_model()
+    count, first = len(sites.names), material.server_model(contract.training)
     plans = plan_run(contract, Extent(sum(a.size for a in first.values()), count))
-    strategy = build_strategy(contract.training, count)
+    strategy = build_strategy(contract.training, count, {e.site: e.persons for e in sites.roster.sites})
     rules = CohortRules(
         minimum=contract.cohort.minimum, colluders=contract.cohort.colluders, retries=contract.privacy.retries
     )
@@ -90,14 +94,23 @@ def train_modelled(
     )
     trained = Trained(contract, plans, tuple(material.task.metrics()))
     methods = Methods(sites, nodes, vectorised)
-    with nodes.task(material.seed), closing(Forked(methods, workers) if workers > 1 else Here(methods)) as crew:
+    with (
+        one_thread(),
+        nodes.task(material.seed),
+        closing(Forked(methods, workers) if workers > 1 else Here(methods)) as crew,
+    ):
         carrier = ModelledCarrier(sites, crew, rules, charges, losses)
-        watch = _Watch(material, trained, carrier, charges, on_round)
+        numbers = {name: number for number, name in enumerate(sites.names, start=1)}
+        own = OwnModels(
+            material.task, contract.training, material.splits, lambda n: carrier.kept(numbers[n], MEMORY_NAME)
+        )
+        watch = _Watch(material, trained, carrier, charges, own, on_round)
         grid = AveragingGrid(nodes, strategy, asking, carrier=carrier, store=LastCheckpoint(), run=carrier.run)
         try:
             run_study(grid, strategy, contract, plans, first, watch)
         except RoundAborted as error:
             raise explained(error, cause(sites, carrier.failures)) from None
+    keep_own(trained, material, watch.own)
     trained.engine = methods.chosen or ONE_BY_ONE
     trained.privacy = charges.privacy(Population.TRAIN, sites.names)
     if trained.evaluation is not None:
@@ -128,6 +141,7 @@ class _Watch:
     trained: Trained
     carrier: ModelledCarrier
     charges: Charges
+    own: OwnModels
     on_round: Callable[[RoundView], None] | None
 
     def run_planned(self, plans: RunPlans, moments: Moments | None, run: bytes) -> None:
@@ -137,7 +151,7 @@ class _Watch:
     def round_finished(self, record: RoundRecord) -> None:
         """Judge the round's model and keep both."""
         trained, contract = self.trained, self.trained.contract
-        judged = self.material.oracle.judge_arrays(record.model, trained.normalisation)
+        judged = judged_round(self.material, contract, self.own, record.model, trained.normalisation)
         epsilon = self.charges.epsilon(trained.plans, len(self.material.splits), contract.privacy.delta)
         view = RoundView(record, judged, epsilon)
         # A round ended well: whatever went wrong so far is not why a later one fails.
@@ -149,6 +163,10 @@ class _Watch:
     def run_evaluated(self, tally: Tally) -> None:
         """Keep the evaluation."""
         self.trained.evaluation = tally
+
+    def run_personalised(self, means: Means) -> None:
+        """Keep what the server learns of fine-tuned models."""
+        self.trained.personalised = means
 
     def run_finished(self, model: dict[str, NDArray[Any]]) -> None:
         """Keep the model."""

@@ -11,7 +11,7 @@ from fedseal.client.app import evaluate_answer, train_answer
 from fedseal.client.mod import refusal_for
 from fedseal.client.records import arrays_of, for_the_app
 from fedseal.client.release import Computed, bounded_release, memories
-from fedseal.errors import LocalError
+from fedseal.client.trainer import Arrays
 from fedseal.privacy.plan import decode_plan
 from fedseal.privacy.releases import REGISTRY, MessageKind
 from fedseal.privacy.secagg.header import Header
@@ -66,6 +66,14 @@ class Portion:
         self.memories |= other.memories
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What sites are asked: Flower's message, and the arrays in it."""
+
+    message: Any
+    received: Arrays
+
+
 class OneByOne:
     """Sites that compute one after the other, each with the code that a real one runs.
 
@@ -81,10 +89,13 @@ class OneByOne:
     def portion(self, job: Job) -> Portion:
         """What the job's sites come to. What a site's code raises is that site's failure."""
         found = Portion.empty(job.header)
+        if not job.sites:
+            return found
+        request = self.asked(job)
         for number in job.sites:
             memory = job.memories.get(number) or Memory()
             try:
-                computed = self.computed(job, number, memory)
+                computed = self.computed(job.header, request, number, memory)
             # A study's own code may raise anything, and one site's failure is not the federation's.
             except Exception as error:  # noqa: BLE001
                 text = "".join(traceback.format_exception(error))
@@ -98,29 +109,32 @@ class OneByOne:
                 found.memories[number] = memory
         return found
 
-    def computed(self, job: Job, number: int, memory: Memory) -> Computed:
-        """What one site would have masked, from its own streams."""
+    def asked(self, job: Job) -> Request:
+        """The request as the sites' code gets it, the same for all of them."""
         header = job.header
-        kind, plan = REGISTRY[header.release_name], decode_plan(header.plan)
+        kind = REGISTRY[header.release_name]
         request = self._nodes.request(job.records, kind.message.value, str(header.fl_round))
         message = for_the_app(request, header, dict(job.records))
+        records = list(message.content.array_records.values())
+        return Request(message, {name: array for record in records for name, array in arrays_of(record).items()})
+
+    def computed(self, header: Header, request: Request, number: int, memory: Memory) -> Computed:
+        """What one site would have masked, from its own streams."""
+        kind, plan = REGISTRY[header.release_name], decode_plan(header.plan)
         site, work = self._sites.site(number, memory), self._sites.work(number)
         if kind.message is MessageKind.TRAIN:
-            reply = train_answer(message, site, work)
+            reply = train_answer(request.message, site, work)
         else:
-            reply = evaluate_answer(message, work)
-        records = list(message.content.array_records.values())
+            reply = evaluate_answer(request.message, site, work)
         randomness, release = site.identity.randomness(), (header.release_seq, header.attempt)
         update = bounded_release(
             header,
             kind,
             plan,
-            {name: array for record in records for name, array in arrays_of(record).items()},
+            request.received,
             reply,
             public_persons=self._sites.public_persons(number),
             stream=randomness.stream("rounding", *release),
             noise=randomness.stream("noise-share", *release),
         )
-        if update.layout != header.layout:
-            raise LocalError("a vector of another layout than the header's")
         return Computed(update, memories(reply))

@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from fedseal.privacy.quantize import Layout, RangeError, Rounding
 from fedseal.privacy.randomness import Stream
-from fedseal.privacy.secagg.masks import RingVector, ring_dtype
+from fedseal.privacy.secagg.masks import RingVector
 
 Real = NDArray[np.float64]
+Total = NDArray[np.float64] | NDArray[np.int64]
 # Doubles that are rounded at once: few enough to stay in the cache.
-AT_ONCE = 1 << 15
+AT_ONCE = 1 << 13
+# So few rows are added one by one.
+FEW = 4
 
 
 class Bounds:
@@ -36,10 +39,21 @@ class Bounds:
             self._least[place], self._most[place] = low - slack, high + slack
             self._low[place], self._high[place] = segment.integer_range(1)
 
-    def summed(self, values: Real, streams: Sequence[Stream]) -> RingVector:
-        """The sum in the ring of the sites' rounded values.
+    @property
+    def at_once(self) -> int:
+        """How many sites' values are best given at a time."""
+        return max(1, AT_ONCE // self.layout.length)
+
+    def nothing(self) -> Total:
+        """A sum of nobody's, to `add` to. Doubles count exactly up to 2^53, which no sum in 32 bits comes near."""
+        length = self.layout.length
+        return np.zeros(length, dtype=np.int64) if self.layout.ring_bits == 64 else np.zeros(length)
+
+    def add(self, total: Total, values: Real, streams: Sequence[Stream]) -> None:
+        """Round the values of some sites and add them up.
 
         Args:
+            total: what they are added to, shape (length,).
             values: shape (sites, length), already multiplied by the weights; used up.
             streams: one a site.
 
@@ -47,17 +61,24 @@ class Bounds:
             RangeError: a value is not finite or outside of its segment's range.
         """
         self._check(values)
-        total = np.zeros(self.layout.length, dtype=np.int64)
-        together = max(1, AT_ONCE // self.layout.length)
-        for start in range(0, len(values), together):
-            part = values[start : start + together]
-            total += self._rounded(part, streams[start : start + together]).astype(np.int64).sum(axis=0)
-        return total.astype(ring_dtype(self.layout.ring_bits))
+        # Of long vectors a piece at a time: a site's coins come in this order.
+        for start in range(0, self.layout.length, AT_ONCE):
+            piece = slice(start, start + AT_ONCE)
+            rounded = self._rounded(values[:, piece], piece, streams)
+            # Turning doubles into whole numbers takes as long as everything else here.
+            exact = rounded if total.dtype == rounded.dtype else rounded.astype(np.int64)
+            for row in exact if len(exact) < FEW else [exact.sum(axis=0)]:
+                total[piece] += row
 
-    def _rounded(self, values: Real, streams: Sequence[Stream]) -> Real:
-        values *= self._scale
+    def in_ring(self, total: Total) -> RingVector:
+        """A sum of whole numbers modulo the ring."""
+        total = total.astype(np.int64, copy=False)
+        return total.astype("<u8") if self.layout.ring_bits == 64 else total.astype("<u4")
+
+    def _rounded(self, values: Real, piece: slice, streams: Sequence[Stream]) -> Real:
+        values *= self._scale[piece]
         if Rounding(self.layout.rounding) is Rounding.STOCHASTIC:
-            words = np.stack([stream.words32(self.layout.length) for stream in streams])
+            words = np.stack([stream.words32(values.shape[1]) for stream in streams])
             below = np.floor(values)
             values -= below
             # Compared, not added, as in `bound`.
@@ -65,7 +86,8 @@ class Bounds:
             values = below
         else:
             np.rint(values, out=values)
-        return np.clip(values, self._low, self._high, out=values)
+        np.maximum(values, self._low[piece], out=values)
+        return np.minimum(values, self._high[piece], out=values)
 
     def _check(self, values: Real) -> None:
         # Written so that NaN fails.

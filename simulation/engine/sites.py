@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from fedseal.client.app import SiteWork
 from fedseal.client.task import Split, Task
+from fedseal.client.work import SiteWork
 from fedseal.privacy.roster import Roster, RosterEntry
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.store import Identity
+from fedseal.privacy.transaction import PERSONAL
 from fedseal.simulation.engine.splits import training_sizes
 from fedseal.simulation.federation import new_key, public_persons
 
@@ -49,6 +50,17 @@ class Memory:
         settled = found.pending if found.pending_round == counted else found.settled
         found.settled, found.pending, found.pending_round = (settled if counted else None), None, None
         return found.settled
+
+    def newest(self, name: str) -> bytes | None:
+        """What was kept last, as `Transaction.kept` gives it."""
+        found = self.kept.get(name)
+        if found is None:
+            return None
+        return found.settled if found.pending is None else found.pending
+
+    def close(self) -> None:
+        """Forget what does not outlive the run."""
+        self.kept = {name: found for name, found in self.kept.items() if name.startswith(PERSONAL)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,20 +13,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedseal.client.app import WEIGHT, normalisation_of, settings_of, train_settings
+from fedseal.client.app import settings_of
+from fedseal.client.local_steps import train_settings
 from fedseal.client.metrics import LOSS, loss_range
 from fedseal.client.normalise import Normalisation
 from fedseal.client.records import CONTROL, arrays_of, for_the_app
 from fedseal.client.release import brought_within
+from fedseal.client.site_round import WEIGHT
 from fedseal.client.task import Task, build_model, outputs_and_targets
 from fedseal.client.trainer import Arrays, TrainSettings, load
+from fedseal.client.work import normalisation_of
 from fedseal.errors import ConfigError, FedsealError
 from fedseal.privacy.plan import PlanKind, PrivacyPlan, decode_plan
 from fedseal.privacy.quantize import CLIPPED, UNCLIPPED, BoundedUpdate
 from fedseal.privacy.releases import METRIC_PREFIX, REGISTRY, REPORTED_PREFIX, UPDATE, VALIDATION_RATIO, VALUES
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.shares import add_share, room_of
-from fedseal.simulation.engine.gradients import Gradients, Stacked
+from fedseal.simulation.engine.gradients import Descent, Slope, Stacked
 from fedseal.simulation.engine.portions import Job, Portion
 from fedseal.simulation.engine.rounding import Bounds
 from fedseal.simulation.engine.rows import Rows, RowSource, Streams, draws
@@ -50,9 +53,11 @@ KNOWN = frozenset(
 # Parameters of all sites that train at once: what the cache of a processor holds several times over is slower.
 PARAMETERS_AT_ONCE = 1 << 20
 MOST_AT_ONCE = 256
-# So few sites are one chunk; more are several, so that several processes have something to do.
-ONE_CHUNK = 8
+# So few sites are better together; of more, several chunks give several processes something to do.
+ONE_CHUNK = 16
 MEASURED_AT_ONCE = 1 << 13
+# What says that sites cannot do something together, rather than that something is broken.
+NOT_TOGETHER = (FedsealError, ValueError, TypeError, AttributeError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,8 @@ def read(job: Job, nodes: NodeList) -> Asked | None:
     received = arrays_of(records[0])
     if any(array.dtype != np.float32 for array in received.values()):
         return None
-    return Asked(header, received, train_settings(settings), normalisation_of(settings), plan)
+    # The known settings count steps, not passes over persons.
+    return Asked(header, received, train_settings(settings, 0), normalisation_of(settings), plan)
 
 
 def chunks(sites: tuple[int, ...], parameters: int) -> list[tuple[int, ...]]:
@@ -96,8 +102,7 @@ def chunks(sites: tuple[int, ...], parameters: int) -> list[tuple[int, ...]]:
         parameters: of the model.
     """
     size = max(4, min(MOST_AT_ONCE, PARAMETERS_AT_ONCE // max(parameters, 1)))
-    if len(sites) > ONE_CHUNK:
-        size = min(size, -(-len(sites) // 4))
+    size = min(size, max(ONE_CHUNK, -(-len(sites) // 4)))
     return [sites[start : start + size] for start in range(0, len(sites), size)]
 
 
@@ -107,13 +112,13 @@ class Together:
     Args:
         sites: the federation's.
         source: gives their persons.
-        gradients: how gradients are computed.
+        descent: how a step is taken.
     """
 
-    def __init__(self, sites: Sites, source: RowSource, gradients: Gradients) -> None:
+    def __init__(self, sites: Sites, source: RowSource, descent: Descent) -> None:
         self._sites = sites
         self._source = source
-        self._gradients = gradients
+        self._descent = descent
         self._module = build_model(sites.task)
         self._bounds: Bounds | None = None
 
@@ -123,35 +128,39 @@ class Together:
         Raises:
             FedsealError: some of it cannot be done together.
         """
-        found = Portion.empty(job.header)
+        layout, bounds = job.header.layout, self._bounds_of(job.header)
+        trained = self.trained(job.sites, asked)
         streams = [Streams(self._sites.seed, n, asked.release) for n in job.sites]
-        ways = self._ways(job, asked)
-        private = asked.plan.kind is PlanKind.CLIENT
-        values = self._of_a_site(job, ways) if private else self._of_persons(job, asked, ways)
-        found.total = self._bounds_of(job.header).summed(values, [stream("rounding") for stream in streams])
+        beside = self._ride_along(job.sites, asked) if asked.plan.kind is PlanKind.NONE else {}
+        persons = self._source.training(job.sites, asked.normalisation).counts.astype(np.float64)
+        total = bounds.nothing()
+        for start in range(0, len(job.sites), bounds.at_once):
+            part = slice(start, start + bounds.at_once)
+            values = np.zeros((len(job.sites[part]), layout.length))
+            ways = values[:, bounds.places[VALUES]]
+            self._ways(ways, trained, part, asked.received)
+            if asked.plan.kind is PlanKind.CLIENT:
+                self._of_sites(values, bounds, job.sites[part])
+            else:
+                _of_persons(values, bounds, persons[part], {name: rows[part] for name, rows in beside.items()})
+            bounds.add(total, values, [stream("rounding") for stream in streams[part]])
+        summed = bounds.in_ring(total)
         if (room := room_of(job.header, asked.plan)) is not None:
             # Shares are added to the sum: in the ring that is the same as to each site's vector.
-            total = BoundedUpdate(job.header.layout, found.total)
             for stream in streams:
-                add_share(total, room, stream("noise-share"))
-        found.survivors = list(job.sites)
-        return found
+                add_share(BoundedUpdate(layout, summed), room, stream("noise-share"))
+        return Portion(summed, list(job.sites))
 
     def trained(self, numbers: tuple[int, ...], asked: Asked) -> Stacked:
         """The parameters of some sites after training, stacked in their order."""
         rows = self._source.training(numbers, asked.normalisation)
         settings, streams = asked.settings, [Streams(self._sites.seed, n, asked.release) for n in numbers]
         anchor = {n: torch.from_numpy(np.array(a)) for n, a in self._ordered(asked.received).items()}
-        stacked = {n: a.expand(len(numbers), *a.shape).clone().requires_grad_() for n, a in anchor.items()}
+        stacked = {n: a.expand(len(numbers), *a.shape).clone() for n, a in anchor.items()}
+        slope = Slope(settings.learning_rate, settings.proximal_mu, anchor)
         for draw in draws(rows, settings, streams):
-            gradients = self._gradients(stacked, rows.batch(draw.rows.reshape(-1)), draw.weights)
-            with torch.no_grad():
-                for (name, values), gradient in zip(stacked.items(), gradients, strict=True):
-                    if settings.proximal_mu:
-                        # FedProx's pull towards the received parameters, as `client.correction` adds it.
-                        gradient = gradient + settings.proximal_mu * (values - anchor[name])
-                    values.sub_(gradient, alpha=settings.learning_rate)
-        return {name: values.detach() for name, values in stacked.items()}
+            self._descent(stacked, rows.batch(draw.rows.reshape(-1)), draw.weights, slope)
+        return stacked
 
     def _ordered(self, received: Arrays) -> Arrays:
         """The received parameters in the model's order."""
@@ -160,56 +169,27 @@ class Together:
             raise ConfigError("the received arrays are not this model's trainable parameters")
         return {name: received[name] for name in names}
 
-    def _ways(self, job: Job, asked: Asked) -> Real:
-        """How far each site's parameters came, shape (sites, parameters), in the order of their names."""
-        trained, count = self.trained(job.sites, asked), len(job.sites)
-        ways, start = np.empty((count, job.header.layout.segment(VALUES).length)), 0
+    @staticmethod
+    def _ways(ways: Real, trained: Stacked, part: slice, received: Arrays) -> None:
+        """How far some sites' parameters came, shape (sites, parameters), in the order of their names."""
+        start = 0
         for name in sorted(trained):
-            before = asked.received[name].reshape(-1)
-            part = ways[:, start : start + len(before)]
-            part[...] = trained[name].reshape(count, -1).numpy()
-            part -= before
+            before = received[name].reshape(-1)
+            place = ways[:, start : start + len(before)]
+            place[...] = trained[name][part].reshape(len(ways), -1).numpy()
+            place -= before
             start += len(before)
-        return ways
 
-    def _of_a_site(self, job: Job, ways: Real) -> Real:
+    def _of_sites(self, values: Real, bounds: Bounds, numbers: tuple[int, ...]) -> None:
         """The values of the layout under plan client, as `client.release` makes them for one site."""
-        layout, bounds = job.header.layout, self._bounds_of(job.header)
+        layout, ways = bounds.layout, values[:, bounds.places[VALUES]]
         factors = _within(ways, layout.segment(VALUES).high)
         largest = layout.weight.high
-        weights = np.array([min(float(self._sites.public_persons(n)), largest) for n in job.sites])
-        values = np.zeros((len(job.sites), layout.length))
-        np.multiply(ways, (weights / largest)[:, None], out=values[:, bounds.places[VALUES]])
+        weights = np.array([min(float(self._sites.public_persons(n)), largest) for n in numbers])
+        ways *= (weights / largest)[:, None]
         values[:, bounds.places[layout.weight.name]] = weights[:, None]
         if UNCLIPPED in bounds.places:
             values[:, bounds.places[UNCLIPPED]] = np.where(factors == 1.0, 0.5, -0.5)[:, None]
-        return values
-
-    def _of_persons(self, job: Job, asked: Asked, ways: Real) -> Real:
-        """The values of the layout under plan none, likewise."""
-        layout, bounds = job.header.layout, self._bounds_of(job.header)
-        persons = self._source.training(job.sites, asked.normalisation).counts.astype(np.float64)
-        factors = _within(ways, layout.segment(VALUES).high)
-        flags = (persons > layout.weight.high) | (factors != 1.0)
-        fractions = np.where(np.isnan(factors), 0.0, np.minimum(persons, layout.weight.high)) / layout.weight.high
-        values = np.zeros((len(job.sites), layout.length))
-        np.multiply(ways, fractions[:, None], out=values[:, bounds.places[VALUES]])
-        values[:, bounds.places[layout.weight.name]] = (fractions * layout.weight.high)[:, None]
-        metrics = self._ride_along(job.sites, asked)
-        for segment in layout.segments:
-            name = segment.name.removeprefix(METRIC_PREFIX)
-            if name == segment.name or name not in metrics:
-                continue
-            rows = metrics[name]
-            if rows.shape[1] != segment.length:
-                raise ConfigError(f"{segment.name!r} was declared with {segment.length} values")
-            unknown = np.isnan(rows).any(axis=1)
-            inside = np.where(unknown[:, None], 0.0, np.clip(rows, segment.low, segment.high))
-            flags |= (inside != rows).any(axis=1)
-            values[:, bounds.places[segment.name]] = fractions[:, None] * inside
-            values[:, bounds.places[REPORTED_PREFIX + name]] = (fractions * ~unknown)[:, None]
-        values[:, bounds.places[CLIPPED]] = flags[:, None]
-        return values
 
     def _ride_along(self, numbers: tuple[int, ...], asked: Asked) -> dict[str, Real]:
         """What `client.app` sends beside an update, by metric, shape (sites, values): means on validation persons by
@@ -227,6 +207,30 @@ class Together:
         if self._bounds is None or self._bounds.layout != header.layout:
             self._bounds = Bounds(header.layout)
         return self._bounds
+
+
+def _of_persons(values: Real, bounds: Bounds, persons: Real, beside: dict[str, Real]) -> None:
+    """The values of the layout under plan none, as `client.release` makes them for one site."""
+    layout, ways = bounds.layout, values[:, bounds.places[VALUES]]
+    factors = _within(ways, layout.segment(VALUES).high)
+    flags = np.zeros(len(persons), dtype=np.bool_)
+    np.logical_or(persons > layout.weight.high, factors != 1.0, out=flags)
+    fractions = np.where(np.isnan(factors), 0.0, np.minimum(persons, layout.weight.high)) / layout.weight.high
+    ways *= fractions[:, None]
+    values[:, bounds.places[layout.weight.name]] = (fractions * layout.weight.high)[:, None]
+    for segment in layout.segments:
+        name = segment.name.removeprefix(METRIC_PREFIX)
+        if name == segment.name or name not in beside:
+            continue
+        rows = beside[name]
+        if rows.shape[1] != segment.length:
+            raise ConfigError(f"{segment.name!r} was declared with {segment.length} values")
+        unknown = np.isnan(rows).any(axis=1)
+        inside = np.where(unknown[:, None], 0.0, np.clip(rows, segment.low, segment.high))
+        np.logical_or(flags, (inside != rows).any(axis=1), out=flags)
+        values[:, bounds.places[segment.name]] = fractions[:, None] * inside
+        values[:, bounds.places[REPORTED_PREFIX + name]] = (fractions * ~unknown)[:, None]
+    values[:, bounds.places[CLIPPED]] = flags[:, None]
 
 
 def _within(ways: Real, limit: float) -> Real:
@@ -286,8 +290,3 @@ def agrees(one: Arrays, many: Stacked, place: int, received: Arrays, tolerance: 
     other = np.concatenate([(many[n][place].numpy() - received[n]).astype(np.float64).ravel() for n in sorted(one)])
     distance = float(np.linalg.norm(way - other))
     return distance <= tolerance * float(np.linalg.norm(way)) + 1e-6
-
-
-def refused(error: Exception) -> bool:
-    """Whether an error says that sites cannot do something together, rather than that something is broken."""
-    return isinstance(error, FedsealError | ValueError | TypeError | AttributeError | RuntimeError)

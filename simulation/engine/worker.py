@@ -4,6 +4,8 @@ It speaks to the process that forked it through a pipe, in notes of a few bytes 
 something stands. So neither ever waits for the other to read a long message.
 """
 
+import ctypes
+import gc
 import logging
 import logging.handlers
 import os
@@ -26,7 +28,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedseal.errors import ConfigError, FedsealError
 from fedseal.simulation.engine.area import SharedArea
-from fedseal.simulation.engine.codec import Reader, Records, Writer
+from fedseal.simulation.engine.codec import Reader, Records, Writer, quick_saves
 from fedseal.simulation.grid import SERVER_NODE, Contexts, Deliver, Setting, answer_of
 
 # Loaded by the process that forks the workers, if it wants sums.
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from fedseal.privacy.secagg.masks import RingVector
     from fedseal.simulation.engine.sums import PartialSum, SumOrder
 
+# glibc's names and largest values, see mallopt(3).
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+KEPT_BYTES, LARGEST_KEPT = 1 << 28, 1 << 25
 # Seconds.
 PARENT_POLL = 1.0
 
@@ -130,6 +135,10 @@ def run_worker(ends: Ends, app: ClientApp, deliver: Deliver | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _one_thread()
+    _keep_memory()
+    # What was loaded before the fork stays: looking through it for garbage costs time, and a copy of each page.
+    gc.freeze()
+    quick_saves()
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SERVER_NODE, 1
     worker = Worker(ends, app, deliver or answer_of, _collected_log())
     while True:
@@ -237,6 +246,19 @@ def _one_thread() -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
+
+
+def _keep_memory() -> None:
+    """Have the C library keep what is freed, up to a bound.
+
+    A node's arrays are as large as the last node's. Given back to the system and asked for again, they cost more than
+    what is computed on them: each page is cleared and mapped anew.
+    """
+    library = ctypes.CDLL(None)
+    # Not every C library has it, and nothing depends on it.
+    if hasattr(library, "mallopt"):
+        library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        library.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
 
 
 def _collected_log() -> "queue.SimpleQueue[logging.LogRecord]":

@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     """What `fedseal` returns to the shell."""
 
     OK = 0
+    GATE = 1
     USAGE = 2
     CONFIG = 3
     DATA = 4

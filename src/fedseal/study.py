@@ -14,6 +14,21 @@ from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
 from fedseal.study_code import REFERENCE
 
+Strategy = Literal[
+    "fedavg",
+    "fedprox",
+    "fedavgm",
+    "fedadam",
+    "fedyogi",
+    "fedadagrad",
+    "scaffold",
+    "fednova",
+    "ditto",
+    "fedrep",
+    "fedbn",
+    "clustered",
+]
+
 
 class Training(Frozen):
     """What sites do in a round, and what the server does with the mean.
@@ -24,6 +39,22 @@ class Training(Frozen):
     noisy steps a round. Under plan ``none`` ``batch_size`` may replace the draws: batches of so many persons, in a
     fresh order for each pass over them. ``batch_level`` declares that the loss couples the persons of a batch, as a
     ranking or a partial likelihood does; it goes with plan ``none`` only, as nothing of one person can be clipped.
+    ``local_epochs`` replaces ``local_steps`` by so many passes over a site's persons, in batches of ``batch_size``:
+    sites of different size then take different numbers of steps, which FedNova (Wang et al. 2020) makes up for.
+
+    Ditto (Li et al. 2021) trains beside the federation's model one that each site keeps: ``personal_steps`` steps a
+    round (``local_steps``, if not set) of ``personal_learning_rate`` (``learning_rate``), held to the federation's by
+    ``ditto_lambda``.
+
+    FedRep (Collins et al. 2021) trains together all but ``personal_layers``, which stay at the sites: each trains those
+    for ``head_steps`` steps (``local_steps``, if not set) and then the rest for ``local_steps``; with 0 both together,
+    which is FedPer. FedBN (Li et al. 2021) leaves normalisation layers at the sites.
+
+    ``clustered`` (IFCA, Ghosh et al. 2020) trains ``clusters`` models, each by the sites that it fits best; no sum of a
+    model's updates is over fewer than ``cluster_minimum`` sites.
+
+    With ``personalise = "finetune"`` every site takes ``personal_steps`` steps of ``personal_learning_rate`` from the
+    final model and keeps what comes of it; the server learns the mean of the metrics on the sites' test persons.
 
     ``proximal_mu`` is FedProx's mu (Li et al. 2020), ``server_momentum`` FedAvgM's beta (Hsu et al. 2019);
     ``beta_1``, ``beta_2`` and ``tau`` are those of FedAdam and FedYogi (Reddi et al. 2021, whose defaults they have),
@@ -38,7 +69,8 @@ class Training(Frozen):
     batch_size: int | None = Field(default=None, ge=1, le=10_000_000)
     batch_level: bool = False
     learning_rate: float = Field(gt=0)
-    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"] = "fedavg"
+    local_epochs: int | None = Field(default=None, ge=1, le=100_000)
+    strategy: Strategy = "fedavg"
     proximal_mu: float = Field(default=0.01, ge=0)
     server_learning_rate: float | None = Field(default=None, gt=0)
     server_momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -46,9 +78,51 @@ class Training(Frozen):
     beta_2: float = Field(default=0.99, ge=0, lt=1)
     tau: float = Field(default=1e-3, gt=0)
     bias_correction: bool = True
+    ditto_lambda: float = Field(default=0.1, ge=0)
+    personal_steps: int | None = Field(default=None, ge=1, le=100_000)
+    personal_learning_rate: float | None = Field(default=None, gt=0)
+    personal_layers: tuple[str, ...] = ()
+    head_steps: int | None = Field(default=None, ge=0, le=100_000)
+    personalise: Literal["none", "finetune"] = "none"
+    clusters: int = Field(default=2, ge=2, le=4)
+    cluster_minimum: int = Field(default=3, ge=2, le=2000)
     # One unit of a 32-bit sum is sites * range / 2^31: with a wider range updates would be rounded away unseen.
     update_range: float = Field(default=100.0, ge=1e-6, le=1e6)
     word_bits: int = Field(default=32, ge=12, le=32)
+
+    @model_validator(mode="after")
+    def _passes(self) -> "Training":
+        if self.local_epochs is not None and self.batch_size is None:
+            raise ValueError("local_epochs counts passes in batches: it needs batch_size")
+        if self.local_epochs is not None and self.strategy == "scaffold":
+            raise ValueError("scaffold needs as many steps at every site: use local_steps, not local_epochs")
+        if (self.strategy == "fedrep") != bool(self.personal_layers):
+            raise ValueError(
+                "fedrep needs personal_layers, the names of layers that stay at the sites; others have none"
+            )
+        return self
+
+    def steps_over(self, persons: int | None) -> int:
+        """The local steps of a round at a site of so many persons.
+
+        Raises:
+            ConfigError: they are counted in passes, and the number of persons is not known.
+        """
+        if self.local_epochs is None or self.batch_size is None:
+            return self.local_steps
+        if persons is None:
+            raise ConfigError("local_epochs counts steps by a site's persons, and nobody says how many there are")
+        return self.local_epochs * max(1, -(-persons // self.batch_size))
+
+    @property
+    def in_halves(self) -> bool:
+        """Whether a part of the model stays at the sites, so that the server never has a whole one."""
+        return self.strategy in ("fedrep", "fedbn")
+
+    @property
+    def has_one_model(self) -> bool:
+        """Whether the server has one whole model."""
+        return not self.in_halves and self.strategy != "clustered"
 
     @property
     def server_rate(self) -> float:
@@ -253,6 +327,7 @@ class Contract(Frozen):
     def _sampling(self) -> "Contract":
         # The ledger's accountant assumes independent draws, and with them pays for far less than for a pass.
         private = self.privacy.plan in ("local", "distributed")
+        clustered = self.training.strategy == "clustered"
         if private and self.training.batch_size is not None:
             raise ValueError("batch_size goes with plans none and client; others draw persons, or take everyone")
         if private and self.training.batch_level:
@@ -268,7 +343,31 @@ class Contract(Frozen):
                 raise ValueError(f"plan {self.privacy.plan} sets the size of words by its noise: leave word_bits out")
             if self.training.strategy == "scaffold":
                 raise ValueError(f"scaffold corrects local steps, which plan {self.privacy.plan} does not go with")
+        if self.privacy.plan == "distributed" and self.training.strategy == "fednova":
+            raise ValueError("fednova evens out local steps, and plan distributed has none")
+        if self.training.personalise != "none":
+            check_personalised(self.training, self.privacy.plan)
+        if clustered and self.privacy.plan != "none":
+            raise ValueError("which cluster a site belongs to says something of its persons that no plan covers")
+        fewest = max(self.cohort.minimum, self.cohort.colluders + 2)
+        if clustered and self.training.cluster_minimum < fewest:
+            raise ValueError(f"cluster_minimum has to be at least {fewest}, what the cohort asks of every sum")
+        if private and self.training.in_halves:
+            raise ValueError(
+                f"{self.training.strategy} goes with plans none and client: through what stays at a site, which has no "
+                "noise, one person moves everybody's gradients"
+            )
+        if self.evaluation.epsilon is not None and (self.training.in_halves or clustered):
+            raise ValueError(f"{self.training.strategy} leaves no one model that a private evaluation could be of")
         return self
+
+
+def check_personalised(training: Training, plan: str) -> None:
+    """Whether fine-tuning goes with a strategy and a plan; ValueError if not."""
+    if not training.has_one_model or training.strategy == "ditto":
+        raise ValueError(f"personalise fine-tunes one model of all, and {training.strategy} has others")
+    if plan != "none":
+        raise ValueError("personalise goes with plan none: its metrics are of models that no noise covers")
 
 
 def private_by(contract: Contract, epsilon: float | None) -> Literal["local"] | None:

@@ -30,6 +30,7 @@ from fedseal.privacy.releases import Population
 from fedseal.privacy.runs import RunRecord
 from fedseal.privacy.secagg.messages import RefusalCode, Stage
 from fedseal.privacy.store import Enrolment, SiteStore
+from fedseal.privacy.transaction import PERSONAL_MODEL
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 STUCK, OTHER = b"S" * 16, b"O" * 16
@@ -208,3 +209,21 @@ def test_a_damaged_ledger_is_the_operators_to_mend(fedseal: Run, nodes: Nodes, c
     told(done, ExitCode.CONFIG, str(store), "Restore it")
     assert "fault of fedseal's own" not in done.stderr
     assert record(nodes.federation, STUCK) == replace(record(nodes.federation, STUCK), closed=False)
+
+
+# What stays at a site.
+
+
+def test_a_sites_own_model_is_written_where_only_it_can_be_read(fedseal: Run, tmp_path: Path) -> None:
+    federation = make_federation(tmp_path, 3)
+    with federation.site(1).transaction() as transaction:
+        transaction.remember(STUCK, PERSONAL_MODEL, b"of its own", 3)
+        transaction.put_run(RunRecord(STUCK, 3, 0))
+        transaction.close_run(STUCK)
+    store, out = str(federation.sites[1]), tmp_path / "own.safetensors"
+    done = fedseal("site", "own-model", store, STUCK.hex(), str(out))
+    assert done.returncode == ExitCode.OK
+    assert out.read_bytes() == b"of its own"
+    told(fedseal("site", "own-model", store, STUCK.hex(), str(out)), ExitCode.CONFIG, "exists")
+    nothing = fedseal("site", "own-model", store, OTHER.hex(), str(tmp_path / "none"))
+    told(nothing, ExitCode.CONFIG, "keeps nothing of its own")

@@ -271,7 +271,7 @@ def test_what_is_kept_warm_belongs_to_one_federation(federation: Federation, stu
     other = Identity(1, "site-1", identity.key, make_roster(4, persons=70), identity.policy, identity.seed)
     where = context(federation, study, folder=TINY, reference="task:Blobs")
     first, second = warm.work(where, store), warm.work(where, SiteStore(store.path, store._engine, other))
-    assert (first._public_persons, second._public_persons) == (100, 70)
+    assert (first.public_persons, second.public_persons) == (100, 70)
 
 
 def test_its_own_words_are_those_the_mod_asks_for(federation: Federation, study: Material) -> None:

@@ -15,7 +15,8 @@ from fedseal.privacy.accounting import rdp_budget
 from fedseal.privacy.planning import plan_run
 from fedseal.privacy.shared_planning import Extent
 from fedseal.simulation.population import gather
-from fedseal.simulation.simulate import one_thread, prepared_material
+from fedseal.simulation.simulate import prepared_material
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material, Trained, train
 from fedseal.study import Contract, Study, load_study
 from fedseal.study_code import load_task

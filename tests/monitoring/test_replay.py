@@ -7,7 +7,7 @@ import pytest
 from support.keys import SERVER
 from support.registry import World, bundle
 
-from fedseal.compliance.events.fields import Alias, GateKind
+from fedseal.compliance.events.fields import Alias, GateKind, MonitorAction
 from fedseal.compliance.events.leaf import Event, Place, read_event, sign_event
 from fedseal.compliance.events.monitoring import MonitorDecided, MonitorPolicySet, WindowEvaluated
 from fedseal.compliance.events.subjects import GateChecked
@@ -20,7 +20,7 @@ from fedseal.server.monitoring.outcome import Found, Measured
 from fedseal.server.monitoring.policy import MonitorTable, Triggers
 from fedseal.server.monitoring.recording import begin, carry_out, models_in, record_shadow, record_window
 from fedseal.server.monitoring.replay import Fault, replay
-from fedseal.server.monitoring.trigger import Action, Compared, Decision, Models, TriggerState
+from fedseal.server.monitoring.trigger import Compared, Decision, Models, TriggerState
 
 RUN = 16 * b"m"
 TABLE = MonitorTable(
@@ -97,10 +97,10 @@ def loop(tmp_path: Path) -> Loop:
 def test_a_closed_loop_follows_from_the_log_alone(loop: Loop) -> None:
     """Quiet, alarm, retrained; too few sites; concept drift, back to the model before; a candidate in its place."""
     made = [loop.watch(window(0)), loop.watch(window(1, score=1e-9)), loop.watch(window(2, sites=2))]
-    assert [d.action for d in made] == [Action.NOTHING, Action.RETRAIN, Action.NOTHING]
+    assert [d.action for d in made] == [MonitorAction.NOTHING, MonitorAction.RETRAIN, MonitorAction.NOTHING]
     assert loop.models == Models(SECOND.model_digest, FIRST.model_digest)
     bad = loop.watch(window(3, concept=1e-9))
-    assert (bad.action, bad.target) == (Action.ROLL_BACK, FIRST.model_digest)
+    assert (bad.action, bad.target) == (MonitorAction.ROLL_BACK, FIRST.model_digest)
     carry_out(loop.world.registry, bad)
     assert loop.world.current() == FIRST.digest
     # The model that was left has passed its gold set too: it is what one could go back to now.
@@ -119,11 +119,16 @@ def test_a_closed_loop_follows_from_the_log_alone(loop: Loop) -> None:
         epsilon=1.0,
         gates_pass=True,
     )
-    assert (kept.action, kept.target) == (Action.PROMOTE, candidate)
+    assert (kept.action, kept.target) == (MonitorAction.PROMOTE, candidate)
     found = replay(loop.events())
     assert found.holds, found.findings
     assert (found.windows, len(found.decisions)) == (5, 6)
-    assert [d.action for d in found.decisions] == [*(d.action for d in made), bad.action, Action.NOTHING, kept.action]
+    assert [d.action for d in found.decisions] == [
+        *(d.action for d in made),
+        bad.action,
+        MonitorAction.NOTHING,
+        kept.action,
+    ]
 
 
 def test_nothing_is_done_where_nothing_was_decided(loop: Loop) -> None:
@@ -157,8 +162,8 @@ def events(loop: Loop) -> list[tuple[int, Event]]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"action": Action.NOTHING, "target": None},
-        {"action": Action.RETRAIN, "target": None},
+        {"action": MonitorAction.NOTHING, "target": None},
+        {"action": MonitorAction.RETRAIN, "target": None},
         {"target": SECOND.model_digest},
         {"alert": Alert.WARNING},
         {"kinds": ()},

@@ -19,6 +19,7 @@ from fedseal.privacy.releases import (
     COUNTS,
     DRIFT,
     EVALUATION,
+    MEMBERS,
     MOMENTS,
     REGISTRY,
     UPDATE,
@@ -153,7 +154,7 @@ def refused(name: str, layout: Layout, sites: int = 3, plan: PlanKind = PlanKind
 
 
 def test_the_registry_is_closed_and_fits_its_names() -> None:
-    assert set(REGISTRY) == {UPDATE, EVALUATION, MOMENTS, COUNTS, DRIFT}
+    assert set(REGISTRY) == {UPDATE, EVALUATION, MOMENTS, COUNTS, MEMBERS, DRIFT}
     assert all(kind.name == name for name, kind in REGISTRY.items())
     with pytest.raises(TypeError):
         REGISTRY["other"] = REGISTRY[UPDATE]  # type: ignore[index]
@@ -171,8 +172,12 @@ def test_the_registry_says_how_each_release_is_made() -> None:
         # Statistics only from code that says it made them: an ordinary train function's arrays are not moments.
         MOMENTS: (Population.TRAIN, MessageKind.TRAIN, both, True, False, True, False),
         COUNTS: (Population.TRAIN, MessageKind.TRAIN, counts, True, False, True, True),
+        # A vote: no plan covers what it says of a site's persons.
+        MEMBERS: (Population.TRAIN, MessageKind.TRAIN, frozenset({PlanKind.NONE}), True, False, True, True),
         DRIFT: (Population.MONITOR, MessageKind.TRAIN, counts, True, False, True, True),
     }
+    # Whose cells a task has to name.
+    assert {name for name, kind in REGISTRY.items() if kind.tables} == {EVALUATION, COUNTS}
 
 
 @pytest.mark.parametrize("ring_bits", [32, 64])
@@ -302,7 +307,7 @@ layout_arguments = st.fixed_dictionaries(
     }
 )
 # How many persons a count may hold is the server's to say, so counts have tests of their own.
-releases = st.sampled_from(sorted(set(REGISTRY) - {COUNTS, DRIFT}))
+releases = st.sampled_from(sorted(set(REGISTRY) - {COUNTS, MEMBERS, DRIFT}))
 cohorts = st.integers(2, 256)
 
 

@@ -71,7 +71,7 @@ def test_rounding_shares_would_move_seats() -> None:
 
     def remainders(past: Whole, seats: int) -> Whole:
         quota = seats * past / past.sum()
-        found = np.floor(quota).astype(np.int64)
+        found: Whole = np.floor(quota).astype(np.int64)
         found[np.argsort(-(quota - found), kind="stable")[: seats - found.sum()]] += 1
         return found
 

@@ -12,6 +12,9 @@ from support.studies import tiny
 
 from fedseal.errors import ConfigError
 from fedseal.server.app import build_strategy, task_settings
+from fedseal.server.clustered import Clustered
+from fedseal.server.counted import Personal
+from fedseal.server.fednova import FedNova
 from fedseal.server.scaffold import Scaffold
 from fedseal.server.strategies import check_strategy, memory_of, restore_memory
 from fedseal.simulation.simulate import Options, resolve
@@ -24,6 +27,11 @@ CLASSES: dict[str, Any] = {
     "fedyogi": flower.FedYogi,
     "fedadagrad": flower.FedAdagrad,
     "scaffold": Scaffold,
+    "fednova": FedNova,
+    "ditto": Personal,
+    "fedrep": Personal,
+    "fedbn": Personal,
+    "clustered": Clustered,
 }
 
 

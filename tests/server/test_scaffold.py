@@ -17,7 +17,7 @@ from fedseal.client.records import control_bytes
 from fedseal.errors import LocalError
 from fedseal.privacy.plan import LocalGaussian
 from fedseal.privacy.secagg.messages import ConsistencyRequest, MaskRequest
-from fedseal.server import scaffold
+from fedseal.server import counted, scaffold
 from fedseal.server.app import build_strategy
 from fedseal.server.scaffold import Scaffold
 from fedseal.study import Training
@@ -281,7 +281,7 @@ def test_a_private_run_keeps_control_variates_of_noisy_updates_and_costs_what_fe
 
 
 def test_both_sides_use_the_same_names() -> None:
-    assert (scaffold.VARIATE_PREFIX, scaffold.SITES, scaffold.ROUNDS) == (
+    assert (scaffold.VARIATE_PREFIX, counted.SITES, counted.ROUNDS) == (
         variates.VARIATE_PREFIX,
         variates.SITES,
         variates.ROUNDS,

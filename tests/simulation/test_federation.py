@@ -97,7 +97,9 @@ def test_there_is_a_ledger_for_each_population_with_the_contracts_promise(tmp_pa
         with SiteStore.open(path).transaction() as transaction:
             assert transaction.populations() == sorted(p.value for p in Population)
             terms = [transaction.terms(p) for p in transaction.populations()]
-        assert [(t.epsilon, t.delta, t.order, t.unit) for t in terms] == [(2.5, 1e-6, order, "person")] * 2
+        assert [(t.epsilon, t.delta, t.order, t.unit) for t in terms] == [(2.5, 1e-6, order, "person")] * len(
+            Population
+        )
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.3, 3.0])

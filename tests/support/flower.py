@@ -61,6 +61,7 @@ minimum = 2
 update = ["none", "local"]
 moments = ["none", "local"]
 evaluation = ["none"]
+members = ["none"]
 """
 
 

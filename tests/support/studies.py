@@ -14,7 +14,7 @@ from fedseal.privacy.ledger import epsilon_spent
 from fedseal.privacy.secagg.header import AdvertiseRequest, Header
 from fedseal.privacy.secagg.messages import ConsistencyRequest
 from fedseal.privacy.store import SiteStore
-from fedseal.simulation.grid import LocalGrid, Observer, Setting
+from fedseal.simulation.grid import Deliver, LocalGrid, Observer, Setting
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.population import gather
 from fedseal.simulation.training import Material, RoundView, Trained, train
@@ -39,8 +39,9 @@ class FirstAttemptFails(LocalGrid):
         *,
         run_config: Mapping[str, Setting],
         observer: Observer,
+        deliver: Deliver | None = None,
     ) -> None:
-        super().__init__(client_app, nodes, run_config=run_config, observer=observer, deliver=self._spoil)
+        super().__init__(client_app, nodes, run_config=run_config, observer=observer, deliver=deliver or self._spoil)
         self._first_attempts: set[bytes] = set()
 
     def _spoil(self, app: ClientApp, message: Message, context: Context) -> Message:

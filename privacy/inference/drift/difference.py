@@ -125,7 +125,7 @@ def two_sample(window: Histogram, reference: Histogram) -> Difference:
     first, before = window.counts / n1[..., None], reference.counts / n0[..., None]
     weight1 = effective_rows(n1, bins, window.noise)[..., None]
     weight0 = effective_rows(n0, bins, reference.noise)[..., None]
-    weights, noisy = weight1 + weight0, window.noise > 0 or reference.noise > 0
+    weights = weight1 + weight0
     pooled = (weight1 * first + weight0 * before) / weights
     spread = np.hypot(weight1 / n1[..., None] * window.noise**0.5, weight0 / n0[..., None] * reference.noise**0.5)
     least = _least(bins, spread / weights, (n1 + n0)[..., None])
@@ -133,14 +133,14 @@ def two_sample(window: Histogram, reference: Histogram) -> Difference:
     v1, v0 = window.noise / n1**2, reference.noise / n0**2
     factor = (np.eye(bins) - common[..., :, None]) * np.sqrt(v1 + v0)[..., None, None]
     noise = factor @ np.swapaxes(factor, -1, -2)
-    fourth = window.kurtosis * v1**2 + reference.kurtosis * v0**2
+    total_noise = np.maximum(v1 + v0, np.finfo(np.float64).tiny)
     return Difference(
         shares=first - before,
         covariance=multinomial(common) * (1 / n1 + 1 / n0)[..., None, None] + noise,
         before=floored(before, least),
         common=common,
         noise_factor=factor,
-        noise_kurtosis=fourth / np.maximum(v1 + v0, 1e-300) ** 2 if noisy else np.zeros_like(n1),
+        noise_kurtosis=window.kurtosis * (v1 / total_noise) ** 2 + reference.kurtosis * (v0 / total_noise) ** 2,
         diagonal_noise=np.zeros_like(n1),
         window_part=n0 / (n1 + n0),
     )

@@ -24,7 +24,8 @@ def inner_edges(reference: Real, bins: int = BINS) -> Real:
         DataError: no values.
     """
     known = _known(reference)
-    cuts = np.unique(np.quantile(known, tail_levels(bins)[1:-1]))
+    # Values that occur: between two of them there may be nobody.
+    cuts = np.unique(np.quantile(known, tail_levels(bins)[1:-1], method="inverted_cdf"))
     # An edge below which nothing lies cuts nothing off.
     return np.asarray(cuts[cuts > known.min()], dtype=np.float64)
 

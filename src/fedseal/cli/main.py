@@ -23,10 +23,12 @@ from fedseal.cli.monitor import monitor
 from fedseal.cli.person import person
 from fedseal.cli.privacy import privacy
 from fedseal.cli.report import report
+from fedseal.cli.scenario import scenario
 from fedseal.cli.server import server
 from fedseal.cli.signing import model
 from fedseal.cli.site import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
+from fedseal.study import Strategy
 
 # Nothing that fedseal starts phones home.
 QUIET = {
@@ -56,6 +58,7 @@ cli.add_typer(erase, name="erase")
 cli.add_typer(lineage, name="lineage")
 cli.add_typer(audit, name="audit")
 cli.add_typer(report, name="report")
+cli.add_typer(scenario, name="scenario")
 cli.add_typer(model, name="model")
 cli.add_typer(person, name="person")
 cli.add_typer(monitor, name="monitor")
@@ -184,7 +187,17 @@ def run(
 
 @cli.command()
 def simulate(
-    study: Annotated[Path, typer.Argument(help="The study's folder.")],
+    what: Annotated[
+        Path,
+        typer.Argument(
+            metavar="STUDY|SCENARIO|verify",
+            help="A study's folder; a scenario's TOML file, or its name in `fedseal scenario list`; or verify.",
+        ),
+    ],
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="After verify: a scenario's run, to be run again and compared."),
+    ] = None,
     sites: Annotated[int | None, typer.Option(min=2, max=2000, help="How many sites.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, max=10_000, help="How many rounds.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="The promise; turns plan local on where there is none.")] = None,
@@ -196,29 +209,52 @@ def simulate(
         Path | None, typer.Option(help="A folder with one CSV or parquet file a site, or one file to spread.")
     ] = None,
     strategy: Annotated[
-        Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "scaffold"] | None,
+        Strategy | None,
         typer.Option(help="The server's strategy."),
     ] = None,
     baselines: Annotated[bool, typer.Option(help="Compare with majority, local, pooled and plain training.")] = True,
     flamby: Annotated[
         bool, typer.Option("--flamby", help="Run FLamby's published table again (examples/heart-disease, with --data).")
     ] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Of a scenario: end with code 1 if one of its gates does not hold.")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option(help="Of a scenario: also write its gates to this JUnit file.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Of a scenario: processes. They change no result.")] = 1,
     search: Annotated[
         Path | None,
         typer.Option(help="A file of candidates: a private search for hyper-parameters, each trial charged."),
     ] = None,
     out: Out = Path("runs"),
     as_json: AsJson = False,
-) -> None:
-    """Simulate a study on this machine: real protocol, real noise, real ledgers, in one process."""
+) -> int:
+    """Simulate a study or a scenario on this machine: real protocol, real noise, real ledgers."""
+    from fedseal.cli.scenarios import Asked, run_asked, verify_run
+    from fedseal.simulation.scenario.files import is_scenario
+
+    if str(what) == "verify" and not what.is_dir():
+        if run is None:
+            raise ConfigError("verify needs a run's folder", next_step="For example: fedseal simulate verify runs/RUN")
+        return verify_run(run, data, workers)
+    if run is not None:
+        raise ConfigError(f"{run} goes with verify", next_step="One study or scenario at a time.")
+    if is_scenario(str(what)):
+        if sites is not None or plan is not None or flamby or search is not None:
+            raise ConfigError(
+                "--sites, --plan, --flamby and --search are for studies", next_step="Set them in the scenario's file."
+            )
+        asked = Asked(str(what), seed, strategy, epsilon, rounds, data, baselines, gate, junit, workers, out, as_json)
+        return run_asked(asked)
+    if gate or junit is not None or workers != 1:
+        raise ConfigError("--gate, --junit and --workers are for scenarios", next_step="A study has no gates.")
     from fedseal.cli.simulating import run_flamby, run_simulation
     from fedseal.simulation.simulate import Options
 
     if flamby:
         if data is None:
             raise ConfigError("--flamby needs --data", next_step="Give the folder with the four hospitals' files.")
-        run_flamby(study, data, out, as_json=as_json)
-        return
+        run_flamby(what, data, out, as_json=as_json)
+        return ExitCode.OK
     options = Options(
         sites=sites,
         rounds=rounds,
@@ -232,9 +268,10 @@ def simulate(
     if search is not None:
         from fedseal.cli.searching import run_search
 
-        run_search(study, search, options, out, as_json=as_json)
-        return
-    run_simulation(study, options, out, as_json=as_json)
+        run_search(what, search, options, out, as_json=as_json)
+        return ExitCode.OK
+    run_simulation(what, options, out, as_json=as_json)
+    return ExitCode.OK
 
 
 @cli.command()

@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
+from fedseal.cli.monitor_log import check, replay
+
 monitor = typer.Typer(
-    help="Watch for drift under privacy: plan what a monitor will see.",
+    help="Watch for drift under privacy: plan what a monitor will see, check a policy, make its decisions again.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -51,3 +53,7 @@ def plan(
         weights_part=weights_part,
     )
     run_plan(asked, as_json=as_json)
+
+
+monitor.command()(check)
+monitor.command()(replay)

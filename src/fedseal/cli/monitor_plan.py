@@ -45,12 +45,12 @@ class Asked:
     @property
     def honest(self) -> int:
         """How many honest shares of noise the protocol counts on: its threshold without the colluders."""
-        least = minimum_sites(threshold(self.sites, self.colluders), 3, self.colluders, 0)
-        if least - self.colluders < 1 or least > self.sites:
+        if self.colluders > self.sites - 2:
             raise ConfigError(
                 f"{self.sites} sites cannot withstand {self.colluders} colluders",
                 next_step="Plan with more sites, or with fewer colluders.",
             )
+        least = minimum_sites(threshold(self.sites, self.colluders), 3, self.colluders, 0)
         return least - self.colluders
 
     @property
@@ -194,7 +194,8 @@ def _show(console: Console, asked: Asked, seen: list[Sight], warnings: float) ->
     first = seen[0]
     console.print(
         f"With {asked.sites} sites, {asked.rows:,} rows a window and epsilon {asked.epsilon:g}, one window alarms on "
-        f"{_shift(asked.shift)} with {first.alarm:.0%} power; three windows warn of it with {first.warning:.0%}."
+        f"{_shift(asked.shift)} with {_percent(first.alarm)} power; three windows warn of it with "
+        f"{_percent(first.warning)}."
     )
     smallest = "none" if first.smallest is None else _size(asked.shift.kind, first.smallest)
     console.print(f"Smallest shift that one window shows with {asked.power:.0%}: {smallest}.")
@@ -211,14 +212,21 @@ def _show(console: Console, asked: Asked, seen: list[Sight], warnings: float) ->
             one.name,
             f"{one.deviation:.1f}",
             f"{one.rows:,.0f}",
-            f"{one.alarm:.0%}",
-            f"{one.warning:.0%}",
+            _percent(one.alarm),
+            _percent(one.warning),
             "none" if one.smallest is None else f"{one.smallest:.3g}",
             "none" if one.rows_needed is None else f"{one.rows_needed:,}",
             _epsilon(one),
         )
     console.print(table)
     console.print("Noise is the standard deviation in a cell, in persons. What the tests are: docs/monitoring.md.")
+
+
+def _percent(probability: float) -> str:
+    """Nothing is certain, and little is impossible."""
+    if probability >= 0.995:
+        return "over 99%"
+    return "under 1%" if probability < 0.005 else f"{probability:.0%}"
 
 
 def _epsilon(one: Sight) -> str:

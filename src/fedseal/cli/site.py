@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fedseal.privacy.transaction import Transaction
 
 site = typer.Typer(
-    help="Run a site's node, and look after its store: list its runs, close one that is stuck.",
+    help="Run a site's node, and look after its store: list its runs, close one that is stuck, take out its own model.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -87,6 +87,36 @@ def close_run(
     console.print(
         "What it was charged stays charged. It never reopens: a round that is under way goes on without this site or "
         "fails, and to go on training the coordinator starts a new run."
+    )
+
+
+@site.command()
+def own_model(
+    store: Store,
+    run: Annotated[str, typer.Argument(help="The run, as `fedseal site runs` shows it.")],
+    out: Annotated[Path, typer.Argument(help="A new safetensors file.")],
+) -> None:
+    """Write what this site has of its own of a run's model: Ditto's or a fine-tuned one, or the layers that stay here.
+
+    It was trained on this site's persons without noise, and has not left the site.
+    """
+    from fedseal.privacy.transaction import PERSONAL_MODEL
+
+    number = _number(run)
+    if out.exists():
+        raise ConfigError(f"{out} exists", next_step="Name a new file.")
+    with opened(store, reading=True) as (site_store, transaction):
+        model = transaction.kept(number, PERSONAL_MODEL)
+    if model is None:
+        raise ConfigError(
+            "this site keeps nothing of its own of a run of that number",
+            next_step="Sites do with the strategies ditto, fedrep and fedbn, and where they fine-tune.",
+        )
+    out.write_bytes(model)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(whose(site_store))
+    console.print(
+        f"Its own part of run {number.hex()} is in {out}. It says something of this site's persons: keep it here."
     )
 
 

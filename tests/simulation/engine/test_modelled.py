@@ -169,8 +169,8 @@ def test_one_unit_more_at_one_site_would_be_noticed(tmp_path: Path, monkeypatch:
     first = sums.taken()
     computed = portions.OneByOne.computed
 
-    def more(self: Any, job: Any, number: int, memory: Any) -> Any:
-        found = computed(self, job, number, memory)
+    def more(self: Any, header: Any, request: Any, number: int, memory: Any) -> Any:
+        found = computed(self, header, request, number, memory)
         if number == 3:
             found.update.vector[1] += 1
         return found

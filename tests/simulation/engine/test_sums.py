@@ -236,3 +236,44 @@ def test_any_split_of_the_replies_gives_the_same_sum(data: st.DataObject) -> Non
             assert sum(part.sites for part in parts) == sites
             totals.append(combined(summing.order, [part.vector for part in parts]).tobytes())
         assert totals[0] == totals[1]
+
+
+METRICS = {"loss": MetricRange(-10, 20), "scores": MetricRange(0, 1, 3), "absent": MetricRange(0, 1)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.sampled_from([1e-9, 0.01, 1.0, 24.9999, 25.0, 30.0, 1e4]),
+    ring=st.sampled_from([32, 64]),
+    dtype=st.sampled_from(["f4", "f8", "f2", "i4"]),
+    seed=st.integers(0, 1 << 20),
+    broken=st.sampled_from([None, np.nan, np.inf]),
+)
+def test_the_quick_way_is_the_sites_way(size: float, ring: int, dtype: str, seed: int, broken: float | None) -> None:
+    """Updates below, at and above their bound; arrays longer than a piece; what is no number."""
+    rng = np.random.default_rng(seed)
+    with flower_task():
+        shapes: dict[str, tuple[int, ...]] = {"long": (3, 13_000), "one": (1,), "none": (0,), "few": (7, 2)}
+        start = {name: (10 * rng.normal(size=shape)).astype(dtype) for name, shape in shapes.items()}
+        record = ArrayRecord({name: Array(array) for name, array in start.items()})
+        batch = [Message(RecordDict({"arrays": record}), dst_node_id=n, message_type="train") for n in (1, 2)]
+        summing = round_sum(IntegerSums(FedAvg(), 100, METRICS, update_range=25.0, ring_bits=ring), batch)
+        changes = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+        norm = np.sqrt(sum(float((c**2).sum()) for c in changes.values()))
+        arrays = {n: (start[n] + changes[n] * size / norm).astype(dtype) for n in shapes}
+        if broken is not None and dtype != "i4":
+            arrays["few"][3, 1] = broken
+        answer = reply(batch[0], arrays, int(rng.integers(0, 130)))
+        answer.content.metric_records["metrics"]["loss"] = float(rng.uniform(-20, 30))
+        answer.content.metric_records["metrics"]["scores"] = [float(v) for v in rng.uniform(0, 1.2, 3)]
+        quick, slow = summing.order.begun(), summing.order.begun()
+        quick.add(batch[0], answer)
+        slow.add_as_a_site(batch[0], answer)
+        assert quick.vector.tobytes() == slow.vector.tobytes()
+
+
+def test_a_quick_way_that_multiplied_at_once_would_differ() -> None:
+    """The twin of the check above: the product of weight and scale is another double."""
+    rng = np.random.default_rng(1)
+    change, fraction, scale = rng.normal(size=100_000), 37 / 100, 2.0**52 / 7 / 25
+    assert (np.rint(change * fraction * scale) != np.rint(change * (fraction * scale))).any()

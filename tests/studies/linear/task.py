@@ -1,5 +1,6 @@
 """Least squares in three dimensions: a twin of its training fits on a page. Every row is used for everything."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,3 +27,18 @@ class Plane:
 
     def metrics(self) -> Sequence[Metric]:
         return []
+
+
+class Headed(Plane):
+    """With a layer that sites may keep."""
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(OrderedDict(body=nn.Linear(3, 4), act=nn.Tanh(), head=nn.Linear(4, 1)))
+
+
+class Normed(Plane):
+    """With a layer that takes mean and deviation of its batch."""
+
+    def model(self) -> nn.Module:
+        layers = {"body": nn.Linear(3, 4), "norm": nn.BatchNorm1d(4), "act": nn.Tanh(), "head": nn.Linear(4, 1)}
+        return nn.Sequential(OrderedDict(layers))

@@ -1,0 +1,1 @@
+"""Scenarios: what may happen to a federation, in one TOML file, run, judged and compared."""

@@ -1,0 +1,222 @@
+"""One run of a scenario, from its setting to its findings; nothing is written but what simulated stores need."""
+
+import importlib.metadata
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import mean
+from typing import Protocol
+
+import numpy as np
+
+from fedseal.client.trainer import Arrays
+from fedseal.simulation.scenario.comparing import compare
+from fedseal.simulation.scenario.language import Scenario, scenario_digest
+from fedseal.simulation.scenario.outcome import Compared, RoundRow, ScenarioResult, SiteRow, StepRow, run_digest
+from fedseal.simulation.scenario.quality import answers
+from fedseal.simulation.scenario.setting import Setting
+from fedseal.simulation.scenario.timeline import PROMOTED, ROLLED_BACK, Timeline
+from fedseal.simulation.scenario.training import Conditions
+from fedseal.simulation.scenario.truth import detection
+from fedseal.simulation.threads import one_thread
+
+PACKAGES = ("fedseal", "numpy", "torch", "flwr", "scipy", "scikit-learn")
+
+
+class Watcher(Protocol):
+    """Who watches a run."""
+
+    def step(self, row: StepRow) -> None:
+        """A step is over."""
+
+    def phase(self, title: str) -> None:
+        """Something else begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Watches and says nothing."""
+
+    def step(self, row: StepRow) -> None:
+        """Nothing."""
+
+    def phase(self, title: str) -> None:
+        """Nothing."""
+
+
+def run_scenario(
+    setting: Setting, folder: Path, run: str, watcher: Watcher, *, workers: int = 1, baselines: bool = True
+) -> tuple[ScenarioResult, Arrays | None]:
+    """Run a scenario; its findings, without gates, and the model in use at the end.
+
+    Args:
+        setting: scenario, world and task.
+        folder: an existing folder for what simulated parties keep.
+        run: the run's name.
+        watcher: told of every step.
+        workers: processes for the sites of a training.
+        baselines: whether to compare.
+    """
+    started = time.monotonic()
+    with one_thread():
+        timeline = Timeline(setting, folder, watcher.step, workers)
+        timeline.run()
+        compared: list[Compared] = []
+        if baselines and timeline.trainings.first is not None:
+            watcher.phase("majority class, every site alone, all data pooled, no privacy")
+            compared = compare(
+                timeline.trainings.first,
+                Conditions(workers=workers, engine=setting.scenario.run.engine),
+            )
+    scenario = setting.scenario
+    private = scenario.run.privacy.plan != "none"
+    result = ScenarioResult(
+        scenario=scenario.scenario.name,
+        title=scenario.scenario.title or scenario.scenario.name,
+        scenario_sha256=scenario_digest(scenario),
+        run=run,
+        seed=scenario.scenario.seed,
+        strategy=scenario.run.strategy,
+        epsilon=scenario.run.privacy.epsilon if private else None,
+        delta=scenario.run.privacy.delta if private else None,
+        secagg=scenario.run.secagg,
+        created=datetime.now(UTC).replace(microsecond=0).isoformat(),
+        seconds=round(time.monotonic() - started, 3),
+        steps=tuple(timeline.steps),
+        trainings=tuple(timeline.trainings.rows),
+        rounds=tuple(timeline.trainings.rounds),
+        windows=tuple(timeline.windows),
+        compared=tuple(compared),
+        sites=site_rows(setting),
+        heterogeneity=heterogeneity(setting),
+        whole=whole(timeline, compared),
+        notes=tuple(notes(timeline)),
+        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        origin=str(setting.folder.resolve()) if uses_files(scenario) else "",
+    )
+    model = None if timeline.in_use is None else timeline.trainings.models[timeline.in_use]
+    return result.model_copy(update={"digest": run_digest(result)}), model
+
+
+def uses_files(scenario: Scenario) -> bool:
+    """Whether the scenario names files beside it."""
+    matrix = any(drift.schedule.form == "matrix" for drift in scenario.drift)
+    return matrix or scenario.population.path is not None or isinstance(scenario.devices.availability, str)
+
+
+def site_rows(setting: Setting) -> dict[str, SiteRow]:
+    """Persons and classes of every site's first window, by the true labels."""
+    world = setting.world
+    counts = np.array(
+        [np.bincount(world.window(i, 0).y, minlength=len(world.classes)) for i in range(len(world.sites))]
+    )
+    everyone = counts.sum(axis=0) / max(counts.sum(), 1)
+    rows = {}
+    for name, own in zip(world.sites, counts, strict=True):
+        shares = own / max(own.sum(), 1)
+        # Hellinger's distance between class shares, 0 for equal and 1 for disjoint ones.
+        distance = float(np.sqrt(max(0.0, 1.0 - np.sqrt(shares * everyone).sum()))) if own.sum() else 0.0
+        classes = {c: int(n) for c, n in zip(world.classes, own, strict=True)}
+        rows[name] = SiteRow(persons=int(own.sum()), classes=classes, hellinger=distance)
+    return rows
+
+
+def heterogeneity(setting: Setting) -> dict[str, float]:
+    """How unlike the sites are: mean Hellinger distance of their labels to everyone's, and how many equal sites they
+    count like, (sum n)^2 / sum n^2.
+    """
+    rows = list(site_rows(setting).values())
+    sizes = np.array([row.persons for row in rows], dtype=np.float64)
+    return {
+        "hellinger.mean": mean(row.hellinger for row in rows),
+        "hellinger.max": max(row.hellinger for row in rows),
+        "effective_sites": float(sizes.sum() ** 2 / max((sizes**2).sum(), 1.0)),
+    }
+
+
+def whole(timeline: Timeline, compared: list[Compared]) -> dict[str, float | None]:
+    """The metrics that a scenario has once."""
+    rounds, trainings = timeline.trainings.rounds, timeline.trainings.rows
+    found = detection(timeline.steps, timeline.changes, timeline.moved)
+    watched = any(row.alarm is not None for row in timeline.steps)
+    decisions = [d for row in timeline.steps for d in row.decisions]
+    seconds = [row.seconds for row in rounds]
+    moved = sum(row.bytes_down + row.bytes_up for row in rounds)
+    by_name: dict[str, float | None] = {c.name: c.accuracy for c in compared}
+    own = by_name.get("federated")
+
+    def beside(name: str, sign: int) -> float | None:
+        other = by_name.get(name)
+        return None if own is None or other is None else sign * (own - other) + 0.0
+
+    return {
+        "drift.delay": None if found.delay is None else float(found.delay),
+        "drift.missed": float(found.missed) if watched else None,
+        "drift.false_alarms_per_100": found.false_per_100,
+        "alarms": float(sum(row.alarm == "alarm" for row in timeline.steps)) if watched else None,
+        "trainings": float(sum(t.aborted is None for t in trainings)),
+        "trainings.aborted": float(sum(t.aborted is not None for t in trainings)),
+        "promotions": float(sum(d == PROMOTED for d in decisions)),
+        "rollbacks": float(sum(d == ROLLED_BACK for d in decisions)),
+        "rounds": float(len(rounds)),
+        "dropouts": float(sum(row.asked - row.sites for row in rounds)),
+        "lift.majority": beside("majority", 1),
+        "lift.local": beside("local", 1),
+        "gap.pooled": beside("pooled", -1),
+        "gap.plain": beside("plain", -1),
+        "bytes.total": float(moved),
+        "bytes.per_site_round": _mean_per_site(rounds),
+        "virtual_time.round.mean_s": mean(seconds) if seconds else None,
+        "virtual_time.round.p95_s": float(np.quantile(seconds, 0.95)) if seconds else None,
+        "virtual_time.total_s": sum(seconds),
+        "privacy.advantage": membership_advantage(timeline),
+    }
+
+
+def membership_advantage(timeline: Timeline) -> float | None:
+    """How much better than a coin one guesses who was trained on in the first training, by whether the model's loss of
+    a person is below the mean of those trained on (Yeom, Giacomelli, Fredrikson and Jha 2018, adversary 2).
+
+    It is the share of members below that mean minus the share of others.
+    """
+    trainings, setting = timeline.trainings, timeline.setting
+    if trainings.first is None:
+        return None
+    number = min(trainings.models)
+    model, step = trainings.models[number], trainings.first.step
+    members = list(trainings.cohorts[number].train.values())
+    rows = setting.scenario.run.test_rows
+    others = [setting.world.test(i, step, rows) for i in range(len(setting.world.sites))]
+    inside, outside = (
+        answers(setting.task, model, np.concatenate([r.x for r in some])).losses(np.concatenate([r.y for r in some]))
+        for some in (members, others)
+    )
+    return float((inside <= inside.mean()).mean() - (outside <= inside.mean()).mean())
+
+
+def _mean_per_site(rounds: list[RoundRow]) -> float | None:
+    """Bytes for one site and one round."""
+    visits = sum(row.asked for row in rounds)
+    return sum(row.bytes_down + row.bytes_up for row in rounds) / visits if visits else None
+
+
+def notes(timeline: Timeline) -> list[str]:
+    """What a reader should know of this run."""
+    scaled = (
+        "Columns are scaled by public figures, two digits of each, as a data dictionary states them; here they are "
+        "taken from all sites' first windows."
+    )
+    found = [scaled]
+    run = timeline.setting.scenario.run
+    if run.secagg == "model":
+        found.append(
+            "The protocol was modelled: sums in its integers, its bytes and its noise, without keys and masks. "
+            'secagg = "real" in [run] runs it.'
+        )
+    found += [
+        f"Training {t.number} at step {t.step} ended without a model: {t.aborted}"
+        for t in timeline.trainings.rows
+        if t.aborted is not None
+    ]
+    return found
