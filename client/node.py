@@ -158,15 +158,9 @@ class ResidentNode:
         if record.config.get(TASK, self._site.study.contract.task) != self._site.study.contract.task:
             log.error("a run names the task %r, which is not the approved study's; refused", record.config.get(TASK))
             return refusal(message, NOT_APPROVED)
-        context = Context(
-            message.metadata.run_id,
-            self._server.node,
-            {STORE_KEY: str(self._site.store), DATA_KEY: str(self._site.data), STUDY_KEY: str(self._site.study.folder)},
-            RecordDict(),
-            dict(record.config),
-            record.series,
-        )
-        identify(message.metadata.run_id, self._server.node)
+        run, node = message.metadata.run_id, self._server.node
+        context = Context(run, node, node_config(self._site), RecordDict(), dict(record.config), record.series)
+        identify(run, node)
         try:
             return self._app(message, context)
         # The mod has answered whatever the study's code raised. What is left must not end a process that is to stay.
@@ -272,6 +266,13 @@ class ApprovedWork:
             self._warm = Warm()
         return self._warm
 
+    def read_data(self) -> None:
+        """Load the code and read the site's data, so that the first message finds them; DataError as for a message."""
+        from fedseal.privacy.store import SiteStore
+
+        config: dict[str, bool | float | int | str | bytes] = {TASK: self._site.study.contract.task}
+        self.load().work(Context(0, 0, node_config(self._site), RecordDict(), config), SiteStore.open(self._site.store))
+
     def train(self, message: Message, context: Context) -> Message:
         """Train, as `client.app` does."""
         return self.load().train(message, context)
@@ -287,8 +288,13 @@ def resident_app(site: Site) -> ClientApp:
     app.train()(work.train)
     app.evaluate()(work.evaluate)
     if site.preload:
-        work.load()
+        work.read_data()
     return app
+
+
+def node_config(site: Site) -> dict[str, bool | float | int | str | bytes]:
+    """What a node's app is told by its own side: where its store, its data and its code are."""
+    return {STORE_KEY: str(site.store), DATA_KEY: str(site.data), STUDY_KEY: str(site.study.folder)}
 
 
 def _limit_threads(threads: int) -> None:

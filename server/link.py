@@ -279,7 +279,8 @@ class LinkGrid(Grid):
         replies = []
         # In one piece: a message whose reply has been taken and that is still there would be given out again.
         with self._state.lock:
-            for reply in self._state.get_message_res(ready, self._run.run_id) if ready else []:
+            # A copy: Flower empties the set.
+            for reply in self._state.get_message_res(set(ready), self._run.run_id) if ready else []:
                 number = reply.metadata.message_id
                 contents = None if reply.has_error() else self._state.contents(number)
                 if contents is not None:
@@ -336,7 +337,8 @@ class Link:
             access_log=False,
             server_header=False,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=1,
+            ws="none",
         )
         try:
             config.load()

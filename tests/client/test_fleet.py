@@ -1,0 +1,135 @@
+"""What the node's side uses of Flower, against a real server: see also tests/server/test_link.py."""
+
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from flwr.app import Message
+from support.linked import Keys, ask, echo, number_in
+
+from fedseal.client.fleet import Fleet, NotAdmittedError, UnreachableError, failure, refusal
+from fedseal.server import link as linked
+from fedseal.server.link import Link
+from fedseal.simulation.deployed.processes import free_ports
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys.make(tmp_path_factory.mktemp("keys"), "a", "b")
+
+
+@pytest.fixture(scope="module")
+def link(keys: Keys) -> Iterator[Link]:
+    with pytest.MonkeyPatch.context() as patched, keys.link() as running:
+        patched.setattr(linked, "HOLD", 0.4)
+        yield running
+
+
+@pytest.mark.parametrize("off", [-3 * HOUR, 3 * HOUR], ids=["behind", "ahead"])
+def test_a_site_whose_clock_is_wrong_signs_by_the_servers(keys: Keys, link: Link, off: timedelta) -> None:
+    fleet = keys.fleet("a", link)
+    fleet._signature._now = lambda: datetime.now(UTC) + off
+    fleet.join()
+    assert fleet.beat()
+    assert abs(fleet.ahead + off) < timedelta(seconds=5)
+
+
+def test_without_that_it_is_not_let_in(keys: Keys, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = keys.fleet("a", link)
+    monkeypatch.setattr(fleet._signature, "_now", lambda: datetime.now(UTC) + HOUR)
+    monkeypatch.setattr(fleet._signature, "believe", lambda _: False)
+    with pytest.raises(NotAdmittedError):
+        fleet.join()
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday", "Sat, 99 Nov 2026 00:00:00 GMT"])
+def test_a_date_that_is_none_is_not_believed(keys: Keys, link: Link, date: str | None) -> None:
+    fleet = keys.fleet("a", link)
+    assert not fleet._signature.believe(date)
+    assert fleet.ahead == timedelta()
+
+
+def test_a_clock_that_is_set_while_the_site_works_does_not_age_its_answer(
+    keys: Keys, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flower dates a reply by the site's clock, and lets a server refuse one that seems to come too late."""
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    with link.run({}) as grid:
+        numbers = ask(grid, fleet.node, 3)
+        message = fleet.next()
+        assert message is not None
+        reply = echo(message)
+        reply.metadata.created_at += 48 * 3600
+        fleet.answer(message, reply, 0.1)
+        (found,) = grid.pull_messages(numbers)
+        assert number_in(found) == 3
+
+
+def test_the_same_answer_is_the_same_object_whenever_it_is_made(keys: Keys, link: Link) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    with link.run({}) as grid:
+        ask(grid, fleet.node)
+        message = fleet.next()
+        assert message is not None
+        numbers = set()
+        for _ in range(2):
+            reply = echo(message)
+            fleet.answer(message, reply, 0.1)
+            numbers.add(reply.metadata.message_id)
+        assert len(numbers) == 1
+
+
+def test_errors_say_fixed_words_and_nothing_of_the_sites(keys: Keys, link: Link) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    with link.run({}) as grid:
+        ask(grid, fleet.node)
+        message = fleet.next()
+        assert message is not None
+        for reply, code in ((failure(message), 2), (refusal(message, "No."), 7)):
+            assert reply.has_error()
+            assert reply.error.code == code
+        fleet.answer(message, failure(message), 0.1)
+        found: list[Message] = list(grid.pull_messages([message.metadata.message_id]))
+        assert [reply.error.reason for reply in found] == ["The site's code failed."]
+
+
+def test_a_key_that_is_not_registered_is_not_let_in(keys: Keys, link: Link, tmp_path: Path) -> None:
+    stranger = Keys.make(tmp_path, "x").nodes["x"]
+    fleet = Fleet(f"127.0.0.1:{link.port}", keys.trust(), stranger)
+    with pytest.raises(NotAdmittedError):
+        fleet.join()
+
+
+def test_a_server_of_another_authority_is_not_talked_to(keys: Keys, link: Link, tmp_path: Path) -> None:
+    other = Keys.make(tmp_path).certificate.authority
+    trust = ssl.create_default_context(cafile=str(other))
+    with pytest.raises(UnreachableError, match="certificate verify failed"):
+        Fleet(f"127.0.0.1:{link.port}", trust, keys.nodes["a"]).join()
+
+
+def test_a_server_that_is_not_there_is_unreachable(keys: Keys) -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(UnreachableError):
+        Fleet(f"127.0.0.1:{port}", keys.trust(), keys.nodes["a"]).join()
+
+
+def test_a_server_that_has_restarted_does_not_know_the_number_and_gives_another(keys: Keys) -> None:
+    with keys.link() as first:
+        fleet = keys.fleet("a", first)
+        before = fleet.join()
+    with pytest.raises(UnreachableError):
+        fleet.next()
+    with keys.link(first.port):
+        with pytest.raises(NotAdmittedError):
+            fleet.next()
+        with pytest.raises(NotAdmittedError):
+            fleet.beat()
+        assert fleet.join() != before
+        assert fleet.beat()
