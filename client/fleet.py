@@ -51,6 +51,7 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
+from google.protobuf.message import DecodeError
 
 # Seconds. A server that hears nothing for twice this interval counts the node as gone.
 HEARTBEAT_INTERVAL = 30.0
@@ -179,11 +180,7 @@ class Fleet:
         run, number = head.metadata.run_id, head.metadata.message_id
         names = [node.object_id for node in iterate_object_tree(cast(ObjectTree, response.message_object_trees[0]))]
         contents = dict(zip(names, self._pool.map(lambda name: self._pull(run, name), names), strict=True))
-        message = inflate_object_from_contents(number, contents)
-        if not isinstance(message, Message):
-            raise DeclinedError("an object that is no message")
-        message.metadata.__dict__["_message_id"] = number
-        return message
+        return inflated(number, contents)
 
     def run(self, run: int) -> RunRecord:
         """What the server says of a run; DeclinedError if it is over."""
@@ -329,6 +326,36 @@ class _Signature:
         return self._ahead
 
 
+def inflated(number: str, contents: dict[str, bytes]) -> Message:
+    """A message from its objects, which a server has sent.
+
+    Args:
+        number: the message's, which is the name of its head.
+        contents: all objects by name; emptied.
+
+    Raises:
+        DeclinedError: they are no message.
+    """
+    try:
+        message = inflate_object_from_contents(number, contents)
+    # What Flower's objects and protobuf raise for bytes that are none of theirs.
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MemoryError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        DecodeError,
+    ):
+        message = None
+    if not isinstance(message, Message):
+        raise DeclinedError("an object that is no message")
+    message.metadata.__dict__["_message_id"] = number
+    return message
+
+
 def identify(run: int, node: int) -> None:
     """Say to Flower which run this process works for; it keeps that in a class, and makes messages by it."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run, node, 1
@@ -337,8 +364,3 @@ def identify(run: int, node: int) -> None:
 def refusal(message: Message, reason: str) -> Message:
     """A reply that says that the site's own code was not run, in fixed words."""
     return Message(Error(ErrorCode.INVALID_FAB, reason), reply_to=message)
-
-
-def failure(message: Message) -> Message:
-    """A reply that says that the site's own code failed, and nothing of how."""
-    return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "The site's code failed."), reply_to=message)

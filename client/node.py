@@ -26,7 +26,6 @@ from fedseal.client.fleet import (
     NotAdmittedError,
     RunRecord,
     UnreachableError,
-    failure,
     identify,
     refusal,
 )
@@ -153,7 +152,7 @@ class ResidentNode:
         self._send(message, reply, seconds)
 
     def _reply(self, message: Message, record: RunRecord) -> Message:
-        if message.metadata.message_type.partition(".")[0] not in KINDS:
+        if message.metadata.message_type not in KINDS:
             return refusal(message, "This site answers train and evaluate messages only.")
         if record.config.get(TASK, self._site.study.contract.task) != self._site.study.contract.task:
             log.error("a run names the task %r, which is not the approved study's; refused", record.config.get(TASK))
@@ -161,12 +160,8 @@ class ResidentNode:
         run, node = message.metadata.run_id, self._server.node
         context = Context(run, node, node_config(self._site), RecordDict(), dict(record.config), record.series)
         identify(run, node)
-        try:
-            return self._app(message, context)
-        # The mod has answered whatever the study's code raised. What is left must not end a process that is to stay.
-        except Exception:
-            log.exception("the app failed outside of the study's code")
-            return failure(message)
+        # The mod answers whatever the study's code raises; it lets nothing through but the end of the process.
+        return self._app(message, context)
 
     def _send(self, message: Message, reply: Message, seconds: float) -> None:
         """Until it has arrived: a server of another make does not give a message out twice."""

@@ -1,15 +1,29 @@
 """What the node's side uses of Flower, against a real server: see also tests/server/test_link.py."""
 
+import contextlib
 import ssl
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pytest
-from flwr.app import Message
-from support.linked import Keys, ask, echo, number_in
+from flwr.app import Array, ArrayRecord, Message
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.linked import Keys, ask, echo, number_in, words
 
-from fedseal.client.fleet import Fleet, NotAdmittedError, UnreachableError, failure, refusal
+from fedseal.client.fleet import (
+    DeclinedError,
+    Fleet,
+    NotAdmittedError,
+    UnreachableError,
+    identify,
+    inflated,
+    refusal,
+)
 from fedseal.server import link as linked
 from fedseal.server.link import Link
 from fedseal.simulation.deployed.processes import free_ports
@@ -85,19 +99,16 @@ def test_the_same_answer_is_the_same_object_whenever_it_is_made(keys: Keys, link
         assert len(numbers) == 1
 
 
-def test_errors_say_fixed_words_and_nothing_of_the_sites(keys: Keys, link: Link) -> None:
+def test_a_refusal_arrives_as_flowers_error(keys: Keys, link: Link) -> None:
     fleet = keys.fleet("a", link)
     fleet.join()
     with link.run({}) as grid:
         ask(grid, fleet.node)
         message = fleet.next()
         assert message is not None
-        for reply, code in ((failure(message), 2), (refusal(message, "No."), 7)):
-            assert reply.has_error()
-            assert reply.error.code == code
-        fleet.answer(message, failure(message), 0.1)
+        fleet.answer(message, refusal(message, "No."), 0.1)
         found: list[Message] = list(grid.pull_messages([message.metadata.message_id]))
-        assert [reply.error.reason for reply in found] == ["The site's code failed."]
+        assert [(reply.error.code, reply.error.reason) for reply in found] == [(7, "No.")]
 
 
 def test_a_key_that_is_not_registered_is_not_let_in(keys: Keys, link: Link, tmp_path: Path) -> None:
@@ -133,3 +144,45 @@ def test_a_server_that_has_restarted_does_not_know_the_number_and_gives_another(
             fleet.beat()
         assert fleet.join() != before
         assert fleet.beat()
+
+
+@lru_cache(maxsize=1)
+def objects() -> dict[str, bytes]:
+    """A message in its objects, by name; its head is the last."""
+    identify(1, 1)
+    array = ArrayRecord({"x": Array(np.arange(5, dtype=np.float32))})
+    message = Message(words(4, array), dst_node_id=2, message_type="train")
+    return {name: found.deflate() for name, found in get_all_nested_objects(message).items()}
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_whatever_a_server_sends_is_a_message_or_declined(data: st.DataObject) -> None:
+    """Bytes of its objects are changed, cut and swapped; names are taken out."""
+    contents = dict(objects())
+    head = list(contents)[-1]
+    for _ in range(data.draw(st.integers(1, 3))):
+        name = data.draw(st.sampled_from(list(contents)))
+        raw = bytearray(contents[name])
+        place = data.draw(st.integers(0, len(raw)))
+        match data.draw(st.sampled_from(["change", "cut", "insert", "swap", "drop"])):
+            case "change":
+                raw[place : place + 1] = data.draw(st.binary(min_size=1, max_size=4))
+            case "cut":
+                del raw[place:]
+            case "insert":
+                raw[place:place] = data.draw(st.binary(max_size=40))
+            case "swap":
+                raw = bytearray(contents[data.draw(st.sampled_from(list(contents)))])
+            case "drop":
+                del contents[name]
+                break
+        contents[name] = bytes(raw)
+    with contextlib.suppress(DeclinedError):
+        assert isinstance(inflated(head, contents), Message)
+
+
+def test_an_unchanged_one_is_read() -> None:
+    contents = dict(objects())
+    head = list(contents)[-1]
+    assert number_in(inflated(head, contents)) == 4

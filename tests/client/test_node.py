@@ -129,24 +129,11 @@ def test_a_task_that_was_not_approved_is_refused_and_no_code_runs(site: Site) ->
     assert not called
 
 
-@pytest.mark.parametrize("kind", ["query", "query.files", "system"])
+@pytest.mark.parametrize("kind", ["query", "query.files", "system", "train.other"])
 def test_other_kinds_of_messages_are_refused(site: Site, kind: str) -> None:
     odd = message()
     odd.metadata.__dict__["_message_type"] = kind
     assert [reply.error.code for _, reply in served(site, [odd], plain).answers] == [7]
-
-
-def test_an_app_that_fails_is_answered_in_fixed_words_and_the_node_goes_on(site: Site) -> None:
-    def app(message: Message, context: Context) -> Message:
-        if message.metadata.message_id == "message-1":
-            raise ValueError("a person's name")
-        return echo(message)
-
-    server = served(site, [message(1), message(2)], app)
-    first, second = (reply for _, reply in server.answers)
-    assert first.error.code == 2
-    assert "person" not in first.error.reason
-    assert second.has_content()
 
 
 @pytest.mark.parametrize(
