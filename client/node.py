@@ -265,7 +265,7 @@ class ApprovedWork:
         """Load the code and read the site's data, so that the first message finds them; DataError as for a message."""
         from fedseal.privacy.store import SiteStore
 
-        config: dict[str, bool | float | int | str | bytes] = {TASK: self._site.study.contract.task}
+        config: dict[str, bool | float | int | str] = {TASK: self._site.study.contract.task}
         self.load().work(Context(0, 0, node_config(self._site), RecordDict(), config), SiteStore.open(self._site.store))
 
     def train(self, message: Message, context: Context) -> Message:
@@ -287,7 +287,7 @@ def resident_app(site: Site) -> ClientApp:
     return app
 
 
-def node_config(site: Site) -> dict[str, bool | float | int | str | bytes]:
+def node_config(site: Site) -> dict[str, bool | float | int | str]:
     """What a node's app is told by its own side: where its store, its data and its code are."""
     return {STORE_KEY: str(site.store), DATA_KEY: str(site.data), STUDY_KEY: str(site.study.folder)}
 

@@ -123,8 +123,13 @@ def test_messages_are_answered_in_their_order_with_what_the_site_names(site: Sit
 
 
 def test_a_task_that_was_not_approved_is_refused_and_no_code_runs(site: Site) -> None:
-    called: list[object] = []
-    server = served(site, [message()], lambda m, c: called.append(m) or echo(m), config={"fedseal-task": "os:system"})
+    called: list[Message] = []
+
+    def app(message: Message, context: Context) -> Message:
+        called.append(message)
+        return echo(message)
+
+    server = served(site, [message()], app, config={"fedseal-task": "os:system"})
     assert [reply.error.code for _, reply in server.answers] == [7]
     assert not called
 

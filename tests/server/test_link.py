@@ -61,7 +61,7 @@ def test_an_exchange_with_three_nodes_brings_back_what_each_was_sent(keys: Keys,
     # Nothing is kept of it.
     assert not link.state.message_ins_store
     assert not link.state.message_res_store
-    assert len(link.state.object_store) == 0  # type: ignore[arg-type]
+    assert len(link.state.object_store) == 0
 
 
 def test_sites_learn_a_runs_configuration_while_it_lasts(keys: Keys, link: Link) -> None:
