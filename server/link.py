@@ -96,6 +96,7 @@ class SiteState(InMemoryLinkState):
         self._news = threading.Condition()
         self._version = 0
         self._given: dict[str, int] = {}
+        self._asking: dict[int, object] = {}
         self._open = True
 
     def announce(self) -> None:
@@ -129,20 +130,30 @@ class SiteState(InMemoryLinkState):
             return super().activate_node(node_id, heartbeat_interval)
 
     def get_message_ins(self, node_id: int, limit: int | None, *, run_id: int | None = None) -> list[Message]:
-        """As Flower's; waits while there is no message."""
+        """As Flower's; waits while there is no message. Of two questions of a node at once the older one gets none."""
         messages: list[Message] = []
+        question = object()
+        with self.lock:
+            older = self._asking.get(node_id)
+            self._asking[node_id] = question
+        if older is not None:
+            self.announce()
 
         def found() -> bool:
             with self.lock:
+                if self._asking.get(node_id) is not question:
+                    return True
                 self._give_again(node_id)
                 messages.extend(super(SiteState, self).get_message_ins(node_id, limit, run_id=run_id))
                 for message in messages:
                     number = message.metadata.message_id
                     self._given[number] = self._given.get(number, 0) + 1
-                # What is handed out is marked later; it must not be taken for what is kept.
                 return bool(messages)
 
         self.wait_for(found, HOLD)
+        with self.lock:
+            if self._asking.get(node_id) is question:
+                del self._asking[node_id]
         return messages
 
     def delete_messages(self, message_ins_ids: set[str]) -> None:

@@ -3,6 +3,7 @@
 import http.client
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -224,6 +225,25 @@ def test_a_question_is_held_until_there_is_work(keys: Keys, link: Link, grid: Li
     begun = time.monotonic()
     assert fleet.next() is None
     assert time.monotonic() - begun >= linked.HOLD
+
+
+def test_a_node_holds_one_question_and_the_older_one_takes_nothing(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site that asks many times at once must not take the server's threads, nor lose messages to dead connections."""
+    monkeypatch.setattr(linked, "HOLD", 20.0)
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    with ThreadPoolExecutor(6) as pool:
+        begun = time.monotonic()
+        questions = [pool.submit(fleet.next) for _ in range(6)]
+        while sum(question.done() for question in questions) < 5:
+            assert time.monotonic() - begun < 10
+            time.sleep(0.01)
+        assert all(question.result() is None for question in questions if question.done())
+        ask(grid, fleet.node, 8)
+        found = [question.result(10) for question in questions]
+    assert [number_in(message) for message in found if message is not None] == [8]
 
 
 def test_a_port_in_use_and_a_key_of_another_certificate_are_named(keys: Keys, link: Link, tmp_path: Path) -> None:
