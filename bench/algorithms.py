@@ -1,15 +1,16 @@
-"""Which algorithm for which difference between sites: nine of them on scikit-learn's digits, spread over ten sites in
-six ways.
+"""Which algorithm for which difference between sites: nine of them, and two variants, on scikit-learn's digits, spread
+over ten sites in six ways.
 
     python bench/algorithms.py --out bench/results/algorithms.json
     python bench/algorithms.py --worlds iid clusters --seeds 1 2 --out some.json
 
 The server, the strategies and the sites' code are those of a real run; the protocol is modelled, which changes no bit
-of a model. Every algorithm takes the same passes over the same persons with the same learning rate; their own
-parameters are their papers' or the library's defaults, and nothing is tuned, on no rows. A site tests on 30 % of its
-rows, on which nobody trains. *all* is accuracy over the test rows of all sites, *mean* the mean of the sites'
-accuracies, *worst* the least; where sites have models of their own, each is judged on its own site's rows. A seed fixes
-spread, first model and all draws; numbers are means over seeds, and what follows +- is their standard deviation.
+of a model. Every algorithm takes the same passes over the same persons with the same learning rate, and trains the same
+network, but that FedBN's has a BatchNorm and the variants' a LayerNorm. Their own parameters are their papers' or the
+library's defaults, and nothing is tuned, on no rows. A site tests on 30 % of its rows, on which nobody trains. *all* is
+accuracy over the test rows of all sites, *mean* the mean of the sites' accuracies, *worst* the least; where sites have
+models of their own, each is judged on its own site's rows. A seed fixes spread, first model and all draws; numbers are
+means over seeds, and what follows +- is their standard deviation.
 """
 
 import argparse
@@ -49,14 +50,14 @@ Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 class Digits:
-    """A small network; with a layer that takes mean and deviation of its batch, if asked for."""
+    """A small network, with or without a normalisation layer."""
 
-    def __init__(self, *, normed: bool) -> None:
-        self._normed = normed
+    def __init__(self, norm: Callable[[int], nn.Module] | None) -> None:
+        self._norm = norm
 
     def model(self) -> nn.Module:
         """64 inputs, 64 hidden units, 10 classes."""
-        norm = {"norm": nn.BatchNorm1d(64)} if self._normed else {}
+        norm = {} if self._norm is None else {"norm": self._norm(64)}
         layers: dict[str, nn.Module] = {"body": nn.Linear(64, 64), **norm, "act": nn.ReLU(), "head": nn.Linear(64, 10)}
         return nn.Sequential(OrderedDict(layers))
 
@@ -149,6 +150,14 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "Ditto": {"strategy": "ditto"},
     "fine-tuned": {"strategy": "fedavg", "personalise": "finetune"},
     "clustered": {"strategy": "clustered", "clusters": 2},
+    # With a layer that FedAvg can average too: what leaving it at the sites is worth.
+    "FedAvg, LayerNorm": {"strategy": "fedavg"},
+    "FedBN, LayerNorm": {"strategy": "fedbn"},
+}
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "FedBN": nn.BatchNorm1d,
+    "FedAvg, LayerNorm": nn.LayerNorm,
+    "FedBN, LayerNorm": nn.LayerNorm,
 }
 
 
@@ -197,7 +206,7 @@ def splits_of(world: str, seed: int) -> dict[str, Split]:
 def run(world: str, algorithm: str, seed: int, folder: Path) -> Scores:
     """Train once and judge what came of it."""
     splits = splits_of(world, seed)
-    task = Digits(normed=algorithm == "FedBN")
+    task = Digits(NORMS.get(algorithm))
     contract = contract_of(algorithm, [len(s.train) for s in splits.values()])  # type: ignore[arg-type]
     material = Material(Study(folder, contract), task, splits, {}, Oracle(task, splits), seed)
     trained = train_modelled(material, contract)

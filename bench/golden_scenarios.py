@@ -12,8 +12,8 @@ from pathlib import Path
 from fedseal.simulation.scenario.execute import Sources, execute
 from fedseal.simulation.scenario.files import GOLDEN, library, load
 from fedseal.simulation.scenario.golden import departures, read, write
-from fedseal.simulation.scenario.language import Changes, changed
 from fedseal.simulation.scenario.runner import Silent
+from fedseal.simulation.scenario.sweep import single
 
 
 def main() -> None:
@@ -29,13 +29,9 @@ def main() -> None:
         if scenario.population.source == "heart" and given.data is None:
             print(f"{name}: left out, needs --data")
             continue
-        # Of a sweep the run of its own seed, strategy and promise.
-        single = changed(scenario, Changes(seed=scenario.scenario.seed)).model_copy(
-            update={"sweep": type(scenario.sweep)()}
-        )
         before, start = read(name), time.process_time()
         with tempfile.TemporaryDirectory() as out:
-            result = execute(single, Sources(library()[name].parent, given.data), Path(out), Silent()).result
+            result = execute(single(scenario), Sources(library()[name].parent, given.data), Path(out), Silent()).result
         failed = [gate.gate for gate in result.gates if not gate.passed]
         moved = [] if before is None else departures(before, result)
         write(result, GOLDEN)

@@ -105,7 +105,7 @@ def main() -> None:
     for tests in (("score",), ("score", "label", "error")):
         for rows in (100, 400):
             for epsilon in (0.5, 1.0, 2.0, None):
-                table = MonitorTable(tests=tests, epsilon=epsilon or 1.0, k_min=0, windows_per_year=52, share=8)
+                table = MonitorTable(tests=tests, epsilon=epsilon or 1.0, k_min=0, windows_per_year=52)
                 for name, change in CASES.items():
                     found = study(table, options.worlds, rows, change, private=epsilon is not None)
                     row = {"tests": "+".join(tests), "rows_a_site": rows, "epsilon": epsilon, "case": name, **found}

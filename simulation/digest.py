@@ -28,6 +28,7 @@ def run_digest(trained: Trained) -> str:
         "test-privacy": {name: _charged(p.plan, p.epsilon, p.releases) for name, p in trained.test_privacy.items()},
         "evaluation": None if evaluation is None else [int(count) for count in evaluation.counts],
         "model": model_hash(trained.model),
+        "personal": {name: model_hash(model) for name, model in (trained.personal or {}).items()},
     }
     return canonical_digest(facts)
 

@@ -87,7 +87,7 @@ class LocalGrid(Grid):
             seed: fixes Flower's choice of nodes, which uses Python's global generator; put back afterwards.
         """
         context = Context(1, SERVER_NODE, {}, RecordDict(), dict(self._run_config))
-        with _flower_task(self._run.run_id), _seeded(seed):
+        with flower_task(self._run.run_id), seeded(seed):
             server_app(self, context)
 
     # A Grid
@@ -223,7 +223,7 @@ def answer_of(app: ClientApp, message: Message, context: Context) -> Message:
 
 
 @contextmanager
-def _flower_task(run_id: int) -> Iterator[None]:
+def flower_task(run_id: int) -> Iterator[None]:
     """Flower keeps the identity of the running task in a class; messages cannot be made without it.
 
     Put back afterwards.
@@ -237,7 +237,8 @@ def _flower_task(run_id: int) -> Iterator[None]:
 
 
 @contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
+def seeded(seed: int | None) -> Iterator[None]:
+    """Python's global generator with a seed, put back afterwards; as it is without one."""
     if seed is None:
         yield
         return
@@ -264,7 +265,7 @@ class NodeList(Grid):
     @contextmanager
     def task(self, seed: int) -> Iterator[None]:
         """Let messages be made, and Flower choose nodes by this seed."""
-        with _flower_task(self._run.run_id), _seeded(seed):
+        with flower_task(self._run.run_id), seeded(seed):
             yield
 
     def request(self, records: Mapping[str, Any], message_type: str, group_id: str) -> Message:

@@ -147,14 +147,14 @@ def window_vector(monitored: Monitored, past: Reference, persons: Persons) -> Wh
     return site_vector(monitored.watch, past, persons.numbers, len(persons.scores))
 
 
-def measure(monitored: Monitored, window: int, vectors: Mapping[str, Whole], shares: Shares) -> Measured:
+def measure(monitored: Monitored, window: int, vectors: Mapping[str, Whole], shares: Shares | None = None) -> Measured:
     """The tests of one window.
 
     Args:
         monitored: what is watched.
         window: its number, from 0, never used twice.
         vectors: by site; only of those that take part to the end.
-        shares: the federation's reference.
+        shares: the federation's reference; not asked for where weights are released.
     """
     counts, noise = _sum(monitored, vectors, monitored.plan, "window", window)
     return measure_window(monitored.table, monitored.watch, WindowSum(window, counts, len(vectors), noise), shares)

@@ -4,7 +4,7 @@ import io
 import math
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -20,6 +20,7 @@ from fedseal.config import allowed_range
 from fedseal.errors import ConfigError, DataError
 from fedseal.simulation.baselines import local_baseline, majority_baseline, pooled_baseline
 from fedseal.simulation.checked import CheckedTask, check_start
+from fedseal.simulation.engine.processes import Processes
 from fedseal.simulation.folders import run_folder
 from fedseal.simulation.oracle import Oracle
 from fedseal.simulation.output import Findings, write_run
@@ -46,6 +47,8 @@ class Options:
     strategy: Strategy | None = None
     baselines: bool = True
     other_epsilons: tuple[float, ...] = ()
+    workers: int = 1
+    ray: bool = False
 
 
 class Progress(Protocol):
@@ -118,7 +121,8 @@ def simulate(study: Study, options: Options, out: Path, progress: Progress) -> F
     population = gather(Study(study.folder, contract), data=options.data, sites=options.sites, seed=seed)
     check_cohort(contract, len(population.sites))
     with run_folder(out, contract.name) as (folder, run), one_thread():
-        material = prepared_material(Study(study.folder, contract), population, folder / "data", seed)
+        gathered = prepared_material(Study(study.folder, contract), population, folder / "data", seed)
+        material = replace(gathered, processes=Processes(options.workers, options.ray))
         check_material(contract, material)
         progress.begin(contract, population, run)
         main = train(material, contract, folder / "federation", progress.round, on_record=True)

@@ -41,9 +41,10 @@ from fedseal.server.means import Means
 from fedseal.server.rounds import RoundRecord
 from fedseal.server.statistics import Moments
 from fedseal.simulation.books import Books
+from fedseal.simulation.engine.processes import MakeGrid, Processes
 from fedseal.simulation.faults.crash import served_through_crashes
 from fedseal.simulation.federation import FIRST_NODE, Federation, SitePrivacy, enrol, site_privacy
-from fedseal.simulation.grid import Deliver, LocalGrid, Observer
+from fedseal.simulation.grid import Deliver, Observer
 from fedseal.simulation.oracle import Judged, Oracle
 from fedseal.simulation.personal import OwnModels
 from fedseal.simulation.registered import register_site
@@ -52,7 +53,10 @@ from fedseal.study import Contract, Study, Training
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What all trainings of one simulation share. ``initial`` are the parameters to begin with; the seed's if None."""
+    """What all trainings of one simulation share.
+
+    ``initial`` are the parameters to begin with; the seed's if None. ``processes``: where the sites run.
+    """
 
     study: Study
     task: Task
@@ -61,6 +65,7 @@ class Material:
     oracle: Oracle
     seed: int
     initial: Arrays | None = None
+    processes: Processes = field(default_factory=Processes)
 
     def first_model(self) -> Arrays:
         """The parameters of the whole model that everyone begins with."""
@@ -176,13 +181,28 @@ def train(
         on_record: whether sites register their data and look at it before every round, as real ones do.
         federation: one that has trained before, whose ledgers pay for this run too; ``folder`` is then its.
         deliver: how messages reach sites and answers the server, see `LocalGrid`: where virtual time and faults come
-            in. A crash of the server is followed by a server that goes on with the run.
+            in. A crash of the server is followed by a server that goes on with the run. It sees all messages in their
+            order, so the sites then run in this process, whatever the material says.
 
     Raises:
         RoundAborted: a round failed for good; the next step quotes what the simulated sites wrote down.
         BudgetExceeded, PolicyRefused, PeerError, LocalError: likewise, where that is why sites refused.
-        ConfigError: no noise keeps the promise, or the study's own code failed.
+        ConfigError: no noise keeps the promise, or the study's own code failed; a worker has ended.
     """
+    with material.processes.started(client_app, deliver) as make_grid:
+        return _trained(material, contract, folder, on_round, rounding, on_record, federation, make_grid)
+
+
+def _trained(
+    material: Material,
+    contract: Contract,
+    folder: Path,
+    on_round: Callable[[RoundView], None] | None,
+    rounding: Rounding,
+    on_record: bool,
+    federation: Federation | None,
+    make_grid: MakeGrid,
+) -> Trained:
     persons = {name: size(split.train) for name, split in material.splits.items()}
     plans = plan_run(
         contract, Extent(sum(a.size for a in material.server_model(contract.training).values()), len(persons))
@@ -225,7 +245,7 @@ def train(
     def serve(run: bytes | None) -> None:
         resumed: dict[str, str | int] = {} if run is None else {RESUME_KEY: run.hex()}
         observer = Observer(planned, finished, trained.model.update, evaluated, personalised)
-        grid = LocalGrid(client_app, nodes, run_config=config | resumed, observer=observer, deliver=deliver)
+        grid = make_grid(nodes, run_config=config | resumed, observer=observer)
         grid.serve(server_app, seed=material.seed)
 
     try:

@@ -27,6 +27,7 @@ ENGINES: dict[str, tuple[str, dict[str, object]]] = {
     "pool-reuse": ("pool", {"reuse": True, "summed": False}),
     "pool-reuse-sums": ("pool", {"reuse": True, "summed": True}),
     "sealed": ("sealed", {}),
+    "vectorised": ("vectorised", {}),
 }
 
 

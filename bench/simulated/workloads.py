@@ -101,7 +101,8 @@ SPREAD = {784: 0.35, 32: 0.25}
 
 
 @cache
-def _all_users(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+def all_users(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Everybody's inputs and targets, one user's behind the other's."""
     inputs, targets = _drawn(WORKLOADS[name], WORKLOADS[name].users * WORKLOADS[name].examples, 3)
     return torch.from_numpy(inputs), torch.from_numpy(targets)
 
@@ -110,7 +111,7 @@ def user_data(name: str, user: int) -> tuple[torch.Tensor, torch.Tensor]:
     """A user's inputs and targets. Everybody's are drawn when the first are asked for."""
     workload = WORKLOADS[name]
     place = slice(user * workload.examples, (user + 1) * workload.examples)
-    inputs, targets = _all_users(name)
+    inputs, targets = all_users(name)
     return inputs[place], targets[place]
 
 

@@ -108,20 +108,22 @@ def pooled_shares(watch: Watch, counts: Sequence[Whole]) -> Shares:
     return Shares(tuple(strata))
 
 
-def measure_window(table: MonitorTable, watch: Watch, window: WindowSum, shares: Shares) -> Measured:
+def measure_window(table: MonitorTable, watch: Watch, window: WindowSum, shares: Shares | None = None) -> Measured:
     """The tests of a window.
 
     Args:
         table: the policy.
         watch: what was asked.
         window: the released sum.
-        shares: the federation's public reference.
+        shares: the federation's public reference, for a watch that does not release its weights.
 
     Raises:
-        LocalError: a sum, or a reference, of another watch.
+        LocalError: a sum, or a reference, of another watch; or none where it is needed.
     """
-    if len(window.counts) != watch.length or [len(s) for s in shares.strata] != [s.cells for s in watch.strata]:
-        raise LocalError("a window's sum, or a reference, of another watch")
+    if len(window.counts) != watch.length:
+        raise LocalError("a window's sum of another watch")
+    if not watch.released and (shares is None or [len(s) for s in shares.strata] != [s.cells for s in watch.strata]):
+        raise LocalError("weights are not released, and there is no public reference of this watch")
     parts = watch.split(window.counts)
     found: list[Found] = []
     errors: Excess | None = None
@@ -173,7 +175,7 @@ def _about(name: str) -> str:
     return name if found is None else found.group(1) or "feature"
 
 
-def strata_of(watch: Watch, window: WindowSum, parts: Parts, shares: Shares, place: int) -> Strata | None:
+def strata_of(watch: Watch, window: WindowSum, parts: Parts, shares: Shares | None, place: int) -> Strata | None:
     """A stratum's released sums in persons, with what is known of their noise; None if they are over nobody, or over so
     few that their number does not stand clear of its noise.
 
@@ -186,7 +188,7 @@ def strata_of(watch: Watch, window: WindowSum, parts: Parts, shares: Shares, pla
     rows = float(parts.rows[basis])
     if not _clear(rows, unit):
         return None
-    if watch.released:
+    if watch.released or shares is None:
         weights, weights_noise = parts.weights[place].astype(np.float64), unit
         total = float(weights.sum())
     else:

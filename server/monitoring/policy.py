@@ -99,7 +99,8 @@ class MonitorTable(Frozen):
 
     ``min_sites``: with fewer a window is not evaluable. ``min_rows`` likewise, in persons. ``k_min``: of every site so
     many persons of a window stay out of its sums, the first to come; a site with no more of them adds only noise.
-    ``weights``: where the tests' variance is from: the federation's public reference, or a paid release of its own.
+    ``weights``: where the tests' variance is from: the federation's public reference, which is one release more and is
+    believed; or every cell's own in the sum, which needs more persons (docs/monitoring.md).
     ``share``: integer units of a person in the differences, against 1 in numbers of persons.
     ``reference_epsilon``: pure, what a site's own reference costs its training persons, once for each model.
     """
@@ -118,7 +119,7 @@ class MonitorTable(Frozen):
     min_rows: int = Field(default=100, ge=1)
     k_min: int = Field(default=10, ge=0, le=1_000_000)
     weights: Literal["reference", "released"] = "reference"
-    share: int = Field(default=4, ge=1, le=MOST_SHARE)
+    share: int = Field(default=8, ge=1, le=MOST_SHARE)
     windows_per_person: int | None = Field(default=None, ge=1)
     triggers: Triggers = Triggers()
 

@@ -99,10 +99,13 @@ class Batched:
     def __call__(self, parameters: Stacked, batch: Batch, weights: Tensor, slope: Slope) -> None:
         """As `Descent` says."""
         answering = _Answering(self._layers, parameters, weights.shape)
-        total = weighted(self._task.loss(cast(nn.Module, answering), batch), weights)
-        if answering.outputs is None:
-            raise ConfigError("the loss does not ask the model")
-        (down,) = torch.autograd.grad(total, [answering.outputs])
+        losses, flat = self._task.loss(cast(nn.Module, answering), batch), weights.reshape(-1)
+        if answering.outputs is None or losses.shape != flat.shape:
+            raise ConfigError("the loss is not one number a person, of what the model says once")
+        (down,) = torch.autograd.grad(losses, [answering.outputs], flat)
+        if not bool(flat.all()):
+            # Nothing times what is no number is no number.
+            down = torch.where(flat[:, None] > 0, down, torch.zeros_like(down))
         self._back(parameters, answering.inputs, down.reshape(*weights.shape, -1), slope)
 
     def _back(self, parameters: Stacked, inputs: list[Tensor], down: Tensor, slope: Slope) -> None:

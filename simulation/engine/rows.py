@@ -136,6 +136,9 @@ def draws(rows: Rows, settings: TrainSettings, streams: list[Streams]) -> Iterat
     """
     if not rows.counts.sum():
         raise ConfigError("no site has training persons")
+    if settings.batch_size is not None and (rows.counts == rows.counts[0]).all():
+        yield from _passes(rows, settings, settings.batch_size, streams)
+        return
     each = [lots(int(n), settings, s) for n, s in zip(rows.counts, streams, strict=True)]
     starts = rows.starts
     for step in zip(*each, strict=True):
@@ -148,3 +151,17 @@ def draws(rows: Rows, settings: TrainSettings, streams: list[Streams]) -> Iterat
             places[k, : len(chosen)] += starts[k]
             weights[k, : len(chosen)] = 1.0 / divisor
         yield Draw(places, torch.from_numpy(weights))
+
+
+def _passes(rows: Rows, settings: TrainSettings, batch: int, streams: list[Streams]) -> Iterator[Draw]:
+    """What `lots` gives of batches where all sites have equally many persons: whole passes, cut for all at once."""
+    persons = int(rows.counts[0])
+    batches = -(-persons // batch)
+    order = np.zeros((len(streams), 0), dtype=np.int64)
+    for step in range(settings.local_steps):
+        done = step % batches
+        if not done:
+            order = np.stack([stream("sampling", step).permutation(persons) for stream in streams])
+            order += rows.starts[:, None]
+        places = np.ascontiguousarray(order[:, done * batch : (done + 1) * batch])
+        yield Draw(places, torch.full(places.shape, 1.0 / places.shape[1]))

@@ -19,7 +19,7 @@ from fedseal.simulation.engine.splits import training_sizes
 from fedseal.simulation.federation import new_key, public_persons
 
 # How many sites' models and data are kept ready at a time; the others are built when they are asked.
-WARM_SITES = 256
+WARM_SITES = 1024
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.shares import add_share, room_of
 from fedseal.simulation.engine.gradients import Descent, Slope, Stacked
 from fedseal.simulation.engine.portions import Job, Portion
-from fedseal.simulation.engine.rounding import Bounds
+from fedseal.simulation.engine.rounding import NOWHERE, Bounds
 from fedseal.simulation.engine.rows import Rows, RowSource, Streams, draws
 from fedseal.simulation.engine.sites import Sites
 from fedseal.simulation.grid import NodeList
@@ -81,6 +81,10 @@ def read(job: Job, nodes: NodeList) -> Asked | None:
     header = job.header
     kind, plan = REGISTRY[header.release_name], decode_plan(header.plan)
     if header.release_name != UPDATE or plan.kind not in (PlanKind.NONE, PlanKind.CLIENT) or job.memories:
+        return None
+    plain = (METRIC_PREFIX, REPORTED_PREFIX)
+    beside = {s.name for s in header.layout.segments if not s.name.startswith(plain)}
+    if not beside <= {VALUES, CLIPPED, UNCLIPPED, header.layout.weight.name}:
         return None
     message = for_the_app(nodes.request(job.records, kind.message.value, ""), header, dict(job.records))
     settings = settings_of(message)
@@ -134,16 +138,21 @@ class Together:
         beside = self._ride_along(job.sites, asked) if asked.plan.kind is PlanKind.NONE else {}
         persons = self._source.training(job.sites, asked.normalisation).counts.astype(np.float64)
         total = bounds.nothing()
+        room_for = np.empty((min(bounds.at_once, len(job.sites)), layout.length))
         for start in range(0, len(job.sites), bounds.at_once):
             part = slice(start, start + bounds.at_once)
-            values = np.zeros((len(job.sites[part]), layout.length))
+            values = room_for[: len(job.sites[part])]
+            values[:, bounds.places[VALUES].stop :] = 0.0
             ways = values[:, bounds.places[VALUES]]
             self._ways(ways, trained, part, asked.received)
             if asked.plan.kind is PlanKind.CLIENT:
-                self._of_sites(values, bounds, job.sites[part])
+                whole = self._of_sites(values, bounds, job.sites[part])
             else:
-                _of_persons(values, bounds, persons[part], {name: rows[part] for name, rows in beside.items()})
-            bounds.add(total, values, [stream("rounding") for stream in streams[part]])
+                own = {name: rows[part] for name, rows in beside.items()}
+                whole = _of_persons(values, bounds, persons[part], own)
+            # What is within a ball is in the range of each coordinate, and rounding does not lead out of it.
+            inside = bounds.places[VALUES] if whole else NOWHERE
+            bounds.add(total, values, [stream("rounding") for stream in streams[part]], inside)
         summed = bounds.in_ring(total)
         if (room := room_of(job.header, asked.plan)) is not None:
             # Shares are added to the sum: in the ring that is the same as to each site's vector.
@@ -180,8 +189,10 @@ class Together:
             place -= before
             start += len(before)
 
-    def _of_sites(self, values: Real, bounds: Bounds, numbers: tuple[int, ...]) -> None:
-        """The values of the layout under plan client, as `client.release` makes them for one site."""
+    def _of_sites(self, values: Real, bounds: Bounds, numbers: tuple[int, ...]) -> bool:
+        """The values of the layout under plan client, as `client.release` makes them for one site; whether nothing had
+        to be scaled down.
+        """
         layout, ways = bounds.layout, values[:, bounds.places[VALUES]]
         factors = _within(ways, layout.segment(VALUES).high)
         largest = layout.weight.high
@@ -190,6 +201,7 @@ class Together:
         values[:, bounds.places[layout.weight.name]] = weights[:, None]
         if UNCLIPPED in bounds.places:
             values[:, bounds.places[UNCLIPPED]] = np.where(factors == 1.0, 0.5, -0.5)[:, None]
+        return bool((factors == 1.0).all())
 
     def _ride_along(self, numbers: tuple[int, ...], asked: Asked) -> dict[str, Real]:
         """What `client.app` sends beside an update, by metric, shape (sites, values): means on validation persons by
@@ -209,8 +221,8 @@ class Together:
         return self._bounds
 
 
-def _of_persons(values: Real, bounds: Bounds, persons: Real, beside: dict[str, Real]) -> None:
-    """The values of the layout under plan none, as `client.release` makes them for one site."""
+def _of_persons(values: Real, bounds: Bounds, persons: Real, beside: dict[str, Real]) -> bool:
+    """The values of the layout under plan none, likewise."""
     layout, ways = bounds.layout, values[:, bounds.places[VALUES]]
     factors = _within(ways, layout.segment(VALUES).high)
     flags = np.zeros(len(persons), dtype=np.bool_)
@@ -225,12 +237,13 @@ def _of_persons(values: Real, bounds: Bounds, persons: Real, beside: dict[str, R
         rows = beside[name]
         if rows.shape[1] != segment.length:
             raise ConfigError(f"{segment.name!r} was declared with {segment.length} values")
-        unknown = np.isnan(rows).any(axis=1)
+        unknown: NDArray[np.bool_] = np.isnan(np.max(rows, axis=1))
         inside = np.where(unknown[:, None], 0.0, np.clip(rows, segment.low, segment.high))
         np.logical_or(flags, (inside != rows).any(axis=1), out=flags)
         values[:, bounds.places[segment.name]] = fractions[:, None] * inside
         values[:, bounds.places[REPORTED_PREFIX + name]] = (fractions * ~unknown)[:, None]
-    values[:, bounds.places[CLIPPED]] = flags[:, None]
+    values[:, bounds.places[CLIPPED]] = np.reshape(flags, (-1, 1))
+    return bool((factors == 1.0).all())
 
 
 def _within(ways: Real, limit: float) -> Real:

@@ -167,6 +167,7 @@ class Workers:
         free = deque(unit for unit in units if unit.home is None)
         bound = [deque(unit for unit in units if unit.home == n) for n in range(len(self._open()))]
         most = max(1, WORK_BYTES // max(largest, 1))
+        finished = False
         try:
             for _ in range(AHEAD):
                 for number, hand in enumerate(self._hands):
@@ -179,10 +180,11 @@ class Workers:
                     if isinstance(response, Done):
                         yield from self._answered(response, number, hand.outboxes[turn])
                     self._give(hand, bound[number], free, push, order, most)
-        except BaseException:
-            # Answers are on their way that nobody will read.
-            self.close()
-            raise
+            finished = True
+        finally:
+            # Interrupted, answers are on their way that nobody will read.
+            if not finished:
+                self.close()
 
     def parts(self) -> list["tuple[int, RingVector]"]:
         """What each worker has added up in this push, and of how many sites."""

@@ -16,7 +16,8 @@ from fedseal.study import Training
 def examples_of(training: Training, persons: NDArray[np.intp]) -> NDArray[np.float64]:
     """How many examples each site works through in a round, shape (sites,): steps times the expected batch."""
     batch = training.sample_rate * persons if training.batch_size is None else np.minimum(training.batch_size, persons)
-    examples: NDArray[np.float64] = training.local_steps * np.asarray(batch, dtype=np.float64)
+    steps = np.array([training.steps_over(int(count)) for count in persons], dtype=np.float64)
+    examples: NDArray[np.float64] = steps * np.asarray(batch, dtype=np.float64)
     return examples
 
 

@@ -11,6 +11,7 @@ from fedseal.simulation.scenario.language import Scenario
 from fedseal.simulation.scenario.outcome import ScenarioResult
 from fedseal.simulation.scenario.runner import Watcher, run_scenario
 from fedseal.simulation.scenario.setting import setting_of
+from fedseal.simulation.scenario.timeline import LOG
 from fedseal.simulation.scenario.writing import write_run
 
 
@@ -63,7 +64,9 @@ def execute(
         gates = tuple(judge(plain, [result], recorded(scenario.scenario.name, sources.folder)))
         result = result.model_copy(update={"gates": gates})
         watcher.phase("writing the report")
-        shutil.copytree(work / "study", folder / "study")
+        for kept in ("study", LOG):
+            if (work / kept).is_dir():
+                shutil.copytree(work / kept, folder / kept)
         shutil.rmtree(work)
         write_run(folder, scenario, result, model)
     return Finished(out / run, result)

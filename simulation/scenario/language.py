@@ -22,7 +22,7 @@ from fedseal.simulation.worlds.tables import (
     PopulationTable,
     WorldTables,
 )
-from fedseal.study import Training
+from fedseal.study import WITHOUT_ONE_MODEL, Training
 
 STRATEGIES: tuple[str, ...] = get_args(Training.model_fields["strategy"].annotation)
 
@@ -67,6 +67,9 @@ class Scenario(Frozen):
         unknown = [name for name in self.sweep.strategy if name not in STRATEGIES]
         if unknown:
             raise ValueError(f"sweep.strategy {unknown[0]!r} is none of {', '.join(STRATEGIES)}")
+        without = [name for name in (self.run.strategy, *self.sweep.strategy) if name in WITHOUT_ONE_MODEL]
+        if without:
+            raise ValueError(f"a scenario trains, watches and judges one model of all sites: {without[0]} leaves none")
         if any(g.confidence for g in self.gate) and len(self.sweep.seed) < 2:
             raise ValueError("a gate with confidence needs several seeds in [sweep]")
         return self

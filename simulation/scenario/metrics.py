@@ -26,6 +26,12 @@ METRICS: tuple[MetricFacts, ...] = (
     MetricFacts("accuracy.worst_site", Kind.STEP, True, "the same at the site where it is lowest"),
     MetricFacts("accuracy.best_site", Kind.STEP, True, "the same at the site where it is highest"),
     MetricFacts("accuracy.mean_site", Kind.STEP, True, "the mean of the sites' accuracies, every site counting once"),
+    MetricFacts(
+        "accuracy.personal",
+        Kind.STEP,
+        True,
+        "of strategies that leave every site a model of its own: each on its own site's held-out persons",
+    ),
     MetricFacts("loss.global", Kind.STEP, True, "mean cross-entropy on the same held-out persons"),
     MetricFacts(
         "accuracy.observed",

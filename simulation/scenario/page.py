@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import numpy as np
 
 from fedseal.simulation import figures
+from fedseal.simulation.heterogeneity import heterogeneity, heterogeneity_figure
 from fedseal.simulation.report import kilobytes, number
 from fedseal.simulation.scenario import pictures
 from fedseal.simulation.scenario.gates import value_of
@@ -209,7 +211,6 @@ def _curves(result: ScenarioResult) -> str:
 
 
 def _classes(result: ScenarioResult) -> str:
-    names = list(result.sites)[:SHOWN]
-    classes = list(result.sites[names[0]].classes)
-    counts = {c: [result.sites[n].classes[c] for n in names] for c in classes}
-    return figures.site_classes(names, counts, "Persons by site and class")
+    classes = list(next(iter(result.sites.values())).classes)
+    table = np.array([[row.classes[c] for c in classes] for row in result.sites.values()], dtype=np.intp)
+    return heterogeneity_figure(heterogeneity(list(result.sites), classes, table))

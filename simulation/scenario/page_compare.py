@@ -1,5 +1,6 @@
 """`compare.html`: the groups of a sweep, one self-contained page."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fedseal.simulation.scenario import pictures
@@ -59,13 +60,14 @@ def _differences(comparison: Comparison) -> str:
 
 def _fronts(comparison: Comparison) -> list[str]:
     """Accuracy against each cost that differs between groups."""
+    costs: tuple[tuple[str, Callable[[Group], float | None]], ...] = (
+        ("epsilon spent", lambda group: group.epsilon_spent),
+        ("bytes", lambda group: group.bytes_total),
+        ("virtual seconds", lambda group: group.seconds),
+    )
     found = []
-    for across, cost in (
-        ("epsilon spent", lambda g: g.epsilon_spent),
-        ("bytes", lambda g: g.bytes_total),
-        ("virtual seconds", lambda g: g.seconds),
-    ):
-        known = [(g, float(c)) for g in comparison.groups if g.accuracy is not None and (c := cost(g)) is not None]
+    for across, cost in costs:
+        known = [(g, c) for g in comparison.groups if g.accuracy is not None and (c := cost(g)) is not None]
         if len({c for _, c in known}) > 1:
             points = [(g.name, c, g.accuracy or 0.0, front(g, c, known)) for g, c in known]
             found.append(pictures.pareto(points, across, f"Accuracy against {across}"))

@@ -58,7 +58,7 @@ def timeline(
 
 
 def _accuracies(axes: Axes, steps: range, series: Mapping[str, Sequence[float | None]]) -> None:
-    looks = ((ACCENT, "-", 2.4), (SECOND, "-", 1.2), (THIRD, "-", 1.2), (INK, "--", 1.2), (LINE, "-", 1.6))
+    looks = ((ACCENT, "-", 2.4), (SECOND, "-", 1.2), (THIRD, "-", 1.2), (INK, "--", 1.2), (INK, ":", 1.2))
     for (name, values), (colour, line, width) in zip(series.items(), looks, strict=False):
         axes.plot(steps, _numbers(values), color=colour, linestyle=line, linewidth=width, label=name)
     known = [v for values in series.values() for v in values if v is not None]

@@ -63,3 +63,17 @@ def quality(task: Tabular, model: Arrays, sites: Mapping[str, Rows]) -> Quality:
         loss=float(said.losses(y).mean()),
         sites={n: float(r / c) if c else None for n, r, c in zip(names, right, counts, strict=True)},
     )
+
+
+def own_quality(task: Tabular, models: Mapping[str, Arrays], sites: Mapping[str, Rows]) -> Quality:
+    """The quality of each site's own model on its own persons; a site without one has none."""
+    found = {name: quality(task, models[name], {name: rows}) for name, rows in sites.items() if name in models}
+    counts = {name: len(sites[name].y) for name in found}
+    everyone = sum(counts.values())
+    if not everyone:
+        return Quality(None, None, dict.fromkeys(sites))
+    return Quality(
+        accuracy=sum((q.accuracy or 0.0) * counts[name] for name, q in found.items()) / everyone,
+        loss=sum((q.loss or 0.0) * counts[name] for name, q in found.items()) / everyone,
+        sites={name: found[name].accuracy if name in found else None for name in sites},
+    )

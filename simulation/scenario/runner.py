@@ -9,8 +9,10 @@ from statistics import mean
 from typing import Protocol
 
 import numpy as np
+from torch import nn
 
-from fedseal.client.trainer import Arrays
+from fedseal.client.trainer import Arrays, load
+from fedseal.simulation.heterogeneity import Heterogeneity, gradient_dissimilarity, heterogeneity
 from fedseal.simulation.scenario.comparing import compare
 from fedseal.simulation.scenario.language import Scenario, scenario_digest
 from fedseal.simulation.scenario.outcome import Compared, RoundRow, ScenarioResult, SiteRow, StepRow, run_digest
@@ -20,6 +22,7 @@ from fedseal.simulation.scenario.timeline import PROMOTED, ROLLED_BACK, Timeline
 from fedseal.simulation.scenario.training import Conditions
 from fedseal.simulation.scenario.truth import detection
 from fedseal.simulation.threads import one_thread
+from fedseal.simulation.training import initial_model
 
 PACKAGES = ("fedseal", "numpy", "torch", "flwr", "scipy", "scikit-learn")
 
@@ -71,6 +74,8 @@ def run_scenario(
             )
     scenario = setting.scenario
     private = scenario.run.privacy.plan != "none"
+    world = setting.world
+    figures = heterogeneity(world.sites, world.classes, world.class_table(0))
     result = ScenarioResult(
         scenario=scenario.scenario.name,
         title=scenario.scenario.title or scenario.scenario.name,
@@ -88,8 +93,8 @@ def run_scenario(
         rounds=tuple(timeline.trainings.rounds),
         windows=tuple(timeline.windows),
         compared=tuple(compared),
-        sites=site_rows(setting),
-        heterogeneity=heterogeneity(setting),
+        sites=site_rows(figures),
+        heterogeneity=heterogeneity_facts(setting, figures),
         whole=whole(timeline, compared),
         notes=tuple(notes(timeline)),
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
@@ -105,33 +110,31 @@ def uses_files(scenario: Scenario) -> bool:
     return matrix or scenario.population.path is not None or isinstance(scenario.devices.availability, str)
 
 
-def site_rows(setting: Setting) -> dict[str, SiteRow]:
+def site_rows(figures: Heterogeneity) -> dict[str, SiteRow]:
     """Persons and classes of every site's first window, by the true labels."""
-    world = setting.world
-    counts = np.array(
-        [np.bincount(world.window(i, 0).y, minlength=len(world.classes)) for i in range(len(world.sites))]
-    )
-    everyone = counts.sum(axis=0) / max(counts.sum(), 1)
     rows = {}
-    for name, own in zip(world.sites, counts, strict=True):
-        shares = own / max(own.sum(), 1)
-        # Hellinger's distance between class shares, 0 for equal and 1 for disjoint ones.
-        distance = float(np.sqrt(max(0.0, 1.0 - np.sqrt(shares * everyone).sum()))) if own.sum() else 0.0
-        classes = {c: int(n) for c, n in zip(world.classes, own, strict=True)}
-        rows[name] = SiteRow(persons=int(own.sum()), classes=classes, hellinger=distance)
+    for name, own, distance in zip(figures.sites, figures.table, figures.hellinger, strict=True):
+        classes = {c: int(n) for c, n in zip(figures.classes, own, strict=True)}
+        rows[name] = SiteRow(persons=int(own.sum()), classes=classes, hellinger=float(distance))
     return rows
 
 
-def heterogeneity(setting: Setting) -> dict[str, float]:
-    """How unlike the sites are: mean Hellinger distance of their labels to everyone's, and how many equal sites they
-    count like, (sum n)^2 / sum n^2.
-    """
-    rows = list(site_rows(setting).values())
-    sizes = np.array([row.persons for row in rows], dtype=np.float64)
+def heterogeneity_facts(setting: Setting, figures: Heterogeneity) -> dict[str, float]:
+    """How unlike the sites are before anything drifts."""
+    task, world = setting.task, setting.world
+    module = task.model()
+    load(module, initial_model(task, setting.scenario.scenario.seed))
+    windows = [world.window(i, 0) for i in range(len(world.sites))]
+    scaled = [(task.scaled(w.x).astype(np.float64), w.y) for w in windows]
+    apart = gradient_dissimilarity(
+        module, lambda model, x, y: nn.functional.cross_entropy(model(x), y, reduction="none"), scaled
+    )
     return {
-        "hellinger.mean": mean(row.hellinger for row in rows),
-        "hellinger.max": max(row.hellinger for row in rows),
-        "effective_sites": float(sizes.sum() ** 2 / max((sizes**2).sum(), 1.0)),
+        "hellinger.mean": float(figures.hellinger.mean()),
+        "hellinger.max": float(figures.hellinger.max()),
+        "total_variation.mean": float(figures.total_variation.mean()),
+        "effective_sites": figures.effective_sites,
+        "gradient_dissimilarity": min(apart, 1e9),
     }
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from fedseal.simulation.scenario.language import Changes, Scenario, changed
+from fedseal.simulation.scenario.tables import Sweep
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,3 +31,8 @@ def cells(scenario: Scenario) -> list[Cell]:
         name = f"{strategy or run.strategy}-eps{'none' if promise is None else f'{promise:g}'}-seed{seed}"
         found.append(Cell(name, one.run.strategy, seed, promise, one))
     return found
+
+
+def single(scenario: Scenario) -> Scenario:
+    """Of a sweep the run of the scenario's own seed, strategy and promise."""
+    return changed(scenario, Changes(seed=scenario.scenario.seed)).model_copy(update={"sweep": Sweep()})

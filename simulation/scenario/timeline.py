@@ -12,11 +12,13 @@ from typing import Literal
 
 import numpy as np
 
-from fedseal.server.monitoring.trigger import Action, Models
+from fedseal.compliance.events.fields import MonitorAction as Action
+from fedseal.server.monitoring.trigger import Models
 from fedseal.simulation.scenario.best import best_model
+from fedseal.simulation.scenario.logbook import Logbook
 from fedseal.simulation.scenario.material import Rows
 from fedseal.simulation.scenario.outcome import StepRow, WindowRow
-from fedseal.simulation.scenario.quality import Quality, quality
+from fedseal.simulation.scenario.quality import Quality, own_quality, quality
 from fedseal.simulation.scenario.setting import Setting
 from fedseal.simulation.scenario.trainings import Trainings
 from fedseal.simulation.scenario.truth import began_or_ended, in_force, label
@@ -24,6 +26,7 @@ from fedseal.simulation.scenario.watching import ALERTS, Looked, Watching
 from fedseal.simulation.training import initial_model
 
 FIRST, SCHEDULE, CANDIDATE = "first", "schedule", "candidate"
+LOG = "log"
 PROMOTED, DISCARDED, ROLLED_BACK = "promote", "discard", "roll back"
 
 
@@ -59,7 +62,12 @@ class Timeline:
     def __post_init__(self) -> None:
         self.trainings = Trainings(self.setting, self.folder, self.workers)
         monitored = self.setting.monitored
-        self._watching = None if monitored is None else Watching(monitored, self.setting.task)
+        self._watching = None
+        if monitored is not None:
+            world, name = self.setting.world, self.setting.scenario.scenario.name
+            persons = {site: len(world.window(i, 0)) for i, site in enumerate(world.sites)}
+            logbook = Logbook.begin(self.folder, name, persons, monitored.table)
+            self._watching = Watching(monitored, self.setting.task, logbook)
 
     def run(self) -> None:
         """All steps, in order."""
@@ -70,6 +78,8 @@ class Timeline:
             row = self._step(step)
             self.steps.append(row)
             self.watcher(row)
+        if self._watching is not None:
+            self._watching.logbook.close(self.folder / LOG)
 
     def _step(self, step: int) -> StepRow:
         test = self._test(step)
@@ -108,12 +118,14 @@ class Timeline:
         found = Quality(None, None, dict.fromkeys(test)) if model is None else quality(task, models[model], test)
         oldest = min(models, default=None)
         kept = None if oldest is None else quality(task, models[oldest], test).accuracy
+        own = {} if model is None else self.trainings.own.get(model, {})
         best = self._best(step, test)
         metrics = {
             "accuracy.global": found.accuracy,
             "accuracy.worst_site": min(found.known, default=None),
             "accuracy.best_site": max(found.known, default=None),
             "accuracy.mean_site": float(np.mean(found.known)) if found.known else None,
+            "accuracy.personal": own_quality(task, own, test).accuracy if own else None,
             "loss.global": found.loss,
             "accuracy.observed": self._observed(step, model),
             "accuracy.oracle": best,
@@ -254,7 +266,7 @@ class Timeline:
 
     def _name(self, number: int | None) -> str:
         """A model's digest."""
-        return "" if number is None else self.trainings.rows[number].model_sha256 or ""
+        return "" if number is None else f"sha256:{self.trainings.rows[number].model_sha256}"
 
 
 def window_row(step: int, looked: Looked) -> WindowRow:

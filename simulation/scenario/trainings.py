@@ -64,6 +64,8 @@ class Trainings:
     rounds: list[RoundRow] = field(default_factory=list)
     models: dict[int, Arrays] = field(default_factory=dict)
     cohorts: dict[int, Cohort] = field(default_factory=dict)
+    # Sites' own models by training, where the strategy leaves them some.
+    own: dict[int, dict[str, Arrays]] = field(default_factory=dict)
     first: FirstTraining | None = None
     # Virtual seconds at which the last training ended: trainings follow one another on one clock.
     now: float = 0.0
@@ -120,6 +122,8 @@ class Trainings:
         if ended.trained is None:
             return None
         self.models[number], self.cohorts[number] = ended.trained.model, cohort
+        if ended.trained.personal:
+            self.own[number] = ended.trained.personal
         if self.first is None:
             self.first = FirstTraining(material, ended.trained, step)
         return number

@@ -11,7 +11,7 @@ from fedseal.client.trainer import Arrays
 from fedseal.privacy.inference.drift.multiplicity import Alert
 from fedseal.privacy.watch import Reference
 from fedseal.server.monitoring.outcome import Measured, Shares
-from fedseal.server.monitoring.trigger import Compared, Decision, Models, ShadowResult, TriggerState, judge_shadow, step
+from fedseal.server.monitoring.trigger import Compared, Decision, Models, ShadowResult, TriggerState
 from fedseal.simulation.monitoring import (
     Monitored,
     Persons,
@@ -21,6 +21,7 @@ from fedseal.simulation.monitoring import (
     reference,
     window_vector,
 )
+from fedseal.simulation.scenario.logbook import Logbook
 from fedseal.simulation.scenario.material import Rows
 from fedseal.simulation.scenario.quality import answers
 
@@ -55,11 +56,14 @@ class Watching:
     Args:
         monitored: what is watched.
         task: the scenario's.
+        logbook: where windows and decisions are written.
     """
 
     monitored: Monitored
     task: Tabular
-    state: TriggerState = field(default_factory=TriggerState)
+    logbook: Logbook
+    # By the model in use: another model is another reference, and what windows said of the one before is not about it.
+    states: dict[str, TriggerState] = field(default_factory=dict)
     # Pure epsilon by window, of its persons.
     spent: dict[int, float] = field(default_factory=dict)
     _past: dict[str, Reference] = field(default_factory=dict)
@@ -77,7 +81,6 @@ class Watching:
         persons = {site: self._persons(model, rows) for site, rows in train.items() if len(rows.y)}
         self._past = {site: reference(self.monitored, site, p, release=number) for site, p in persons.items()}
         self._shares = public_reference(self.monitored, persons, release=number)
-        self.state = TriggerState(cooldown=self.state.cooldown)
         for window in windows:
             # The site's own reference, and the federation's public one.
             self._charge(window, 2 * self.monitored.table.reference_epsilon)
@@ -99,7 +102,8 @@ class Watching:
         }
         measured = measure(self.monitored, number, vectors, self._shares)
         self._charge(number, self.monitored.table.epsilon)
-        self.state, decision = step(self.monitored.table, self.state, measured, models)
+        state = self.states.get(models.current, TriggerState())
+        self.states[models.current], decision = self.logbook.window(state, measured, models)
         return Looked(measured, decision)
 
     def shadow(
@@ -111,7 +115,7 @@ class Watching:
         after = {site: self._persons(candidate, rows) for site, rows in some.items()}
         compared = compare(self.monitored, number, before, after)
         self._charge(number, self.monitored.table.epsilon)
-        result, decision = judge_shadow(self.monitored.table, number, compared, models, candidate=name, gates_pass=True)
+        result, decision = self.logbook.shadow(number, compared, models, name)
         return Shadowed(compared, result, decision)
 
     @property

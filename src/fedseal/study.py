@@ -30,6 +30,10 @@ Strategy = Literal[
 ]
 
 
+# Of these the server has no whole model, or several.
+WITHOUT_ONE_MODEL = ("fedrep", "fedbn", "clustered")
+
+
 class Training(Frozen):
     """What sites do in a round, and what the server does with the mean.
 
@@ -122,7 +126,7 @@ class Training(Frozen):
     @property
     def has_one_model(self) -> bool:
         """Whether the server has one whole model."""
-        return not self.in_halves and self.strategy != "clustered"
+        return self.strategy not in WITHOUT_ONE_MODEL
 
     @property
     def server_rate(self) -> float:

@@ -123,8 +123,9 @@ def test_the_contributing_page_names_every_blanket_except() -> None:
     assert names == {
         "client/mod.py",
         "server/coordination.py",
-        "simulation/grid.py",
         "simulation/engine/portions.py",
+        "simulation/engine/worker.py",
+        "simulation/grid.py",
         "src/fedseal/cli/main.py",
     }
     assert all(f"`{name}`" in text("CONTRIBUTING.md") for name in names)

@@ -45,7 +45,7 @@ def test_a_policy_is_told_what_it_comes_to(tmp_path: Path) -> None:
     found = json.loads(call("check", str(file), "--json").stdout)
     assert found["strata"] == ["score", "outcome"]
     assert (found["epsilon_of_a_year"], found["epsilon_of_a_person"]) == (24.0, 6.0)
-    assert found["units_a_person_moves"] == 24
+    assert found["units_a_person_moves"] == 2 * 16 + 2 * (1 + 3)
     shown = call("check", str(file))
     assert "epsilon of a person" in shown.stdout
     file.write_text("[monitor]\nepsilonn = 2.0\n", encoding="utf-8")

@@ -262,6 +262,8 @@ def test_a_file_is_a_policy(tmp_path: Path) -> None:
         ("feature-5", 4 + 3, False),
     ]
     assert plan_of(table, watch, windows=52).cells == 4 * 2 * table.share + 2 * (1 + 3)
+    paid = table.model_copy(update={"weights": "released"})
+    assert watch_of(paid, classes=2).sensitivity == 4 * (2 * table.share + 3) + 2
     many = watch_of(table, classes=5)
     assert many.strata[1].table.shape == (5, 2)
 

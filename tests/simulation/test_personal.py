@@ -23,13 +23,14 @@ from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.store import SiteStore
 from fedseal.server import personalised
 from fedseal.server.app import task_settings
-from fedseal.simulation import training
 from fedseal.simulation.engine.modelled import train_modelled
-from fedseal.simulation.grid import LocalGrid
+from fedseal.simulation.grid import Deliver
 from fedseal.simulation.population import gather
-from fedseal.simulation.threads import one_thread, prepared_material
+from fedseal.simulation.scenario.language import Scenario
+from fedseal.simulation.simulate import prepared_material
+from fedseal.simulation.threads import one_thread
 from fedseal.simulation.training import Material, Trained, train
-from fedseal.study import Study
+from fedseal.study import WITHOUT_ONE_MODEL, Study
 
 NONE = {"plan": "none"}
 TUNED = {"personalise": "finetune", "personal_steps": 4, "personal_learning_rate": 0.3}
@@ -46,33 +47,26 @@ def material_of(study: Study, folder: Path) -> Material:
     return prepared_material(study, population, folder / "data", 5)
 
 
-def trained(folder: Path, **changes: Any) -> tuple[Material, Trained]:
+def trained(folder: Path, deliver: Deliver | None = None, **changes: Any) -> tuple[Material, Trained]:
     study = tiny(privacy=NONE, training=changes)
     material = material_of(study, folder)
-    return material, train(material, study.contract, folder / "federation", rounding=Rounding.NEAREST)
+    where = folder / "federation"
+    return material, train(material, study.contract, where, rounding=Rounding.NEAREST, deliver=deliver)
 
 
-class Walked(LocalGrid):
+def walked(app: ClientApp, message: Message, context: Context) -> Message:
     """Every answer of a site goes through the walker of all that leaves."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options, deliver=self._walked)
-
-    def _walked(self, app: ClientApp, message: Message, context: Context) -> Message:
-        answer = app(message, context)
-        walk(answer)
-        return answer
+    answer = app(message, context)
+    walk(answer)
+    return answer
 
 
-def test_fine_tuned_models_stay_and_the_mean_of_their_metrics_is_all_that_leaves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "LocalGrid", Walked)
-    material, found = trained(tmp_path, rounds=2, **TUNED)
+def test_fine_tuned_models_stay_and_the_mean_of_their_metrics_is_all_that_leaves(tmp_path: Path) -> None:
+    material, found = trained(tmp_path, walked, rounds=2, **TUNED)
     assert found.personal is not None
     assert found.personalised is not None
     assert found.federation is not None
-    # A slow twin: each site takes the steps from the final model, with the randomness of its fourth release at most.
+    # A slow twin: each site takes the steps from the final model, with the randomness of its third release.
     settings: dict[str, object] = {
         **task_settings(found.contract.training, None),
         personal.FINETUNE_STEPS: 4,
@@ -169,3 +163,18 @@ def test_with_the_protocol_modelled_the_same_comes_out(name: str, tmp_path: Path
     assert modelled.personalised == sealed.personalised
     assert modelled.judged_own == sealed.judged_own
     assert [view.judged for view in modelled.rounds] == [view.judged for view in sealed.rounds]
+
+
+@pytest.mark.parametrize("table", ["run", "sweep"])
+@pytest.mark.parametrize("strategy", WITHOUT_ONE_MODEL)
+def test_a_scenario_is_about_one_model(table: str, strategy: str) -> None:
+    tables: dict[str, dict[str, Any]] = {
+        "scenario": {"name": "s", "seed": 1},
+        "population": {"source": "sklearn:digits"},
+    }
+    Scenario.model_validate(tables)
+    wanted: dict[str, Any] = {"strategy": strategy if table == "run" else [strategy]}
+    if table == "run" and strategy == "fedrep":
+        wanted["personal_layers"] = ["output"]
+    with pytest.raises(ValidationError, match="one model of all sites"):
+        Scenario.model_validate(tables | {table: wanted})

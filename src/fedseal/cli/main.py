@@ -220,11 +220,14 @@ def simulate(
         bool, typer.Option("--gate", help="Of a scenario: end with code 1 if one of its gates does not hold.")
     ] = False,
     junit: Annotated[Path | None, typer.Option(help="Of a scenario: also write its gates to this JUnit file.")] = None,
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Of a scenario: processes. They change no result.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes. They change no result.")] = 1,
     search: Annotated[
         Path | None,
         typer.Option(help="A file of candidates: a private search for hyper-parameters, each trial charged."),
     ] = None,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Of a study: this machine's processes, or Flower's own, on Ray.")
+    ] = "local",
     out: Out = Path("runs"),
     as_json: AsJson = False,
 ) -> int:
@@ -239,14 +242,15 @@ def simulate(
     if run is not None:
         raise ConfigError(f"{run} goes with verify", next_step="One study or scenario at a time.")
     if is_scenario(str(what)):
-        if sites is not None or plan is not None or flamby or search is not None:
+        if sites is not None or plan is not None or flamby or search is not None or engine != "local":
             raise ConfigError(
-                "--sites, --plan, --flamby and --search are for studies", next_step="Set them in the scenario's file."
+                "--sites, --plan, --flamby, --search and --engine are for studies",
+                next_step="Set them in the scenario's file.",
             )
         asked = Asked(str(what), seed, strategy, epsilon, rounds, data, baselines, gate, junit, workers, out, as_json)
         return run_asked(asked)
-    if gate or junit is not None or workers != 1:
-        raise ConfigError("--gate, --junit and --workers are for scenarios", next_step="A study has no gates.")
+    if gate or junit is not None:
+        raise ConfigError("--gate and --junit are for scenarios", next_step="A study has no gates.")
     from fedseal.cli.simulating import run_flamby, run_simulation
     from fedseal.simulation.simulate import Options
 
@@ -264,8 +268,12 @@ def simulate(
         data=data,
         strategy=strategy,
         baselines=baselines,
+        workers=workers,
+        ray=engine == "ray",
     )
     if search is not None:
+        if workers != 1 or engine == "ray":
+            raise ConfigError("--search runs in one process", next_step="Leave out --workers and --engine.")
         from fedseal.cli.searching import run_search
 
         run_search(what, search, options, out, as_json=as_json)

@@ -16,7 +16,7 @@ from fedseal.cli.simulating import need_packages
 from fedseal.errors import ConfigError, ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from fedseal.simulation.scenario.compared import Comparison
     from fedseal.simulation.scenario.execute import Sources
@@ -245,7 +245,7 @@ def say_gates(console: Console, gates: "Sequence[GateRow]") -> None:
         console.print(f"{gate.gate}: {outcome(gate)}", markup=False)
 
 
-def _write_junit(path: Path | None, suites: "dict[str, Sequence[GateRow]]", seconds: float) -> None:
+def _write_junit(path: Path | None, suites: "Mapping[str, Sequence[GateRow]]", seconds: float) -> None:
     if path is None:
         return
     from fedseal.simulation.scenario.junit import junit

@@ -8,6 +8,7 @@ import pytest
 from support.studies import RANGES, FirstAttemptFails, material, tiny
 
 from fedseal.client import trainer
+from fedseal.client.app import app as client_app
 from fedseal.errors import BudgetExceeded, RoundAborted
 from fedseal.privacy.quantize import IntegerSum, Rounding
 from fedseal.privacy.secagg.header import Header
@@ -17,27 +18,30 @@ from fedseal.server.grid import AveragingGrid
 from fedseal.simulation.engine import portions
 from fedseal.simulation.engine.modelled import train_modelled
 from fedseal.simulation.engine.sites import Sites
+from fedseal.simulation.grid import Observer
 from fedseal.simulation.training import Material, Trained, train
 from fedseal.study import Contract
 
 SHARED: dict[str, Any] = {"cohort": {"minimum": 3, "colluders": 1, "largest_site": 200}}
 
 STUDIES: dict[str, dict[str, Any]] = {
-    "none": {"privacy": {"plan": "none"}},
-    "none, batches, fedadam": {"privacy": {"plan": "none"}, "training": {"strategy": "fedadam", "batch_size": 7}},
+    "none, batches, fedadam": {
+        "privacy": {"plan": "none"},
+        "training": {"rounds": 2, "strategy": "fedadam", "batch_size": 7},
+    },
     "none, scaffold, short words": {
         "privacy": {"plan": "none"},
         "training": {"strategy": "scaffold", "word_bits": 16},
     },
-    "local, moments": {"normalisation": RANGES, "training": {"rounds": 2}},
+    "local, moments": {"normalisation": RANGES, "training": {"rounds": 1}},
     "local, scaffold, evaluation": {
-        "training": {"strategy": "scaffold"},
+        "training": {"rounds": 2, "strategy": "scaffold"},
         "evaluation": {"epsilon": 6.0, "bins": 4, "tables": ("score", "right")},
     },
     "distributed, moments": {
         "privacy": {"plan": "distributed"},
         "normalisation": RANGES,
-        "training": {"rounds": 2, "learning_rate": 1.0},
+        "training": {"rounds": 1, "learning_rate": 1.0},
         **SHARED,
     },
     "client, fedprox": {"privacy": {"plan": "client"}, "training": {"rounds": 2, "strategy": "fedprox"}, **SHARED},
@@ -188,11 +192,11 @@ def spoiled(header: Header) -> dict[int, Stage]:
     return dict.fromkeys(header.cohort, Stage.CONSISTENCY) if header.attempt == 0 else {}
 
 
-def test_a_repeated_round_costs_what_both_attempts_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedseal.simulation.training.LocalGrid", FirstAttemptFails)
+def test_a_repeated_round_costs_what_both_attempts_cost(tmp_path: Path) -> None:
     study = tiny(training={"rounds": 2}, privacy={"retries": 2})
     gathered = material(study, tmp_path / "data")
-    real = train(gathered, study.contract, tmp_path / "federation")
+    network = FirstAttemptFails(client_app, {}, run_config={}, observer=Observer(*[lambda *_: None] * 3))
+    real = train(gathered, study.contract, tmp_path / "federation", deliver=network._spoil)
     modelled = train_modelled(gathered, study.contract, losses=spoiled)
     assert same_models(real, modelled)
     assert modelled.privacy == real.privacy

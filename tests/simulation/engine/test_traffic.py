@@ -41,8 +41,8 @@ class Counted:
         return reply
 
     def turnout(self, cohort: tuple[int, ...]) -> Turnout:
-        answered = [tuple(sorted(self.answered[stage])) for stage in Stage]
-        return Turnout(cohort, *answered, reached=self.reached)
+        first, second, third, fourth, fifth = (tuple(sorted(self.answered[stage])) for stage in Stage)
+        return Turnout(cohort, first, second, third, fourth, fifth, self.reached)
 
 
 def played(n: int, **script: Any) -> tuple[Counted, Any, Finished | Aborted]:
@@ -121,5 +121,7 @@ def test_paths_are_as_long_as_they_are(size: int) -> None:
 def test_the_formula_takes_no_longer_for_many_sites() -> None:
     _, header, _ = played(40, rules=RULES)
     start = time.perf_counter()
-    attempt_traffic(header, Turnout(header.cohort, *[header.cohort] * 5, reached=Stage.UNMASK), TASK)
+    everyone = header.cohort
+    turnout = Turnout(everyone, everyone, everyone, everyone, everyone, everyone, Stage.UNMASK)
+    attempt_traffic(header, turnout, TASK)
     assert time.perf_counter() - start < 1.0

@@ -78,7 +78,8 @@ def test_baselines() -> None:
     result = RESULT.model_copy(update={"compared": compared})
     assert judge([gate("drop<=", 0.03, baseline="local")], [result], None)[0].passed
     (row,) = judge([gate("drop<=", 0.01, baseline="local")], [result], None)
-    assert (row.passed, row.value) == (False, pytest.approx(-0.02))
+    assert not row.passed
+    assert row.value == pytest.approx(-0.02)
     golden = Golden({"accuracy.global": 0.75})
     assert judge([gate("rise<=", 0.06, baseline="golden")], [result], golden)[0].passed
     assert not judge([gate("rise<=", 0.04, baseline="golden")], [result], golden)[0].passed

@@ -1,6 +1,7 @@
 """A scenario's file: what is wrong is named with its line and the nearest right word, and what is read is written."""
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -13,6 +14,7 @@ from fedseal.config import parse_toml
 from fedseal.errors import ConfigError
 from fedseal.simulation.scenario.files import as_toml, find, is_scenario, library, load, parse, toml_text
 from fedseal.simulation.scenario.language import STRATEGIES, Changes, Scenario, changed, scenario_digest
+from fedseal.simulation.scenario.metrics import METRICS
 from fedseal.simulation.scenario.sweep import cells
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "docs" / "schemas" / "scenario-1.json").read_text(encoding="utf-8"))
@@ -121,3 +123,12 @@ def test_strategies_are_those_of_a_study() -> None:
     assert "fedavg" in STRATEGIES
     assert len(STRATEGIES) >= 7
     assert Scenario.model_fields.keys() >= {"population", "partition", "drift", "devices", "fault", "run", "monitor"}
+
+
+def test_the_documents_scenario_and_metrics_are_right() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "scenarios.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert parse(blocks[0], "scenarios.md").gate
+    assert parse(blocks[0] + "\n[sweep]\nseed = [1, 2]\n" + blocks[1], "scenarios.md").gate
+    documented = dict(re.findall(r"^\| `([a-z_.0-9]+)` \| [a-z ]+ \| (.*?) \|", page, re.MULTILINE))
+    assert {m.name: m.text for m in METRICS}.items() <= documented.items()
