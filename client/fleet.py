@@ -188,11 +188,13 @@ class Fleet:
         found = run_from_proto(response.run)
         return RunRecord(found.override_config, found.series_id)
 
-    def answer(self, message: Message, reply: Message, seconds: float) -> None:
+    def answer(self, message: Message, reply: Message) -> None:
         """Send the reply to a message, then tell the server that the message may be forgotten.
 
         In this order, so that a server of ours can give the message out again if this process does not live that long.
         A reply that is sent twice is the same object twice: nothing in it depends on when it was made.
+
+        Flower's nodes also say how long their app took. That is a number of one site, and is left out.
 
         Raises:
             DeclinedError: it is no longer wanted.
@@ -207,7 +209,6 @@ class Fleet:
                 node=self._node,
                 messages_list=[message_to_proto(remove_content_from_message(reply))],
                 message_object_trees=[get_object_tree(reply)],
-                clientapp_runtime_list=[seconds],
             )
             contents = {name: found.deflate() for name, found in objects.items()}
         response = self._call(self._client.PushMessages, request)

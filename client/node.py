@@ -65,7 +65,7 @@ class Server(Protocol):
 
     def run(self, run: int) -> RunRecord: ...
 
-    def answer(self, message: Message, reply: Message, seconds: float) -> None: ...
+    def answer(self, message: Message, reply: Message) -> None: ...
 
 
 class ResidentNode:
@@ -149,7 +149,7 @@ class ResidentNode:
         reply = self._reply(message, record)
         seconds = self._clock() - begun
         log.info("answered a message of group %s after %.2f s", message.metadata.group_id, seconds)
-        self._send(message, reply, seconds)
+        self._send(message, reply)
 
     def _reply(self, message: Message, record: RunRecord) -> Message:
         if message.metadata.message_type not in KINDS:
@@ -163,12 +163,12 @@ class ResidentNode:
         # The mod answers whatever the study's code raises; it lets nothing through but the end of the process.
         return self._app(message, context)
 
-    def _send(self, message: Message, reply: Message, seconds: float) -> None:
+    def _send(self, message: Message, reply: Message) -> None:
         """Until it has arrived: a server of another make does not give a message out twice."""
         pause = FIRST_RETRY
         while True:
             try:
-                self._server.answer(message, reply, seconds)
+                self._server.answer(message, reply)
             except DeclinedError as error:
                 log.info("an answer is no longer wanted: %s", error)
             except UnreachableError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message
+from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,7 +80,7 @@ def test_a_clock_that_is_set_while_the_site_works_does_not_age_its_answer(
         assert message is not None
         reply = echo(message)
         reply.metadata.created_at += 48 * 3600
-        fleet.answer(message, reply, 0.1)
+        fleet.answer(message, reply)
         (found,) = grid.pull_messages(numbers)
         assert number_in(found) == 3
 
@@ -94,9 +95,31 @@ def test_the_same_answer_is_the_same_object_whenever_it_is_made(keys: Keys, link
         numbers = set()
         for _ in range(2):
             reply = echo(message)
-            fleet.answer(message, reply, 0.1)
+            fleet.answer(message, reply)
             numbers.add(reply.metadata.message_id)
         assert len(numbers) == 1
+
+
+def test_beside_the_answer_nothing_of_the_site_leaves(keys: Keys, link: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stock node says how long its app took."""
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    sent: list[PushMessagesRequest] = []
+    pushed = fleet._client.PushMessages
+
+    def recorded(request: PushMessagesRequest) -> PushMessagesResponse:
+        sent.append(request)
+        return pushed(request)
+
+    monkeypatch.setattr(fleet._client, "PushMessages", recorded)
+    with link.run({}) as grid:
+        ask(grid, fleet.node)
+        message = fleet.next()
+        assert message is not None
+        fleet.answer(message, echo(message))
+    (request,) = sent
+    assert {field.name for field, _ in request.ListFields()} == {"node", "messages_list", "message_object_trees"}
+    assert request.messages_list[0].metadata.created_at == message.metadata.created_at
 
 
 def test_a_refusal_arrives_as_flowers_error(keys: Keys, link: Link) -> None:
@@ -106,7 +129,7 @@ def test_a_refusal_arrives_as_flowers_error(keys: Keys, link: Link) -> None:
         ask(grid, fleet.node)
         message = fleet.next()
         assert message is not None
-        fleet.answer(message, refusal(message, "No."), 0.1)
+        fleet.answer(message, refusal(message, "No."))
         found: list[Message] = list(grid.pull_messages([message.metadata.message_id]))
         assert [(reply.error.code, reply.error.reason) for reply in found] == [(7, "No.")]
 

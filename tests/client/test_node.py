@@ -60,7 +60,7 @@ class ScriptedServer:
             raise DeclinedError("over")
         return RunRecord(self.config, 1)  # type: ignore[arg-type]
 
-    def answer(self, message: Message, reply: Message, seconds: float) -> None:
+    def answer(self, message: Message, reply: Message) -> None:
         if self.failures:
             raise self.failures.popleft()
         self.answers.append((message, reply))

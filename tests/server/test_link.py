@@ -129,9 +129,9 @@ def test_a_node_answers_in_its_own_name_only(keys: Keys, link: Link, grid: LinkG
     message = honest.next()
     assert message is not None
     with pytest.raises(DeclinedError, match="403"):
-        forger.answer(message, Message(words(666), reply_to=message), 0.1)
+        forger.answer(message, Message(words(666), reply_to=message))
     assert pulled(grid, numbers, 0.5) == []
-    honest.answer(message, Message(words(1), reply_to=message), 0.1)
+    honest.answer(message, Message(words(1), reply_to=message))
     assert [number_in(reply) for reply in pulled(grid, numbers)] == [1]
 
 
@@ -147,7 +147,7 @@ def test_a_killed_node_comes_back_at_once_and_is_given_its_message_again(
     message = again.next()
     assert message is not None
     assert number_in(message) == 5
-    again.answer(message, echo(message), 0.1)
+    again.answer(message, echo(message))
     assert [number_in(reply) for reply in pulled(grid, numbers)] == [5]
     assert again.next() is None
 
@@ -183,14 +183,14 @@ def test_a_reply_that_was_cut_off_is_waited_for_and_sent_again(
     with monkeypatch.context() as patched:
         patched.setattr(Fleet, "_push", cut_off)
         with pytest.raises(KilledError):
-            fleet.answer(message, echo(message), 0.1)
+            fleet.answer(message, echo(message))
     # The other's is not held up by it.
-    other.answer(others, echo(others), 0.1)
+    other.answer(others, echo(others))
     assert [number_in(reply) for reply in pulled(grid, numbers[1:])] == [2]
     assert list(grid.pull_messages(numbers[:1])) == []
     again = fleet.next()
     assert again is not None
-    fleet.answer(again, echo(again), 0.1)
+    fleet.answer(again, echo(again))
     assert [number_in(reply) for reply in pulled(grid, numbers[:1])] == [1]
 
 
@@ -212,7 +212,7 @@ def test_what_is_open_when_the_next_exchange_begins_is_dropped(keys: Keys, link:
     slow = fleet.next()
     assert slow is not None
     ask(grid, fleet.node, 2)
-    fleet.answer(slow, echo(slow), 0.1)
+    fleet.answer(slow, echo(slow))
     assert list(grid.pull_messages(old)) == []
     message = fleet.next()
     assert message is not None

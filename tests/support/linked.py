@@ -53,7 +53,7 @@ def answering(fleets: list[Fleet], answer: Answer) -> Iterator[None]:
         while not stop.is_set():
             message = fleet.next()
             if message is not None:
-                fleet.answer(message, answer(message), 0.1)
+                fleet.answer(message, answer(message))
 
     threads = [threading.Thread(target=serve, args=(fleet,)) for fleet in fleets]
     for fleet, thread in zip(fleets, threads, strict=True):

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from fedseal.client.node import ResidentNode
 
 log = logging.getLogger("fedseal.node")
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Windows has no SIGHUP.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def run_node(config: Path) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         config: the node's file.
