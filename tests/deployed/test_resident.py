@@ -1,5 +1,6 @@
 """Resident nodes and their server as processes: the simulation's model byte for byte, whatever is killed on the way."""
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import safetensors.numpy
+from support.launched import launch
 from support.residents import Residents, outcome, residents
 
 from fedseal.privacy.ledger import epsilon_spent
@@ -74,6 +76,39 @@ def test_a_server_that_is_stopped_goes_on_at_its_next_start(running: Residents, 
     running.start("server")
     assert outcome(order)[-1]["event"] == "finished"
     assert (order.folder / "model.safetensors").read_bytes() == expected
+
+
+def test_a_run_is_ordered_and_followed_from_the_command_line(tmp_path: Path) -> None:
+    with residents(tmp_path / "federation", "local") as made:
+        # One site loads the study and torch only when they are needed.
+        file = made.files.nodes["hospital-3"]
+        text = file.read_text(encoding="utf-8").replace("[site]\n", "[site]\npreload = false\n")
+        file.write_text(text, encoding="utf-8")
+        made.start_all()
+        config = ("--config", made.files.server)
+        process = launch("server", "run", made.study.folder, *config)
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert "round 2: 3 sites" in out
+        (run,) = (path.parent for path in made.runs.glob("[!.]*/order.json"))
+        assert f"Ordered: {run.name}" in out
+        assert (run / "model.safetensors").is_file()
+        process = launch("server", "status", *config, "--json")
+        out, _ = process.communicate(timeout=60)
+        assert json.loads(out)["runs"] == [{"run": run.name, "state": "finished", "rounds": 2}]
+        # A second server on the same folder and port is refused, with the code of a configuration.
+        process = launch("server", "up", *config)
+        _, err = process.communicate(timeout=60)
+        assert (process.returncode, "cannot listen" in err) == (3, True)
+
+
+def test_a_site_whose_code_was_changed_does_not_start(tmp_path: Path) -> None:
+    with residents(tmp_path / "federation") as made:
+        (made.study.folder / "task.py").open("a", encoding="utf-8").write("\n")
+        process = launch("site", "run", "--config", made.files.nodes["hospital-1"])
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 3
+        assert "is not what was approved" in err
 
 
 def test_under_privacy_a_killed_site_is_charged_once_for_a_round(tmp_path: Path) -> None:

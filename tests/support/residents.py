@@ -1,6 +1,7 @@
 """A federation of resident nodes as processes of this machine, for tests and measurements."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from fedseal.simulation.deployed.residence import settle
 from fedseal.simulation.deployed.submission import Events, settings_of_run
 from fedseal.simulation.population import gather
 from fedseal.simulation.simulate import prepared_material
-from fedseal.study import Contract, Study, load_study
+from fedseal.study import Contract, load_study
 
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "breast-cancer"
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
@@ -44,8 +45,10 @@ class Residents:
         tables = demo_contract(original.contract, plan).model_dump()
         tables["training"]["rounds"] = rounds
         contract = Contract.model_validate(tables)
-        shutil.copytree(DEMO, folder / "study")
-        self.study = Study(folder / "study", contract)
+        shutil.copytree(DEMO, folder / "study", ignore=shutil.ignore_patterns("__pycache__", "runs"))
+        write_contract(folder / "study" / "pyproject.toml", contract)
+        self.study = load_study(folder / "study")
+        assert self.study.contract == contract
         seed = contract.simulation.seed
         population = gather(self.study, data=None, sites=None, seed=seed)
         self.material = prepared_material(self.study, population, folder / "data", seed)
@@ -99,6 +102,23 @@ class Residents:
         while self.log(name).read_text(encoding="utf-8").count(text) < times:
             assert time.monotonic() < end, f"{name} did not say {text!r}:\n{self.log(name).read_text()[-3000:]}"
             time.sleep(0.01)
+
+
+def write_contract(file: Path, contract: Contract) -> None:
+    """Change the demo's file so that it says what a contract says."""
+    text = file.read_text(encoding="utf-8")
+    values: dict[str, object] = {
+        "rounds": contract.training.rounds,
+        "sample_rate": contract.training.sample_rate,
+        "plan": f'"{contract.privacy.plan}"',
+        "minimum": contract.cohort.minimum,
+        "colluders": contract.cohort.colluders,
+        "sites": contract.simulation.sites,
+    }
+    for key, value in values.items():
+        text, count = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
+        assert count == 1, key
+    file.write_text(text, encoding="utf-8")
 
 
 @contextmanager
