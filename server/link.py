@@ -68,6 +68,8 @@ LARGEST_BODY = 16 << 20
 HOLD = 10.0
 # Seconds that the server's own question for replies is held.
 REPLY_HOLD = 0.25
+# Seconds that a node may be away before its answers are given up: it may be restarting.
+GRACE = 30.0
 # How often a message is given out at most, to a site that asks for work without having answered it.
 DELIVERIES = 4
 STARTED_WITHIN = 30.0
@@ -208,6 +210,7 @@ class LinkGrid(Grid):
         self._state = state
         self._run = run
         self._waiting: set[str] = set()
+        self._away: dict[int, float] = {}
 
     def set_run(self, run: Run) -> None:
         """Set Flower's run."""
@@ -254,7 +257,7 @@ class LinkGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that are complete, each once; waits a moment if there is none.
 
-        A node that has fallen silent counts as having answered with Flower's error.
+        A node that has left or fallen silent and does not come back soon has answered with Flower's error.
         """
         wanted = set(message_ids) & self._waiting
         found: list[Message] = []
@@ -302,10 +305,15 @@ class LinkGrid(Grid):
         return replies
 
     def _gone(self, open_numbers: set[str]) -> list[Message]:
-        """Errors in the place of what nodes that are no longer connected would have answered."""
-        online = set(self.get_node_ids())
+        """Errors in the place of what nodes that have been away for too long would have answered."""
+        online, now = set(self.get_node_ids()), time.monotonic()
         kept = self._state.message_ins_store
-        lost = [m for n in open_numbers if (m := kept.get(n)) is not None and m.metadata.dst_node_id not in online]
+        asked = [m for n in open_numbers if (m := kept.get(n)) is not None]
+        away = {m.metadata.dst_node_id for m in asked} - online
+        self._away = {node: self._away.get(node, now) for node in away}
+        lost = [
+            m for m in asked if m.metadata.dst_node_id in away and now - self._away[m.metadata.dst_node_id] >= GRACE
+        ]
         self._drop({message.metadata.message_id for message in lost})
         reason = "The node is not connected."
         return [Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message) for message in lost]

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Message
 from flwr.common.constant import ErrorCode
-from support.linked import Keys, answering, ask, echo, number_in, words
+from numpy.typing import NDArray
+from support.linked import Cable, Keys, answering, ask, echo, number_in, words
 
-from fedseal.client.fleet import DeclinedError, Fleet
+from fedseal.client.fleet import DeclinedError, Fleet, UnreachableError
 from fedseal.errors import ConfigError
 from fedseal.server import link as linked
 from fedseal.server.link import Link, LinkGrid, Listener
@@ -194,15 +195,59 @@ def test_a_reply_that_was_cut_off_is_waited_for_and_sent_again(
     assert [number_in(reply) for reply in pulled(grid, numbers[:1])] == [1]
 
 
-def test_a_node_that_has_left_has_answered_with_an_error(keys: Keys, link: Link, grid: LinkGrid) -> None:
+def test_a_node_that_has_left_and_stays_away_has_answered_with_an_error(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet = keys.fleet("a", link)
     fleet.join()
     numbers = ask(grid, fleet.node)
     assert list(grid.pull_messages(numbers)) == []
     fleet.leave()
+    assert "a" not in link.online()
+    assert list(grid.pull_messages(numbers)) == []
+    monkeypatch.setattr(linked, "GRACE", 0.0)
     (reply,) = pulled(grid, numbers)
     assert reply.error.code == ErrorCode.NODE_UNAVAILABLE
-    assert "a" not in link.online()
+
+
+def test_a_node_that_is_restarted_finds_the_message_that_came_meanwhile(keys: Keys, link: Link, grid: LinkGrid) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    fleet.leave()
+    numbers = ask(grid, fleet.node, 9)
+    assert list(grid.pull_messages(numbers)) == []
+    again = keys.fleet("a", link)
+    again.join()
+    message = again.next()
+    assert message is not None
+    again.answer(message, echo(message))
+    assert [number_in(reply) for reply in pulled(grid, numbers)] == [9]
+
+
+def test_a_network_that_is_cut_in_the_middle_of_an_answer_costs_nothing_but_time(
+    keys: Keys, link: Link, grid: LinkGrid
+) -> None:
+    values = np.random.default_rng(2).random(2_000_000)
+    with Cable(link.port) as cable:
+        fleet = keys.fleet("a", link, port=cable.port)
+        fleet.join()
+        numbers = ask(grid, fleet.node)
+        message = fleet.next()
+        assert message is not None
+        # Of sixteen megabytes.
+        cable.cut_after(3_000_000)
+        for _ in range(2):
+            with pytest.raises(UnreachableError):
+                fleet.answer(message, answer_with(values, message))
+        assert list(grid.pull_messages(numbers)) == []
+        cable.mend()
+        fleet.answer(message, answer_with(values, message))
+        (reply,) = pulled(grid, numbers)
+        assert np.array_equal(reply.content.array_records["array"]["x"].numpy(), values)
+
+
+def answer_with(values: NDArray[np.float64], message: Message) -> Message:
+    return Message(words(6, ArrayRecord({"x": Array(values)})), reply_to=message)
 
 
 def test_what_is_open_when_the_next_exchange_begins_is_dropped(keys: Keys, link: Link, grid: LinkGrid) -> None:

@@ -1,11 +1,14 @@
 """A link that listens on the loopback address, and nodes that are let in, for tests that make real exchanges."""
 
+import contextlib
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -40,8 +43,70 @@ class Keys:
     def trust(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.certificate.authority))
 
-    def fleet(self, name: str, link: Link) -> Fleet:
-        return Fleet(f"{LOOPBACK}:{link.port}", self.trust(), self.nodes[name])
+    def fleet(self, name: str, link: Link, *, port: int = 0) -> Fleet:
+        return Fleet(f"{LOOPBACK}:{port or link.port}", self.trust(), self.nodes[name])
+
+
+class Cable:
+    """Passes connections on to a port until it is cut: then it ends them all and every new one.
+
+    Args:
+        port: where it leads to.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._left: int | None = None
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self._listener = socket.create_server((LOOPBACK, 0))
+        self.port = int(self._listener.getsockname()[1])
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._end_all()
+
+    def cut_after(self, count: int) -> None:
+        """Cut it once so many more bytes have gone towards the port."""
+        with self._lock:
+            self._left = count
+
+    def mend(self) -> None:
+        with self._lock:
+            self._left = None
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection((LOOPBACK, self._target))
+                self._sockets += [near, far]
+                for source, sink, counted in ((near, far, True), (far, near, False)):
+                    threading.Thread(target=self._carry, args=(source, sink, counted), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                with self._lock:
+                    if self._left is not None and counted:
+                        self._left = max(self._left - len(data), 0)
+                    cut = self._left == 0
+                if cut:
+                    break
+                sink.sendall(data)
+        if self._left == 0:
+            self._end_all()
+        for end in (source, sink):
+            end.close()
+
+    def _end_all(self) -> None:
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
