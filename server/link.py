@@ -15,7 +15,7 @@ real exchange with it.
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,20 +50,13 @@ from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fedseal.errors import ConfigError, LocalError
+from fedseal.server.bell import Bell
+from fedseal.server.gate import PATHS, Gate
 
 Setting = bool | int | float | str
 
-# Of Flower's twelve: not registration, which is the operator's, and not bundles of code, of which there are none.
-CALLS = (
-    *("activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run"),
-    *("push-object", "pull-object", "confirm-message-received"),
-)
-PATHS = frozenset(f"/v1/fleet/{call}" for call in CALLS)
-# Flower cuts arrays into objects of 5 MB. A body is read before its sender is known.
-LARGEST_BODY = 16 << 20
 # Seconds that a site's question for work is held while there is none; clients wait longer than that.
 HOLD = 10.0
 # Seconds that the server's own question for replies is held.
@@ -95,35 +88,14 @@ class SiteState(InMemoryLinkState):
 
     def __init__(self) -> None:
         super().__init__(NoOpFederationManager(), InMemoryObjectStore())
-        self._news = threading.Condition()
-        self._version = 0
+        self.work, self.replies = Bell(), Bell()
         self._given: dict[str, int] = {}
         self._asking: dict[int, object] = {}
-        self._open = True
-
-    def announce(self) -> None:
-        """Wake everybody who waits for messages."""
-        with self._news:
-            self._version += 1
-            self._news.notify_all()
-
-    def wait_for(self, found: Callable[[], bool], seconds: float) -> None:
-        """Wait until something is so, asking after every announcement."""
-        end = time.monotonic() + seconds
-        while True:
-            with self._news:
-                seen = self._version
-            if found() or not self._open:
-                return
-            with self._news:
-                left = end - time.monotonic()
-                if left <= 0 or not (self._version != seen or self._news.wait(left)):
-                    return
 
     def close(self) -> None:
         """Let nobody wait any longer."""
-        self._open = False
-        self.announce()
+        self.work.end()
+        self.replies.end()
 
     def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
         """As Flower's; a node that has not left is let in, too: it has proved to be the same one by its key."""
@@ -139,7 +111,7 @@ class SiteState(InMemoryLinkState):
             older = self._asking.get(node_id)
             self._asking[node_id] = question
         if older is not None:
-            self.announce()
+            self.work.ring()
 
         def found() -> bool:
             with self.lock:
@@ -152,7 +124,7 @@ class SiteState(InMemoryLinkState):
                     self._given[number] = self._given.get(number, 0) + 1
                 return bool(messages)
 
-        self.wait_for(found, HOLD)
+        self.work.wait_for(found, HOLD)
         with self.lock:
             if self._asking.get(node_id) is question:
                 del self._asking[node_id]
@@ -167,7 +139,7 @@ class SiteState(InMemoryLinkState):
     def store_object(self, run_id: int, session_id: str, object_id: str, object_content: bytes) -> bool:
         """As Flower's."""
         stored = super().store_object(run_id, session_id, object_id, object_content)
-        self.announce()
+        self.replies.ring()
         return stored
 
     def answered(self, number: str) -> bool:
@@ -251,7 +223,7 @@ class LinkGrid(Grid):
                     self._state.store_object(self._run.run_id, session, name, objects[name].deflate())
                 numbers.append(number)
         self._waiting = set(numbers)
-        self._state.announce()
+        self._state.work.ring()
         return numbers
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -270,7 +242,7 @@ class LinkGrid(Grid):
             return bool(found)
 
         if wanted:
-            self._state.wait_for(complete, REPLY_HOLD)
+            self._state.replies.wait_for(complete, REPLY_HOLD)
         return found
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -446,7 +418,7 @@ def site_app(state: LinkState, sites: int) -> FastAPI:
         openapi_url=None,
         lifespan=lifespan,
         middleware=[
-            Middleware(_Gate),
+            Middleware(Gate),
             Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
             Middleware(ProtobufTranslationMiddleware),
             Middleware(NodeAuthMiddleware),
@@ -477,30 +449,3 @@ class _Shared:
 
     def state(self) -> LinkState:
         return self.value
-
-
-class _Gate:
-    """Before anything is read: known calls only, and bodies that say how long they are and are not too long."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        code = self._refused(scope)
-        if code is None:
-            await self._app(scope, receive, send)
-            return
-        await send({"type": "http.response.start", "status": code, "headers": [(b"content-length", b"0")]})
-        await send({"type": "http.response.body", "body": b""})
-
-    @staticmethod
-    def _refused(scope: Scope) -> int | None:
-        if scope["method"] != "POST" or scope["path"] not in PATHS:
-            return status.HTTP_404_NOT_FOUND
-        length = dict(scope["headers"]).get(b"content-length", b"")
-        if not length.isdigit():
-            return status.HTTP_411_LENGTH_REQUIRED
-        return status.HTTP_413_CONTENT_TOO_LARGE if int(length) > LARGEST_BODY else None

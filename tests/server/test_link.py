@@ -16,6 +16,7 @@ from support.linked import Cable, Keys, answering, ask, echo, number_in, words
 from fedseal.client.fleet import DeclinedError, Fleet, UnreachableError
 from fedseal.errors import ConfigError
 from fedseal.server import link as linked
+from fedseal.server.gate import LARGEST_BODY
 from fedseal.server.link import Link, LinkGrid, Listener
 
 
@@ -105,7 +106,7 @@ def test_nothing_but_the_nine_calls_is_there(keys: Keys, link: Link, path: str, 
 def test_a_body_is_not_read_before_it_says_how_long_it_is(keys: Keys, link: Link) -> None:
     path = "/v1/fleet/push-object"
     assert posted(keys, link, path, b"") == 401
-    assert posted(keys, link, path, b"", length=str(linked.LARGEST_BODY + 1)) == 413
+    assert posted(keys, link, path, b"", length=str(LARGEST_BODY + 1)) == 413
     assert posted(keys, link, path, b"", length="") == 411
     assert posted(keys, link, path, b"", method="GET") == 404
 
