@@ -18,7 +18,7 @@ from fedseal.compliance.journal.witnesses import policy_of
 from fedseal.compliance.log import checkpoint
 from fedseal.compliance.log.checkpoint import Checkpoint
 from fedseal.compliance.log.database import open_database, store_at
-from fedseal.compliance.log.exported import CHECKPOINT, POLICY, ExportedLog
+from fedseal.compliance.log.exported import CHECKPOINT, FOLDER, POLICY, ExportedLog
 from fedseal.compliance.log.malformed import MalformedError
 from fedseal.compliance.log.note import SignatureError
 from fedseal.compliance.log.quorum import NONE, LogEntry, Policy, evaluate, parse_policy
@@ -30,8 +30,6 @@ from fedseal.privacy.roster import Roster, SignedRoster, open_roster
 from fedseal.privacy.tables import META
 from fedseal.wire import decode
 
-# Where a run's folder keeps its exported log.
-EXPORTED = "log"
 CHUNK = 4096
 _PLACES = (
     "Give a run's folder, a server's or a site's store, the URL of a PostgreSQL database, or the folder of an exported "
@@ -136,8 +134,8 @@ def _file_of(path: Path) -> Path:
     found = store_at(path)
     if found is not None:
         return found
-    if (path / EXPORTED / CHECKPOINT).is_file():
-        return path / EXPORTED
+    if (path / FOLDER / CHECKPOINT).is_file():
+        return path / FOLDER
     raise ConfigError(f"no log at {path}", next_step=_PLACES)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.pool import StaticPool
 from fedseal.compliance.lineage.projection import Projection
 from fedseal.compliance.lineage.questions import Questions
 from fedseal.compliance.log.database import open_database, store_at
-from fedseal.compliance.log.exported import ExportedLog
+from fedseal.compliance.log.exported import CHECKPOINT, FOLDER, ExportedLog
 from fedseal.compliance.log.reading import ReadableLog
 from fedseal.compliance.log.store import Log
 from fedseal.compliance.log.tables import HEADS
@@ -67,10 +67,12 @@ def source_at(where: str) -> Iterator[tuple[ReadableLog, str]]:
         return
     path = Path(where)
     if path.is_dir():
-        if (path / "checkpoint").is_file():
-            yield ExportedLog(path), f"{path.resolve()}.lineage"
-            return
         found = store_at(path)
+        exported = (path, path / FOLDER) if found is None else (path,)
+        for folder in exported:
+            if (folder / CHECKPOINT).is_file():
+                yield ExportedLog(folder), f"{folder.resolve()}.lineage"
+                return
         if found is None:
             raise ConfigError(f"no log in the folder {path}", next_step=_LOGS)
         path = found

@@ -11,6 +11,8 @@ from fedseal.compliance.log.tiles import WIDTH, Tile, decode_entries, decode_has
 from fedseal.errors import ConfigError, PeerError
 from fedseal.merkle import HASH_LENGTH, leaf_hash
 
+# Where a run's folder keeps its exported log.
+FOLDER = "log"
 CHECKPOINT = "checkpoint"
 POLICY = "policy.txt"
 _AGAIN = "Ask whoever keeps the log to write it out again: `fedseal audit export`."

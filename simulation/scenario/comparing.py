@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
+from fedseal.client.tabular import Tabular
 from fedseal.simulation.baselines import local_baseline, majority_baseline, pooled_baseline
-from fedseal.simulation.oracle import Judged
+from fedseal.simulation.oracle import Judged, Oracle
+from fedseal.simulation.scenario.material import Rows, split_of
 from fedseal.simulation.scenario.outcome import Compared
 from fedseal.simulation.scenario.training import Conditions, attempt
 from fedseal.simulation.scenario.trainings import FirstTraining
@@ -14,13 +18,14 @@ from fedseal.simulation.training import Material
 ALONE = 40
 
 
-def compare(first: FirstTraining, conditions: Conditions) -> list[Compared]:
+def compare(first: FirstTraining, task: Tabular, conditions: Conditions) -> list[Compared]:
     """The first model beside the majority class, every site alone, all data pooled, and training without privacy.
 
     All begin with the same untrained model, see the same persons, and are judged on the same others.
 
     Args:
         first: the training.
+        task: the scenario's.
         conditions: under which a federation without privacy trains.
     """
     material, contract = first.material, first.trained.contract
@@ -29,7 +34,7 @@ def compare(first: FirstTraining, conditions: Conditions) -> list[Compared]:
     majority = majority_baseline(material)
     if majority is not None:
         found.append(_compared("majority", majority))
-    found.append(_compared("local", local_baseline(_some(material), contract.training, normalise=False)))
+    found.append(_compared("local", local_baseline(_alone(first, task), contract.training, normalise=False)))
     if contract.privacy.plan == "none":
         found.append(_compared("plain", final))
     else:
@@ -41,13 +46,26 @@ def compare(first: FirstTraining, conditions: Conditions) -> list[Compared]:
     return found
 
 
-def _some(material: Material) -> Material:
-    """The material with the persons of some sites only; the oracle judges on everyone's."""
-    names = list(material.splits)
+def _alone(first: FirstTraining, task: Tabular) -> Material:
+    """The material for sites alone: of many sites the persons of some, and an oracle that looks at everyone's held-out
+    persons at once, as nothing else is asked of a site's own model.
+    """
+    material, names = first.material, list(first.material.splits)
     if len(names) <= ALONE:
         return material
+    tests = list(first.test.values())
+    everyone = Rows(
+        np.concatenate([rows.x for rows in tests]),
+        np.concatenate([rows.y for rows in tests]),
+        np.concatenate([rows.persons for rows in tests]),
+    )
+    nobody = Rows(everyone.x[:0], everyone.y[:0], everyone.persons[:0])
     chosen = [names[i * len(names) // ALONE] for i in range(ALONE)]
-    return replace(material, splits={name: material.splits[name] for name in chosen})
+    return replace(
+        material,
+        splits={name: material.splits[name] for name in chosen},
+        oracle=Oracle(material.task, {"everyone": split_of(task, nobody, everyone)}),
+    )
 
 
 def _compared(name: str, judged: Judged) -> Compared:

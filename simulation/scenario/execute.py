@@ -8,10 +8,10 @@ from fedseal.simulation.folders import run_folder
 from fedseal.simulation.scenario.gates import judge
 from fedseal.simulation.scenario.golden import recorded
 from fedseal.simulation.scenario.language import Scenario
+from fedseal.simulation.scenario.logbook import BUNDLES, LOG
 from fedseal.simulation.scenario.outcome import ScenarioResult
 from fedseal.simulation.scenario.runner import Watcher, run_scenario
 from fedseal.simulation.scenario.setting import setting_of
-from fedseal.simulation.scenario.timeline import LOG
 from fedseal.simulation.scenario.writing import write_run
 
 
@@ -64,7 +64,7 @@ def execute(
         gates = tuple(judge(plain, [result], recorded(scenario.scenario.name, sources.folder)))
         result = result.model_copy(update={"gates": gates})
         watcher.phase("writing the report")
-        for kept in ("study", LOG):
+        for kept in ("study", LOG, BUNDLES):
             if (work / kept).is_dir():
                 shutil.copytree(work / kept, folder / kept)
         shutil.rmtree(work)

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from fedseal.config import Frozen, allowed_range
+from fedseal.config import Frozen
 from fedseal.errors import ConfigError
 from fedseal.server.monitoring.policy import MonitorTable
 from fedseal.simulation.faults.tables import Fault
@@ -104,6 +104,15 @@ class Changes(Frozen):
     rounds: int | None = Field(default=None, ge=1, le=10_000)
 
 
+def changes_from(*, seed: int | None, strategy: str | None, epsilon: float | None, rounds: int | None) -> Changes:
+    """Changes as options give them; ConfigError if one is out of range."""
+    try:
+        return Changes(seed=seed, strategy=strategy, epsilon=epsilon, rounds=rounds)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    raise ConfigError(f"--{first['loc'][0]}: {first['msg'][:1].lower()}{first['msg'][1:]}")
+
+
 def changed(scenario: Scenario, changes: Changes) -> Scenario:
     """The scenario with these changes, without its sweep over what was set.
 
@@ -148,10 +157,9 @@ def set_keys(scenario: Scenario) -> dict[str, Any]:
 
 
 def scenario_digest(scenario: Scenario) -> str:
-    """SHA-256 of what the scenario says, whatever its layout and comments."""
-    return hashlib.sha256(json.dumps(set_keys(scenario), sort_keys=True).encode()).hexdigest()
+    """SHA-256 of what the scenario says, whatever its layout and comments.
 
-
-def limits(key: str) -> str:
-    """What a change may be, in words."""
-    return allowed_range(Changes, key)
+    A key with its default value says nothing: a key more in the language leaves digests as they were.
+    """
+    said = scenario.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

@@ -49,7 +49,14 @@ class Silent:
 
 
 def run_scenario(
-    setting: Setting, folder: Path, run: str, watcher: Watcher, *, workers: int = 1, baselines: bool = True
+    setting: Setting,
+    folder: Path,
+    run: str,
+    watcher: Watcher,
+    *,
+    workers: int = 1,
+    baselines: bool = True,
+    logged: bool = True,
 ) -> tuple[ScenarioResult, Arrays | None]:
     """Run a scenario; its findings, without gates, and the model in use at the end.
 
@@ -60,19 +67,23 @@ def run_scenario(
         watcher: told of every step.
         workers: processes for the sites of a training.
         baselines: whether to compare.
+        logged: whether a watched scenario keeps a log, in the folder's ``log`` at the end; it changes no digest.
     """
-    started = time.monotonic()
     with one_thread():
-        timeline = Timeline(setting, folder, watcher.step, workers)
-        timeline.run()
-        compared: list[Compared] = []
-        if baselines and timeline.trainings.first is not None:
-            watcher.phase("majority class, every site alone, all data pooled, no privacy")
-            compared = compare(
-                timeline.trainings.first,
-                Conditions(workers=workers, engine=setting.scenario.run.engine),
-            )
-    scenario = setting.scenario
+        return _run(setting, folder, run, watcher, workers=workers, baselines=baselines, logged=logged)
+
+
+def _run(
+    setting: Setting, folder: Path, run: str, watcher: Watcher, *, workers: int, baselines: bool, logged: bool
+) -> tuple[ScenarioResult, Arrays | None]:
+    started = time.monotonic()
+    timeline, scenario = Timeline(setting, folder, watcher.step, workers, logged), setting.scenario
+    timeline.run()
+    compared: list[Compared] = []
+    if baselines and timeline.trainings.first is not None:
+        watcher.phase("majority class, every site alone, all data pooled, no privacy")
+        conditions = Conditions(workers=workers, engine=scenario.run.engine)
+        compared = compare(timeline.trainings.first, setting.task, conditions)
     private = scenario.run.privacy.plan != "none"
     world = setting.world
     figures = heterogeneity(world.sites, world.classes, world.class_table(0))

@@ -15,8 +15,8 @@ import numpy as np
 from fedseal.compliance.events.fields import MonitorAction as Action
 from fedseal.server.monitoring.trigger import Models
 from fedseal.simulation.scenario.best import best_model
-from fedseal.simulation.scenario.logbook import Logbook
-from fedseal.simulation.scenario.material import Rows
+from fedseal.simulation.scenario.logbook import LOG, Logbook
+from fedseal.simulation.scenario.material import Rows, contract_of
 from fedseal.simulation.scenario.outcome import StepRow, WindowRow
 from fedseal.simulation.scenario.quality import Quality, own_quality, quality
 from fedseal.simulation.scenario.setting import Setting
@@ -26,7 +26,6 @@ from fedseal.simulation.scenario.watching import ALERTS, Looked, Watching
 from fedseal.simulation.training import initial_model
 
 FIRST, SCHEDULE, CANDIDATE = "first", "schedule", "candidate"
-LOG = "log"
 PROMOTED, DISCARDED, ROLLED_BACK = "promote", "discard", "roll back"
 
 
@@ -39,12 +38,14 @@ class Timeline:
         folder: the run's; federations' stores are kept under it while it runs.
         watcher: told of every step.
         workers: processes for the sites of a training.
+        logged: whether a watched scenario keeps a log; it decides the same without.
     """
 
     setting: Setting
     folder: Path
     watcher: Callable[[StepRow], None] = lambda _: None
     workers: int = 1
+    logged: bool = True
     steps: list[StepRow] = field(default_factory=list)
     windows: list[WindowRow] = field(default_factory=list)
     moved: list[bool] = field(default_factory=list)
@@ -52,6 +53,7 @@ class Timeline:
     in_use: int | None = None
     trainings: Trainings = field(init=False)
     _watching: Watching | None = field(init=False)
+    _logbook: Logbook | None = None
     _candidate: int | None = None
     # Models that were in use before, the newest last.
     _earlier: list[int] = field(default_factory=list)
@@ -64,10 +66,11 @@ class Timeline:
         monitored = self.setting.monitored
         self._watching = None
         if monitored is not None:
-            world, name = self.setting.world, self.setting.scenario.scenario.name
-            persons = {site: len(world.window(i, 0)) for i, site in enumerate(world.sites)}
-            logbook = Logbook.begin(self.folder, name, persons, monitored.table)
-            self._watching = Watching(monitored, self.setting.task, logbook)
+            if self.logged:
+                world, name = self.setting.world, self.setting.scenario.scenario.name
+                persons = {site: len(world.window(i, 0)) for i, site in enumerate(world.sites)}
+                self._logbook = Logbook.begin(self.folder, name, persons, monitored.table)
+            self._watching = Watching(monitored, self.setting.task, self._logbook)
 
     def run(self) -> None:
         """All steps, in order."""
@@ -78,21 +81,21 @@ class Timeline:
             row = self._step(step)
             self.steps.append(row)
             self.watcher(row)
-        if self._watching is not None:
-            self._watching.logbook.close(self.folder / LOG)
+        if self._logbook is not None:
+            self._logbook.close(self.folder / LOG)
 
     def _step(self, step: int) -> StepRow:
         test = self._test(step)
         decisions: list[str] = []
         if self.in_use is None:
-            self._put_to_use(self.trainings.train(step, FIRST, None, test))
+            self._put_to_use(self._trained(step, FIRST, None, test))
         met = self.in_use
         metrics, found = self._judged(step, met, test)
         looked = None
         if step and met is not None:
             looked = self._watched(step, met, test, decisions)
             if self._due(step):
-                self._put_to_use(self.trainings.train(step, SCHEDULE, self.in_use, test))
+                self._put_to_use(self._trained(step, SCHEDULE, self.in_use, test))
         metrics["eps.spent"] = self.trainings.account.epsilon()
         metrics["eps.monitor"] = None if self._watching is None else self._watching.epsilon
         world = self.setting.world
@@ -199,7 +202,7 @@ class Timeline:
                 self._renew(step, str(looked.decision.action), test)
             case Action.SHADOW if self._candidate is None:
                 decisions.append(str(looked.decision.action))
-                self._candidate = self.trainings.train(step, CANDIDATE, self.in_use, test)
+                self._candidate = self._trained(step, CANDIDATE, self.in_use, test)
             case Action.ROLL_BACK if fallback is not None:
                 decisions.append(ROLLED_BACK)
                 self._put_to_use(fallback)
@@ -209,7 +212,7 @@ class Timeline:
 
     def _renew(self, step: int, reason: str, test: Mapping[str, Rows]) -> None:
         """Train anew, and put the model to use at once or, if the scenario wants that, after a look in the shadow."""
-        number = self.trainings.train(step, reason, self.in_use, test)
+        number = self._trained(step, reason, self.in_use, test)
         if self.setting.scenario.run.shadow:
             self._candidate = number
         else:
@@ -241,7 +244,11 @@ class Timeline:
         current = quality(task, models[self.in_use], persons).accuracy
         for number in reversed(self._earlier):
             accuracy = quality(task, models[number], persons).accuracy
-            if number != self.in_use and accuracy is not None and current is not None and accuracy > current:
+            if number == self.in_use:
+                continue
+            if self._logbook is not None:
+                self._logbook.golden(self._name(number), found=accuracy, current=current)
+            if accuracy is not None and current is not None and accuracy > current:
                 return number
         return None
 
@@ -251,13 +258,26 @@ class Timeline:
         known = max(self.trainings.rows[-1].windows)
         return every is not None and step % every == 0 and self.trainings.newest(step) > known
 
+    def _trained(self, step: int, reason: str, start: int | None, test: Mapping[str, Rows]) -> int | None:
+        """Train, and register the model; see `Trainings.train`."""
+        number = self.trainings.train(step, reason, start, test)
+        if number is not None and self._logbook is not None:
+            contract = contract_of(self.setting.scenario, self.trainings.rows[number].rounds)
+            parent = None if start is None else self._name(start)
+            self._logbook.trained(
+                self.trainings.models[number], contract, rounds=contract.training.rounds, parent=parent
+            )
+        return number
+
     def _put_to_use(self, number: int | None) -> None:
         """A training's model becomes the one in use."""
         if number is None:
             return
-        if self.in_use is not None and self.in_use not in self._earlier:
-            self._earlier.append(self.in_use)
+        if self.in_use is not None:
+            self._earlier = [*(n for n in self._earlier if n != self.in_use), self.in_use]
         self.in_use = number
+        if self._logbook is not None:
+            self._logbook.put_to_use(self._name(number))
         cohort = self.trainings.cohorts[number]
         self._reference = max(cohort.windows)
         if self._watching is not None:

@@ -32,11 +32,15 @@ from fedseal.study import Contract, Study
 
 @dataclass(frozen=True, slots=True)
 class FirstTraining:
-    """The material of the first finished training, which comparisons are made on: all begin with the same new model."""
+    """The material of the first finished training, which comparisons are made on: all begin with the same new model.
+
+    ``test`` holds the held-out persons of all sites.
+    """
 
     material: Material
     trained: Trained
     step: int
+    test: Mapping[str, Rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,7 @@ class Trainings:
         if ended.trained.personal:
             self.own[number] = ended.trained.personal
         if self.first is None:
-            self.first = FirstTraining(material, ended.trained, step)
+            self.first = FirstTraining(material, ended.trained, step, test)
         return number
 
     def _keep(self, number: int, step: int, reason: str, cohort: Cohort, ended: Attempt, clock: VirtualClock) -> None:

@@ -45,7 +45,13 @@ def rerun(folder: Path, data: Path | None = None, workers: int = 1) -> Verified:
     setting = setting_of(scenario, Sources(origin, data).folder, data)
     with tempfile.TemporaryDirectory() as work:
         after, _ = run_scenario(
-            setting, Path(work), before.run, Silent(), workers=workers, baselines=bool(before.compared)
+            setting,
+            Path(work),
+            before.run,
+            Silent(),
+            workers=workers,
+            baselines=bool(before.compared),
+            logged=False,
         )
     found = differences(before, after)
     if not found and before.digest != after.digest:

@@ -10,8 +10,9 @@ from fedseal.client.tabular import Tabular
 from fedseal.client.trainer import Arrays
 from fedseal.privacy.inference.drift.multiplicity import Alert
 from fedseal.privacy.watch import Reference
+from fedseal.server.monitoring.facts import logged
 from fedseal.server.monitoring.outcome import Measured, Shares
-from fedseal.server.monitoring.trigger import Compared, Decision, Models, ShadowResult, TriggerState
+from fedseal.server.monitoring.trigger import Compared, Decision, Models, ShadowResult, TriggerState, judge_shadow, step
 from fedseal.simulation.monitoring import (
     Monitored,
     Persons,
@@ -56,12 +57,12 @@ class Watching:
     Args:
         monitored: what is watched.
         task: the scenario's.
-        logbook: where windows and decisions are written.
+        logbook: where windows and decisions are written; None decides the same and writes nothing.
     """
 
     monitored: Monitored
     task: Tabular
-    logbook: Logbook
+    logbook: Logbook | None = None
     # By the model in use: another model is another reference, and what windows said of the one before is not about it.
     states: dict[str, TriggerState] = field(default_factory=dict)
     # Pure epsilon by window, of its persons.
@@ -103,7 +104,10 @@ class Watching:
         measured = measure(self.monitored, number, vectors, self._shares)
         self._charge(number, self.monitored.table.epsilon)
         state = self.states.get(models.current, TriggerState())
-        self.states[models.current], decision = self.logbook.window(state, measured, models)
+        if self.logbook is None:
+            self.states[models.current], decision = step(self.monitored.table, state, logged(measured), models)
+        else:
+            self.states[models.current], decision = self.logbook.window(state, measured, models)
         return Looked(measured, decision)
 
     def shadow(
@@ -115,7 +119,11 @@ class Watching:
         after = {site: self._persons(candidate, rows) for site, rows in some.items()}
         compared = compare(self.monitored, number, before, after)
         self._charge(number, self.monitored.table.epsilon)
-        result, decision = self.logbook.shadow(number, compared, models, name)
+        if self.logbook is None:
+            of = (self.monitored.table, number, compared, models)
+            result, decision = judge_shadow(*of, candidate=name, gates_pass=True)
+        else:
+            result, decision = self.logbook.shadow(number, compared, models, name)
         return Shadowed(compared, result, decision)
 
     @property

@@ -180,7 +180,7 @@ def test_a_ledger_that_refuses_ends_the_run_and_says_budget(
     """Every attempt is charged. A network that spoils the first attempt of every round makes it two; the budget holds
     one retry, so the third round is refused.
     """
-    monkeypatch.setattr("fedseal.simulation.training.LocalGrid", FirstAttemptFails)
+    monkeypatch.setattr("fedseal.simulation.engine.processes.LocalGrid", FirstAttemptFails)
     done = fedseal("simulate", TINY, "--no-baselines", "--out", tmp_path / "out")
     assert re.search(r"^\s+2 ", done.stdout, flags=re.MULTILINE)
     assert left_behind(tmp_path / "out") == []

@@ -72,6 +72,8 @@ def test_a_gate_that_does_not_hold(fedseal: Run, mine: Path, tmp_path: Path) -> 
 def test_what_is_refused(fedseal: Run, mine: Path, tmp_path: Path) -> None:
     refused(fedseal, tmp_path, ExitCode.CONFIG, "nothing.toml", says=("no scenario 'nothing.toml'",))
     refused(fedseal, tmp_path, ExitCode.CONFIG, mine, "--sites", "5", says=("are for studies",))
+    refused(fedseal, tmp_path, ExitCode.CONFIG, mine, "--epsilon", "-1", says=("--epsilon: input should be",))
+    refused(fedseal, tmp_path, ExitCode.CONFIG, mine, "--strategy", "fedbn", says=("fedbn",))
     refused(fedseal, tmp_path, ExitCode.CONFIG, tmp_path, "--gate", says=("are for scenarios",))
     refused(fedseal, tmp_path, ExitCode.CONFIG, "heart-natural", says=("--data",))
     told(fedseal("simulate", "verify"), ExitCode.CONFIG, "verify needs a run's folder")

@@ -23,6 +23,7 @@ from fedseal.privacy.secagg.messages import Refusal
 from fedseal.server.grid import SealedGrid
 from fedseal.server.sealing import CohortRules
 from fedseal.simulation import training
+from fedseal.simulation.engine import processes
 from fedseal.simulation.grid import LocalGrid
 from fedseal.wire import encode
 
@@ -38,9 +39,9 @@ def test_every_message_of_a_whole_training_has_its_door(
 
     class WalkedGrid(LocalGrid):
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options, deliver=walker)
+            super().__init__(*arguments, **options | {"deliver": walker})
 
-    monkeypatch.setattr(training, "LocalGrid", WalkedGrid)
+    monkeypatch.setattr(processes, "LocalGrid", WalkedGrid)
     trained = training.train(material(study, tmp_path / "data"), study.contract, tmp_path / "federation")
     assert len(trained.rounds) == 2
     assert walker.kinds == {"Signed", "ShareReply", "ControlMessage"}

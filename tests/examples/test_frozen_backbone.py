@@ -30,6 +30,7 @@ from fedseal.privacy.plan import LocalGaussian, NoPrivacy
 from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.simulation import training
 from fedseal.simulation.arms import Arm, ArmRow, choose, majority_accuracy, run_arm, table
+from fedseal.simulation.engine import processes
 from fedseal.simulation.grid import LocalGrid
 from fedseal.study_code import load_object, load_task
 
@@ -97,9 +98,9 @@ def test_only_what_is_trained_is_in_what_leaves_a_site(tmp_path: Path, monkeypat
 
     class WatchedGrid(LocalGrid):
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options, deliver=seen)
+            super().__init__(*arguments, **options | {"deliver": seen})
 
-    monkeypatch.setattr(training, "LocalGrid", WatchedGrid)
+    monkeypatch.setattr(processes, "LocalGrid", WatchedGrid)
     with flower_task():
         training.train(material, study.contract, tmp_path / "federation")
     assert seen.lengths == {HEAD + BESIDE}

@@ -30,6 +30,7 @@ from fedseal.privacy.plan import LocalGaussian, NoPrivacy
 from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.simulation import training
 from fedseal.simulation.arms import Arm, run_arm
+from fedseal.simulation.engine import processes
 from fedseal.simulation.grid import LocalGrid
 from fedseal.study import load_study
 from fedseal.study_code import load_object, load_task
@@ -161,9 +162,9 @@ def test_only_what_is_trained_is_in_what_leaves_a_site(
 
     class WatchedGrid(LocalGrid):
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options, deliver=seen)
+            super().__init__(*arguments, **options | {"deliver": seen})
 
-    monkeypatch.setattr(training, "LocalGrid", WatchedGrid)
+    monkeypatch.setattr(processes, "LocalGrid", WatchedGrid)
     with flower_task():
         trained = training.train(material, study.contract, tmp_path / "federation")
     # One number a trained parameter: under a private plan no metric rides along.

@@ -83,7 +83,7 @@ def test_a_round_that_was_repeated_is_shown_with_what_both_attempts_cost(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every site was charged for the first attempt, and what is charged is shown."""
-    monkeypatch.setattr("fedseal.simulation.training.LocalGrid", FirstAttemptFails)
+    monkeypatch.setattr("fedseal.simulation.engine.processes.LocalGrid", FirstAttemptFails)
     run = watched(tmp_path, tiny(training={"rounds": 2}, privacy={"retries": 2}, **changes))
     assert [view.record.attempts for view in run.trained.rounds] == [2, 2]
     assert [p.releases for p in run.trained.privacy.values()] == [4 + (2 if changes else 0)] * 4
@@ -99,7 +99,7 @@ def test_attempts_that_were_used_up_end_the_run_as_a_budget_that_is(
     plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three rounds and one retry are four attempts; two rounds that had to be repeated leave none for the third."""
-    monkeypatch.setattr("fedseal.simulation.training.LocalGrid", FirstAttemptFails)
+    monkeypatch.setattr("fedseal.simulation.engine.processes.LocalGrid", FirstAttemptFails)
     with pytest.raises(BudgetExceeded, match="round 3") as caught:
         watched(tmp_path, tiny(privacy={"plan": plan}))
     assert "hospital-1 refused (budget): this run has used up what its plan reserved" in caught.value.message
@@ -118,7 +118,7 @@ def test_a_policy_that_forbids_the_plan_ends_the_run_as_such(tmp_path: Path, mon
 
 def test_the_last_reason_is_told_and_not_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One site leaves in the first round and the others go on; what ends the run is something else."""
-    monkeypatch.setattr("fedseal.simulation.training.LocalGrid", FirstAttemptFails)
+    monkeypatch.setattr("fedseal.simulation.engine.processes.LocalGrid", FirstAttemptFails)
     study = changed_study(tmp_path / "study", sick_at("hospital-1"), cohort={"colluders": 0})
     with pytest.raises(BudgetExceeded) as caught:
         watched(tmp_path, study)

@@ -24,7 +24,8 @@ from fedseal.privacy.store import SiteStore
 from fedseal.server.app import RESUME_KEY
 from fedseal.server.app import app as server_app
 from fedseal.server.store import ServerStore
-from fedseal.simulation import federation, training
+from fedseal.simulation import federation
+from fedseal.simulation.engine import processes
 from fedseal.simulation.grid import LocalGrid, Observer
 from fedseal.simulation.registration import measures
 from fedseal.simulation.report import render
@@ -207,9 +208,9 @@ def test_everything_that_leaves_a_run_with_an_evaluation_has_its_door(
 
     class WalkedGrid(LocalGrid):
         def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options, deliver=walker)
+            super().__init__(*arguments, **options | {"deliver": walker})
 
-    monkeypatch.setattr(training, "LocalGrid", WalkedGrid)
+    monkeypatch.setattr(processes, "LocalGrid", WalkedGrid)
     watched(tmp_path, study())
     assert walker.kinds == {"Signed", "ShareReply", "ControlMessage"}
     # Four sites; HELLO, five exchanges for two updates and the evaluation, CLOSE.

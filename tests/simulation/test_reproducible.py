@@ -130,7 +130,7 @@ class Shuffled(LocalGrid):
 def test_the_order_in_which_sites_are_asked_changes_nothing(
     again: Finished, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedseal.simulation.training.LocalGrid", Shuffled)
+    monkeypatch.setattr("fedseal.simulation.engine.processes.LocalGrid", Shuffled)
     other = run_of(tmp_path, progress)
     assert Shuffled.moved > 5
     assert model_bytes(other.folder) == model_bytes(again.folder)

@@ -85,12 +85,12 @@ def run_asked(asked: Asked) -> int:
     from fedseal.simulation.folders import remove_leftovers
     from fedseal.simulation.scenario.execute import Sources, execute
     from fedseal.simulation.scenario.files import find, load
-    from fedseal.simulation.scenario.language import Changes, changed
+    from fedseal.simulation.scenario.language import changed, changes_from
 
     _quiet()
 
     scenario = load(asked.name)
-    changes = Changes(seed=asked.seed, strategy=asked.strategy, epsilon=asked.epsilon, rounds=asked.rounds)
+    changes = changes_from(seed=asked.seed, strategy=asked.strategy, epsilon=asked.epsilon, rounds=asked.rounds)
     scenario = changed(scenario, changes)
     sources = Sources(find(asked.name).parent, asked.data)
     console = _console(asked.as_json)
@@ -150,7 +150,9 @@ def _sweep(scenario: "Scenario", sources: "Sources", asked: Asked, console: Cons
         swept = run_sweep(scenario, sources, asked.out, bar.progress, workers=asked.workers, baselines=asked.baselines)
     if swept.resumed:
         console.print(f"{swept.resumed} runs were there already.")
-    console.print(groups_table(swept.comparison))
+    # Wider than a narrow terminal, rather than with numbers cut off.
+    wide = Console(file=console.file, width=max(console.width, 120), highlight=False)
+    wide.print(groups_table(swept.comparison))
     console.print(sentence(swept.comparison), markup=False)
     for name, gates in swept.gates.items():
         if gates:
