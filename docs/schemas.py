@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from fedseal.client.site_config import NodeConfig
 from fedseal.compliance.data.contract import DataContract
 from fedseal.compliance.events.leaf import Envelope
 from fedseal.compliance.events.registry import EVENTS
@@ -14,6 +15,7 @@ from fedseal.compliance.registry.bundle import InputSchema, Manifest, Recipe
 from fedseal.compliance.registry.description import Description
 from fedseal.compliance.registry.rules import RegistryRules
 from fedseal.server.monitoring.policy import MonitorFile
+from fedseal.server.server_config import ServerConfig
 from fedseal.simulation.result import Result
 from fedseal.simulation.scenario.compared import Comparison
 from fedseal.simulation.scenario.golden import Recorded
@@ -29,6 +31,8 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "scenario-golden-1": Recorded,
     "study-1": Contract,
     "site-policy-1": SitePolicy,
+    "site-node-1": NodeConfig,
+    "coordination-server-1": ServerConfig,
     "registry-1": RegistryRules,
     "monitor-1": MonitorFile,
     "model-description-1": Description,

@@ -185,7 +185,9 @@ class ServerLogbook:
         self.journal.commit(facts)
 
     def finished(self, rounds: int, model: Mapping[str, NDArray[Any]] | None) -> None:
-        """Write that the run is over, and which model came of it."""
+        """Write that the run is over, and which model came of it: once, whoever closes it again after a crash."""
+        if self.journal.has(type_of_form(RunFinished).name, self._run):
+            return
         digest = None if model is None else model_digest(model)
         facts = [Fact(RunFinished(rounds=rounds, model=digest), self._run)]
         if digest is not None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedseal.errors import LocalError, PeerError, RoundAborted
 from fedseal.privacy.plan import decode_plan
 from fedseal.privacy.quantize import Layout
-from fedseal.privacy.releases import ReleaseKind
+from fedseal.privacy.releases import MessageKind, ReleaseKind
 from fedseal.privacy.roster import Roster
 from fedseal.privacy.runs import (
     CloseRun,
@@ -132,7 +132,7 @@ class Sealing:
         Raises:
             RoundAborted: no attempt finished, or too few sites are left to try another. Nothing was released.
         """
-        cohort = self._introduced(nodes, order)
+        cohort = self._introduced(nodes, order.kind.message.value, order.model)
         sequence = self._store.next_sequence(self.run)
         needed = max(order.minimum, self._rules.colluders + 2)
         for attempt in range(self._rules.retries + 1):
@@ -157,6 +157,10 @@ class Sealing:
 
     def close(self, nodes: Iterable[int]) -> None:
         """End the run: at the sites, which take back what they had reserved, and in the store."""
+        nodes = list(nodes)
+        if not self._nodes and self._store.load(self.run) is not None:
+            # Gone on with by another process after the last round: this one has not met the sites yet.
+            self._introduced(nodes, MessageKind.TRAIN.value, {})
         request = encode(sign_control(CloseRun(self.run), self._identity.key))
         sites = {node: site for site, node in self._nodes.items()}
         parcels = {node: Parcel(request, log=self._logbook.shown(sites[node])) for node in nodes if node in sites}
@@ -172,7 +176,7 @@ class Sealing:
 
     # HELLO
 
-    def _introduced(self, nodes: Iterable[int], order: Order) -> list[int]:
+    def _introduced(self, nodes: Iterable[int], message_type: str, model: Mapping[str, NDArray[Any]]) -> list[int]:
         """The sites behind these nodes; asks those that have not introduced themselves in this run."""
         wanted = list(nodes)
         known = {node: site for site, node in self._nodes.items()}
@@ -188,7 +192,7 @@ class Sealing:
         replies = exchange(
             self._grid,
             parcels,
-            order.kind.message.value,
+            message_type,
             group="hello",
             timeout=self._rules.stage_timeout,
             traffic=Traffic(),
@@ -205,7 +209,7 @@ class Sealing:
         known = {node: site for site, node in self._nodes.items()}
         sites = sorted(known[node] for node in wanted if node in known)
         if fresh:
-            self._logbook.introduced(sites, order.model)
+            self._logbook.introduced(sites, model)
         return sites
 
     def _control(self, reply: Message, kind: type[Introduction] | type[RunClosed]) -> Introduction | RunClosed | None:

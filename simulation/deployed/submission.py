@@ -68,21 +68,35 @@ def prepare(submission: Submission) -> None:
 
     The initial model is public and the same as a simulation's: made from the study's seed.
     """
-    contract, folder = submission.study.contract, submission.folder.resolve()
-    model = folder / "initial.safetensors"
-    model.write_bytes(
-        safetensors.numpy.save(server_model(submission.task, contract.training, contract.simulation.seed))
-    )
-    run_config = study_config(
-        submission.task,
-        contract.task,
-        contract_json(contract),
-        submission.server_store.resolve(),
-        model,
-        submission.sites,
-        submission.rounding,
+    folder = submission.folder.resolve()
+    run_config = settings_of_run(
+        submission.study, submission.task, submission.server_store, submission.sites, folder, submission.rounding
     )
     write_app(submission.app, submission.study, {**run_config, OUTPUT_KEY: str(folder)})
+
+
+def settings_of_run(
+    study: Study,
+    task: Task,
+    store: Path,
+    sites: int,
+    folder: Path,
+    rounding: Rounding = Rounding.STOCHASTIC,
+) -> dict[str, str | int]:
+    """Write a run's initial model and return the configuration that the run's two apps read.
+
+    Args:
+        study: what is run.
+        task: its task.
+        store: the server's.
+        sites: how many nodes the run waits for.
+        folder: gets the model.
+        rounding: how values become integers.
+    """
+    model = folder / "initial.safetensors"
+    contract = study.contract
+    model.write_bytes(safetensors.numpy.save(server_model(task, contract.training, contract.simulation.seed)))
+    return study_config(task, contract.task, contract_json(contract), store.resolve(), model, sites, rounding)
 
 
 def contract_json(contract: Contract) -> str:

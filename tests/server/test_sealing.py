@@ -1,5 +1,6 @@
 """Dropouts, retries, impostors and crashes between server and sites: the right sum or a clean abort."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAdam, FedAvg
+from sqlalchemy import select
 from support.flower import (
     Federation,
     Script,
@@ -22,6 +24,9 @@ from support.flower import (
 )
 
 from fedseal.client.mod import STORE_KEY
+from fedseal.compliance.events.bodies import RunCreated, RunFinished
+from fedseal.compliance.events.registry import type_of_form
+from fedseal.compliance.journal.tables import TYPES
 from fedseal.errors import ConfigError, RoundAborted
 from fedseal.privacy.ledger import EntryKind
 from fedseal.privacy.plan import encode_plan
@@ -29,7 +34,7 @@ from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.secagg.messages import Stage
 from fedseal.server.grid import UNPLANNED, SealedGrid
 from fedseal.server.rounds import Plan, RoundRecord, run_rounds
-from fedseal.server.sealing import CohortRules
+from fedseal.server.sealing import CohortRules, Sealing
 from fedseal.simulation.grid import LocalGrid
 
 CHANGE = {1: 0.5, 2: -1.5, 3: 3.0, 4: 0.25, 5: -4.0}
@@ -207,6 +212,33 @@ def test_a_run_that_stopped_within_a_round_repeats_it_as_another_release(federat
         (1, "confirming"),
         (2, "finished"),
     ]
+
+
+def test_a_run_whose_server_died_before_it_closed_it_is_closed_at_the_sites_and_once_in_the_log(
+    federation: Federation,
+) -> None:
+    def stop(_: object) -> None:
+        raise Stop
+
+    def go_on(finish: Callable[[object], None], run: bytes | None = None) -> SealedGrid:
+        grid = sealed(federation, Script(CHANGE), run=run)
+        strategy = FedAvg(fraction_evaluate=0.0)
+        with contextlib.suppress(Stop):
+            run_rounds(grid, strategy, numpy_of(model()), Plan(1, {}), lambda _: None, finish)
+        return grid
+
+    # All rounds are done; first the process dies before the run is closed, then after the log says that it is.
+    grid = go_on(stop)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Sealing, "close", lambda _, nodes: stop(nodes))
+        go_on(lambda _: None, grid.run_id)
+    done = go_on(lambda _: None, grid.run_id)
+    for number in federation.sites:
+        with federation.site(number).transaction() as transaction:
+            assert transaction.run(grid.run_id).closed
+    with done.store.engine.begin() as connection:
+        kinds = list(connection.execute(select(TYPES.c.type)).scalars())
+    assert [kinds.count(type_of_form(form).name) for form in (RunCreated, RunFinished)] == [1, 1]
 
 
 def test_a_closed_run_never_reopens(federation: Federation) -> None:

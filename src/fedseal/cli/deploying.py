@@ -1,6 +1,7 @@
 """Deployed runs from the command line: a demo with processes of its own, and a study on a running SuperLink."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -89,19 +90,41 @@ def run_on_superlink(folder: Path, address: str, certificates: Path, store: Path
     """
     need_packages()
     from fedseal.simulation.deployed.coordinator import run_study
-    from fedseal.simulation.figures import score
 
     quiet_logs()
     console = Console(highlight=False, soft_wrap=not Console().is_terminal)
 
     begun: list[str] = []
+    path = None
+    try:
+        path = run_study(load_study(folder), address, certificates, store, out, tell_run(console, begun))
+    finally:
+        if path is None and begun:
+            console.print(
+                f"Run {begun[0]} has not come to its end. Sites keep the budget that it has reserved until they end "
+                f"it: fedseal site close-run STORE {begun[0]}",
+                soft_wrap=True,
+            )
+    console.print(STOCK)
+    console.print(f"Model: {path / 'model.safetensors'}", soft_wrap=True)
+
+
+def tell_run(console: Console, begun: list[str] | None = None) -> "Callable[[Event], None]":
+    """Says the events of a run as they come.
+
+    Args:
+        console: where to.
+        begun: gets the run's number once there is one.
+    """
+    from fedseal.simulation.figures import score
 
     def tell(event: "Event") -> None:
         match event["event"]:
             case "started":
                 console.print("... the ServerApp runs and waits for the sites")
             case "planned":
-                begun.append(str(event["run"]))
+                if begun is not None:
+                    begun.append(str(event["run"]))
                 console.print(f"... run {event['run']}, plan {event['plan']}")
             case "round":
                 text = f"round {event['number']}: {event['sites']} sites, {event['seconds']:.1f} s"
@@ -113,18 +136,7 @@ def run_on_superlink(folder: Path, address: str, certificates: Path, store: Path
                         f"  {name}: {score(found['value'])} ({score(found['low'])} to {score(found['high'])})"
                     )
 
-    path = None
-    try:
-        path = run_study(load_study(folder), address, certificates, store, out, tell)
-    finally:
-        if path is None and begun:
-            console.print(
-                f"Run {begun[0]} has not come to its end. Sites keep the budget that it has reserved until they end "
-                f"it: fedseal site close-run STORE {begun[0]}",
-                soft_wrap=True,
-            )
-    console.print(STOCK)
-    console.print(f"Model: {path / 'model.safetensors'}", soft_wrap=True)
+    return tell
 
 
 def quiet_logs() -> None:

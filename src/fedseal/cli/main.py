@@ -24,6 +24,7 @@ from fedseal.cli.person import person
 from fedseal.cli.privacy import privacy
 from fedseal.cli.report import report
 from fedseal.cli.scenario import scenario
+from fedseal.cli.server import server
 from fedseal.cli.signing import model
 from fedseal.cli.site import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
@@ -50,6 +51,7 @@ cli = typer.Typer(
 )
 cli.add_typer(privacy, name="privacy")
 cli.add_typer(site, name="site")
+cli.add_typer(server, name="server")
 cli.add_typer(labels, name="labels")
 cli.add_typer(data, name="data")
 cli.add_typer(erase, name="erase")

@@ -1,4 +1,4 @@
-"""`fedseal site`: what the person who looks after a site's store can see and end."""
+"""`fedseal site`: a site's node, and what the person who looks after its store can see and end."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fedseal.privacy.transaction import Transaction
 
 site = typer.Typer(
-    help="Look after a site's own store: list its runs, close one that is stuck, take out the site's own model.",
+    help="Run a site's node, and look after its store: list its runs, close one that is stuck, take out its own model.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -25,6 +25,24 @@ site = typer.Typer(
 Store = Annotated[Path, typer.Argument(help="The site's store, the `fedseal-store` of its node.")]
 # Sixteen bytes, as `fedseal run` and `fedseal site runs` show them.
 DIGITS = 32
+
+
+@site.command()
+def run(
+    config: Annotated[Path, typer.Option("--config", help="The node's file; see docs/deploy.md.")],
+) -> None:
+    """Run this site's resident node until it is stopped. It runs only the code that its file names."""
+    from fedseal.cli.resident import run_node
+
+    run_node(config)
+
+
+@site.command()
+def code(study: Annotated[Path, typer.Argument(help="The folder of a study's code.")]) -> None:
+    """Print the digest of a study's code: what a node's file names as approved, once somebody has read it."""
+    from fedseal.compliance.data.code import code_digest
+
+    print(f"sha256:{code_digest(study).hex()}")
 
 
 @site.command()

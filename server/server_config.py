@@ -1,0 +1,105 @@
+"""What a coordination server is told in its own file: where it listens, which nodes are let in, where its runs are.
+
+Paths are taken from the folder of the file.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
+from pydantic import Field
+
+from fedseal.config import Frozen, read_toml, validate
+from fedseal.errors import ConfigError
+from fedseal.server.link import Listener
+from fedseal.server.store import ServerStore
+
+
+class ListenPart(Frozen):
+    """Where sites connect, and the PEM files of the certificate that they are shown and of its key."""
+
+    host: str = Field(min_length=1)
+    port: int = Field(ge=0, le=65535)
+    certificate: Path
+    key: Path
+
+
+class CoordinationPart(Frozen):
+    """The server's store, and the folder in which runs are ordered and kept: whoever may write there may start runs."""
+
+    store: Path
+    runs: Path
+
+
+class ServerConfig(Frozen):
+    """The file of a coordination server. ``nodes`` has for every site of the roster the file of its node's public
+    key, in OpenSSH's form.
+    """
+
+    listen: ListenPart
+    server: CoordinationPart
+    nodes: dict[str, Path] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Coordination:
+    """A server that is ready to run: everything its file names has been looked at. Keys are PEM, by site."""
+
+    listener: Listener
+    store: Path
+    runs: Path
+    nodes: Mapping[str, bytes]
+
+
+def read_server(path: Path) -> Coordination:
+    """Read a server's file and look at everything that it names.
+
+    Raises:
+        ConfigError: the file is wrong, names something that is not there, or its nodes are not the roster's sites.
+    """
+    table, text = read_toml(path)
+    config = validate(ServerConfig, table, text=text, source=str(path))
+    home = path.resolve().parent
+    store = home / config.server.store
+    roster = ServerStore.open(store).identity.roster
+    if roster.simulated:
+        raise ConfigError(f"{store} is a store of a simulated federation", next_step="Enrol a real one.")
+    sites = {entry.name for entry in roster.sites}
+    for name in sorted(set(config.nodes) ^ sites):
+        known = name in sites
+        raise ConfigError(
+            f"{path}: nodes: {name!r} has no key" if known else f"{path}: nodes: {name!r} is no site of the roster",
+            next_step=f"The roster's sites are: {', '.join(sorted(sites))}.",
+        )
+    listen = config.listen
+    return Coordination(
+        Listener(listen.host, listen.port, _readable(home / listen.certificate), _private(home / listen.key)),
+        store,
+        home / config.server.runs,
+        {name: public_key(home / file) for name, file in config.nodes.items()},
+    )
+
+
+def public_key(path: Path) -> bytes:
+    """A node's public key as PEM; ConfigError if the file holds none on P-256 or P-384."""
+    try:
+        key = load_ssh_public_key(_readable(path).read_bytes())
+    except ValueError:
+        raise ConfigError(f"{path} holds no public key in OpenSSH's form") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ConfigError(f"{path} is no key on P-256 or P-384", next_step="ssh-keygen -t ecdsa -b 256 -N '' -f FILE")
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _readable(path: Path) -> Path:
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist")
+    return path
+
+
+def _private(path: Path) -> Path:
+    if _readable(path).stat().st_mode & 0o077:
+        raise ConfigError(f"others may read {path}", next_step=f"chmod 600 {path}")
+    return path

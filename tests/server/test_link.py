@@ -1,0 +1,303 @@
+"""The link holds what it uses of Flower to its word: every test talks to a listening server, over TLS, as sites do."""
+
+import http.client
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Message
+from flwr.common.constant import ErrorCode
+from numpy.typing import NDArray
+from support.linked import Cable, Keys, answering, ask, echo, number_in, words
+
+from fedseal.client.fleet import DeclinedError, Fleet, UnreachableError
+from fedseal.errors import ConfigError
+from fedseal.server import link as linked
+from fedseal.server.gate import LARGEST_BODY
+from fedseal.server.link import Link, LinkGrid, Listener
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return Keys.make(tmp_path_factory.mktemp("keys"), "a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def link(keys: Keys) -> Iterator[Link]:
+    # So that nobody waits long for a question that is held when a test ends.
+    with pytest.MonkeyPatch.context() as patched, keys.link() as running:
+        patched.setattr(linked, "HOLD", 0.4)
+        yield running
+
+
+@pytest.fixture
+def grid(link: Link) -> Iterator[LinkGrid]:
+    with link.run({"fedseal-task": "task:Task", "rounds": 3}) as running:
+        yield running
+
+
+def pulled(grid: LinkGrid, numbers: list[str], within: float = 10.0) -> list[Message]:
+    end, found = time.monotonic() + within, list[Message]()
+    while len(found) < len(numbers) and time.monotonic() < end:
+        found += grid.pull_messages(numbers)
+    return found
+
+
+def test_an_exchange_with_three_nodes_brings_back_what_each_was_sent(keys: Keys, link: Link, grid: LinkGrid) -> None:
+    # Nine megabytes: two objects of an array.
+    array = ArrayRecord({"x": Array(np.random.default_rng(1).random(9_000_000 // 8))})
+    fleets = [keys.fleet(name, link) for name in keys.nodes]
+    with answering(fleets, echo):
+        nodes = list(grid.get_node_ids())
+        assert nodes == sorted(fleet.node for fleet in fleets)
+        assert link.online() == ["a", "b", "c"]
+        for number in range(2):
+            sent = [Message(words(number, array), dst_node_id=node, message_type="train") for node in nodes]
+            replies = list(grid.send_and_receive(sent, timeout=60))
+            assert sorted(reply.metadata.src_node_id for reply in replies) == nodes
+            for reply in replies:
+                assert number_in(reply) == number
+                assert np.array_equal(reply.content.array_records["array"]["x"].numpy(), array["x"].numpy())
+    # Nothing is kept of it.
+    assert not link.state.message_ins_store
+    assert not link.state.message_res_store
+    assert len(link.state.object_store) == 0
+
+
+def test_sites_learn_a_runs_configuration_while_it_lasts(keys: Keys, link: Link) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    with link.run({"rounds": 3, "fedseal-task": "task:Task"}) as grid:
+        number = grid.run.run_id
+        assert fleet.run(number).config == {"rounds": 3, "fedseal-task": "task:Task"}
+    with pytest.raises(DeclinedError):
+        fleet.run(number)
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/v1/control/start-run", 404),
+        ("/v1/control/register-node", 404),
+        ("/v1/runtime/acquire-task", 404),
+        ("/v1/runtime/push-messages", 404),
+        ("/v1/fleet/register-node", 404),
+        ("/v1/fleet/unregister-node", 404),
+        ("/v1/fleet/get-fab", 404),
+        ("/v1/fleet/../control/start-run", 404),
+        ("/v1/fleet/%2e%2e/control/start-run", 404),
+        ("/v1/fleet/pull-messages/", 404),
+        ("//v1/fleet/pull-messages", 404),
+        ("/openapi.json", 404),
+        ("/docs", 404),
+        ("/health", 404),
+        # The twin: this one is there, for whoever proves to be a node.
+        ("/v1/fleet/pull-messages", 401),
+        ("/v1/fleet/activate-node", 401),
+    ],
+)
+def test_nothing_but_the_nine_calls_is_there(keys: Keys, link: Link, path: str, code: int) -> None:
+    assert posted(keys, link, path, b"") == code
+
+
+def test_a_body_is_not_read_before_it_says_how_long_it_is(keys: Keys, link: Link) -> None:
+    path = "/v1/fleet/push-object"
+    assert posted(keys, link, path, b"") == 401
+    assert posted(keys, link, path, b"", length=str(LARGEST_BODY + 1)) == 413
+    assert posted(keys, link, path, b"", length="") == 411
+    assert posted(keys, link, path, b"", method="GET") == 404
+
+
+def posted(keys: Keys, link: Link, path: str, body: bytes, *, length: str | None = None, method: str = "POST") -> int:
+    connection = http.client.HTTPSConnection("127.0.0.1", link.port, timeout=10, context=keys.trust())
+    try:
+        connection.putrequest(method, path)
+        connection.putheader("Content-Type", "application/protobuf")
+        if length != "":
+            connection.putheader("Content-Length", length or str(len(body)))
+        connection.endheaders(body or None)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_a_node_answers_in_its_own_name_only(keys: Keys, link: Link, grid: LinkGrid) -> None:
+    honest, forger = keys.fleet("a", link), keys.fleet("b", link)
+    honest.join(), forger.join()
+    numbers = ask(grid, honest.node)
+    message = honest.next()
+    assert message is not None
+    with pytest.raises(DeclinedError, match="403"):
+        forger.answer(message, Message(words(666), reply_to=message))
+    assert pulled(grid, numbers, 0.5) == []
+    honest.answer(message, Message(words(1), reply_to=message))
+    assert [number_in(reply) for reply in pulled(grid, numbers)] == [1]
+
+
+def test_a_killed_node_comes_back_at_once_and_is_given_its_message_again(
+    keys: Keys, link: Link, grid: LinkGrid
+) -> None:
+    killed = keys.fleet("a", link)
+    killed.join()
+    numbers = ask(grid, killed.node, 5)
+    assert killed.next() is not None
+    again = keys.fleet("a", link)
+    assert again.join() == killed.node
+    message = again.next()
+    assert message is not None
+    assert number_in(message) == 5
+    again.answer(message, echo(message))
+    assert [number_in(reply) for reply in pulled(grid, numbers)] == [5]
+    assert again.next() is None
+
+
+def test_a_message_that_nobody_survives_is_not_given_out_for_ever(keys: Keys, link: Link, grid: LinkGrid) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    ask(grid, fleet.node)
+    given = [fleet.next() for _ in range(linked.DELIVERIES + 1)]
+    assert [message is not None for message in given] == [True] * linked.DELIVERIES + [False]
+
+
+class KilledError(Exception):
+    """A process that ends here."""
+
+
+def test_a_reply_that_was_cut_off_is_waited_for_and_sent_again(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet, other = keys.fleet("a", link), keys.fleet("b", link)
+    fleet.join(), other.join()
+    numbers = [
+        *grid.push_messages(
+            [Message(words(n), dst_node_id=f.node, message_type="train") for n, f in ((1, fleet), (2, other))]
+        )
+    ]
+    message, others = fleet.next(), other.next()
+    assert message is not None and others is not None
+
+    def cut_off(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Fleet, "_push", cut_off)
+        with pytest.raises(KilledError):
+            fleet.answer(message, echo(message))
+    # The other's is not held up by it.
+    other.answer(others, echo(others))
+    assert [number_in(reply) for reply in pulled(grid, numbers[1:])] == [2]
+    assert list(grid.pull_messages(numbers[:1])) == []
+    again = fleet.next()
+    assert again is not None
+    fleet.answer(again, echo(again))
+    assert [number_in(reply) for reply in pulled(grid, numbers[:1])] == [1]
+
+
+def test_a_node_that_has_left_and_stays_away_has_answered_with_an_error(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    numbers = ask(grid, fleet.node)
+    assert list(grid.pull_messages(numbers)) == []
+    fleet.leave()
+    assert "a" not in link.online()
+    assert list(grid.pull_messages(numbers)) == []
+    monkeypatch.setattr(linked, "GRACE", 0.0)
+    (reply,) = pulled(grid, numbers)
+    assert reply.error.code == ErrorCode.NODE_UNAVAILABLE
+
+
+def test_a_node_that_is_restarted_finds_the_message_that_came_meanwhile(keys: Keys, link: Link, grid: LinkGrid) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    fleet.leave()
+    numbers = ask(grid, fleet.node, 9)
+    assert list(grid.pull_messages(numbers)) == []
+    again = keys.fleet("a", link)
+    again.join()
+    message = again.next()
+    assert message is not None
+    again.answer(message, echo(message))
+    assert [number_in(reply) for reply in pulled(grid, numbers)] == [9]
+
+
+def test_a_network_that_is_cut_in_the_middle_of_an_answer_costs_nothing_but_time(
+    keys: Keys, link: Link, grid: LinkGrid
+) -> None:
+    values = np.random.default_rng(2).random(2_000_000)
+    with Cable(link.port) as cable:
+        fleet = keys.fleet("a", link, port=cable.port)
+        fleet.join()
+        numbers = ask(grid, fleet.node)
+        message = fleet.next()
+        assert message is not None
+        # Of sixteen megabytes.
+        cable.cut_after(3_000_000)
+        for _ in range(2):
+            with pytest.raises(UnreachableError):
+                fleet.answer(message, answer_with(values, message))
+        assert list(grid.pull_messages(numbers)) == []
+        cable.mend()
+        fleet.answer(message, answer_with(values, message))
+        (reply,) = pulled(grid, numbers)
+        assert np.array_equal(reply.content.array_records["array"]["x"].numpy(), values)
+
+
+def answer_with(values: NDArray[np.float64], message: Message) -> Message:
+    return Message(words(6, ArrayRecord({"x": Array(values)})), reply_to=message)
+
+
+def test_what_is_open_when_the_next_exchange_begins_is_dropped(keys: Keys, link: Link, grid: LinkGrid) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    old = ask(grid, fleet.node, 1)
+    slow = fleet.next()
+    assert slow is not None
+    ask(grid, fleet.node, 2)
+    fleet.answer(slow, echo(slow))
+    assert list(grid.pull_messages(old)) == []
+    message = fleet.next()
+    assert message is not None
+    assert number_in(message) == 2
+
+
+def test_a_question_is_held_until_there_is_work(keys: Keys, link: Link, grid: LinkGrid) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    begun = time.monotonic()
+    assert fleet.next() is None
+    assert time.monotonic() - begun >= linked.HOLD
+
+
+def test_a_node_holds_one_question_and_the_older_one_takes_nothing(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site that asks many times at once must not take the server's threads, nor lose messages to dead connections."""
+    monkeypatch.setattr(linked, "HOLD", 20.0)
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    with ThreadPoolExecutor(6) as pool:
+        begun = time.monotonic()
+        questions = [pool.submit(fleet.next) for _ in range(6)]
+        while sum(question.done() for question in questions) < 5:
+            assert time.monotonic() - begun < 10
+            time.sleep(0.01)
+        assert all(question.result() is None for question in questions if question.done())
+        ask(grid, fleet.node, 8)
+        found = [question.result(10) for question in questions]
+    assert [number_in(message) for message in found if message is not None] == [8]
+
+
+def test_a_port_in_use_and_a_key_of_another_certificate_are_named(keys: Keys, link: Link, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot listen"), keys.link(link.port):
+        pass
+    other = Keys.make(tmp_path).certificate
+    with (
+        pytest.raises(ConfigError, match="cannot be used"),
+        Link(Listener("127.0.0.1", 0, keys.certificate.certificate, other.key), {}),
+    ):
+        pass
