@@ -108,7 +108,12 @@ class KeyedRandomness:
     """For simulations: the stream's key is a hash of the seed, the component and the purpose."""
 
     def __init__(self, seed: int, *component: str | int) -> None:
+        self._parts = (seed, *component)
         self._hashed = hashlib.sha256(b"fedseal/keyed-randomness/1" + _parts(seed, *component))
+
+    def __reduce__(self) -> tuple[type["KeyedRandomness"], tuple[int | str, ...]]:
+        """Copies and other processes hash anew: what is hashed already cannot be pickled."""
+        return KeyedRandomness, self._parts
 
     def stream(self, *purpose: str | int) -> Stream:
         """The same stream whenever seed, component and purpose are the same."""

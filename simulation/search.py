@@ -250,7 +250,7 @@ def search_costs(plans: list[RunPlans], wanted: Search, delta: float, federation
     """What a search costs whom, by population."""
     number, most = tuning.trials_of(wanted.mean, wanted.shape), most_trials(plans, wanted, delta)
     costs = {}
-    for population in Population:
+    for population in (Population.TRAIN, Population.TEST):
         one = _one_trial(plans, population)
         ledgers: list[SitePrivacy] = [site_privacy(path, population) for path in federation.site_stores.values()]
         selected = tuning.epsilon_selected(one, number, delta)
@@ -273,7 +273,9 @@ def most_trials(plans: list[RunPlans], wanted: Search, delta: float) -> int:
     if wanted.most is not None:
         return wanted.most
     number = tuning.trials_of(wanted.mean, wanted.shape)
-    epsilon = max(tuning.epsilon_selected(_one_trial(plans, p), number, delta) for p in Population)
+    epsilon = max(
+        tuning.epsilon_selected(_one_trial(plans, p), number, delta) for p in (Population.TRAIN, Population.TEST)
+    )
     most = number.enough(delta / (1 + math.exp(min(epsilon, 700.0))), 10_000)
     if most is None:
         raise ConfigError(
@@ -296,9 +298,13 @@ def _one_trial(plans: list[RunPlans], population: Population) -> tuning.Divergen
 
 def _releases(plans: RunPlans, population: Population) -> tuple[PrivacyPlan, ...]:
     """The plans of one run about a population."""
-    if population is Population.TEST:
-        return () if plans.evaluation is None else (plans.evaluation.plan,)
-    return (plans.update,) if plans.moments is None else (plans.update, plans.moments)
+    match population:
+        case Population.TRAIN:
+            return (plans.update,) if plans.moments is None else (plans.update, plans.moments)
+        case Population.TEST:
+            return () if plans.evaluation is None else (plans.evaluation.plan,)
+        case Population.MONITOR:
+            return ()
 
 
 def _charge(plan: PrivacyPlan, order: float) -> float:

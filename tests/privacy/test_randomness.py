@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import pickle
 from itertools import combinations
 
 import numpy as np
@@ -224,3 +225,9 @@ def test_the_operating_systems_streams_ask_for_a_whole_key(monkeypatch: pytest.M
     monkeypatch.setattr("os.urandom", urandom)
     assert SystemRandomness().stream("noise").raw(32) == slow_raw(bytes(32), 32)
     assert asked == [32]
+
+
+def test_a_copy_in_another_process_gives_the_same_streams() -> None:
+    keyed = KeyedRandomness(7, "site", 3)
+    copied = pickle.loads(pickle.dumps(keyed))  # noqa: S301
+    assert copied.stream("noise", 1).raw(64) == keyed.stream("noise", 1).raw(64)
