@@ -1,7 +1,7 @@
 """The persons of several sites as rows of one set of tensors, and whom each site draws."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from fedseal.simulation.engine.splits import IndexedSplits
 Index = NDArray[np.int64]
 # So many sites' persons are kept as tensors, where they are not index arrays anyway.
 KEPT_CHUNKS = 64
+# How many numbers of persons are fetched ahead of the steps that use them: what the cache holds.
+FETCHED = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +160,44 @@ def _passes(rows: Rows, settings: TrainSettings, batch: int, streams: list[Strea
     persons = int(rows.counts[0])
     batches = -(-persons // batch)
     order = np.zeros((len(streams), 0), dtype=np.int64)
+    # One tensor for all batches of a size: it is looked at once.
+    weights: dict[int, Tensor] = {}
     for step in range(settings.local_steps):
         done = step % batches
         if not done:
             order = np.stack([stream("sampling", step).permutation(persons) for stream in streams])
             order += rows.starts[:, None]
-        places = np.ascontiguousarray(order[:, done * batch : (done + 1) * batch])
-        yield Draw(places, torch.full(places.shape, 1.0 / places.shape[1]))
+        places = order[:, done * batch : (done + 1) * batch]
+        size = places.shape[1]
+        if size not in weights:
+            weights[size] = torch.full(places.shape, 1.0 / size)
+        yield Draw(places, weights[size])
+
+
+def gathered(rows: Rows, steps: Iterable[Draw]) -> Iterator[tuple[Draw, Batch]]:
+    """Each draw with its persons, site after site. Several small draws' persons are fetched at a time.
+
+    Args:
+        rows: the persons.
+        steps: who is drawn.
+    """
+    width = sum(max(1, tensor[:1].numel()) for tensor in rows.tensors)
+    waiting: list[Draw] = []
+    size = 0
+    for draw in steps:
+        waiting.append(draw)
+        size += draw.rows.size * width
+        if size >= FETCHED:
+            yield from _fetched(rows, waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield from _fetched(rows, waiting)
+
+
+def _fetched(rows: Rows, steps: list[Draw]) -> Iterator[tuple[Draw, Batch]]:
+    everyone = rows.batch(np.concatenate([draw.rows.reshape(-1) for draw in steps]))
+    start = 0
+    for draw in steps:
+        end = start + draw.rows.size
+        yield draw, tuple(tensor[start:end] for tensor in everyone)
+        start = end
