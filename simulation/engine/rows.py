@@ -14,7 +14,7 @@ from fedseal.client.normalise import Normalisation, normalised
 from fedseal.client.task import Batch, Persons, batch_of, size
 from fedseal.client.trainer import TrainSettings, lots
 from fedseal.errors import ConfigError
-from fedseal.privacy.randomness import KeyedRandomness, Stream
+from fedseal.privacy.randomness import KeyedRandomness, Stream, heads
 from fedseal.simulation.engine.sites import Sites
 from fedseal.simulation.engine.splits import IndexedSplits
 
@@ -138,7 +138,10 @@ def draws(rows: Rows, settings: TrainSettings, streams: list[Streams]) -> Iterat
     """
     if not rows.counts.sum():
         raise ConfigError("no site has training persons")
-    if settings.batch_size is not None and (rows.counts == rows.counts[0]).all():
+    if settings.batch_size is None:
+        yield from _independent(rows, settings, streams)
+        return
+    if (rows.counts == rows.counts[0]).all():
         yield from _passes(rows, settings, settings.batch_size, streams)
         return
     each = [lots(int(n), settings, s) for n, s in zip(rows.counts, streams, strict=True)]
@@ -152,6 +155,25 @@ def draws(rows: Rows, settings: TrainSettings, streams: list[Streams]) -> Iterat
             places[k, : len(chosen)] = chosen
             places[k, : len(chosen)] += starts[k]
             weights[k, : len(chosen)] = 1.0 / divisor
+        yield Draw(places, torch.from_numpy(weights))
+
+
+def _independent(rows: Rows, settings: TrainSettings, streams: list[Streams]) -> Iterator[Draw]:
+    """What `lots` gives where each person is drawn by a coin: everyone's coins are looked at together."""
+    expected = np.maximum(settings.sample_rate * rows.counts, 1.0)
+    site = np.repeat(np.arange(len(rows.counts)), rows.counts)
+    lengths, everyone = [8 * int(n) for n in rows.counts], settings.sample_rate == 1.0
+    for step in range(settings.local_steps):
+        raw = [] if everyone else [s("sampling", step).raw(n) for s, n in zip(streams, lengths, strict=True)]
+        chosen = np.flatnonzero(heads(b"".join(raw), settings.sample_rate, len(site)))
+        whose = site[chosen]
+        many = np.bincount(whose, minlength=len(lengths))
+        column = np.arange(len(chosen)) - np.repeat(np.cumsum(many) - many, many)
+        # What fills up is some person there is; its loss is multiplied by nothing.
+        shape = len(lengths), max(int(many.max()), 1)
+        places, weights = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+        places[whose, column] = chosen
+        weights[whose, column] = (1.0 / expected)[whose]
         yield Draw(places, torch.from_numpy(weights))
 
 

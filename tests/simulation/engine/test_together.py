@@ -284,7 +284,9 @@ def test_long_vectors_are_rounded_piece_by_piece_with_the_same_coins() -> None:
     )
 
 
-@pytest.mark.parametrize("chosen", [TrainSettings(0.1, 0.5, 3), TrainSettings(0.1, 1.0, 5, batch_size=4)])
+@pytest.mark.parametrize(
+    "chosen", [TrainSettings(0.1, 0.5, 3), TrainSettings(0.1, 1.0, 2), TrainSettings(0.1, 1.0, 5, batch_size=4)]
+)
 @pytest.mark.parametrize("counts", [(5, 1, 9), (6, 6, 6), (8, 8, 8)])
 def test_draws_are_each_sites_own(chosen: TrainSettings, counts: tuple[int, ...]) -> None:
     rows = Rows(persons(sum(counts), 1).tensors, np.array(counts))
