@@ -135,7 +135,7 @@ def for_the_app(message: Message, header: Header, records: dict[str, ArrayRecord
         if isinstance(record, ConfigRecord):
             content[name] = ConfigRecord(dict(sorted(record.items())))
         else:
-            content[name] = ArrayRecord({n: Array(_plain(a)) for n, a in arrays_of(record).items()})
+            content[name] = ArrayRecord({n: Array(_plain(a)) for n, a in views_of(record).items()})
     came = message.metadata
     metadata = Metadata(
         run_id=came.run_id,

@@ -11,6 +11,7 @@ Both expand a 32-byte key by AES-256-CTR, so speed and statistics are the same.
 
 import hashlib
 import os
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -54,11 +55,8 @@ class Stream:
         Raises:
             LocalError: the probability is not in [0, 1].
         """
-        if not 0.0 <= probability <= 1.0:
-            raise LocalError("expected a probability between 0 and 1")
-        if probability == 1.0:
-            return np.ones(count, dtype=np.bool_)
-        return self.words64(count) < np.uint64(int(probability * 2.0**64))
+        # Where there is nothing to toss nothing is drawn.
+        return heads(b"", probability, count) if probability == 1.0 else heads(self.raw(8 * count), probability, count)
 
     def permutation(self, count: int) -> NDArray[np.intp]:
         """The numbers 0 to ``count`` - 1 in an order of which all are equally likely.
@@ -87,6 +85,21 @@ class Stream:
             total += radius * np.cos(2.0 * np.pi * self.uniform53(count))
         total *= 0.5
         return total
+
+
+def heads(raw: bytes, probability: float, count: int) -> NDArray[np.bool_]:
+    """``count`` coins from random bits, 64 a coin; of several streams' bits in a row those that each one's `coins` are.
+
+    Where the probability is 1 no bits are needed.
+
+    Raises:
+        LocalError: the probability is not in [0, 1].
+    """
+    if not 0.0 <= probability <= 1.0:
+        raise LocalError("expected a probability between 0 and 1")
+    if probability == 1.0:
+        return np.ones(count, dtype=np.bool_)
+    return np.frombuffer(raw, dtype="<u8", count=count) < np.uint64(int(probability * 2.0**64))
 
 
 class Randomness(Protocol):
@@ -122,6 +135,8 @@ class KeyedRandomness:
         return Stream(digest.digest())
 
 
+# A round's purposes are those of all its sites. Typed: 1 and True are not the same part.
+@lru_cache(maxsize=1024, typed=True)
 def _parts(*parts: str | int) -> bytes:
     """Length-prefixed: ("ab", "c") and ("a", "bc") must not meet."""
     raws = [(f"i{part}" if isinstance(part, int) else f"s{part}").encode("utf-8") for part in parts]

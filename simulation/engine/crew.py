@@ -17,6 +17,7 @@ import torch
 from fedseal.client.trainer import Arrays
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.plan import NoPrivacy
+from fedseal.privacy.secagg.header import Header
 from fedseal.simulation.engine.gradients import Batched, Mapped
 from fedseal.simulation.engine.portions import Job, OneByOne, Portion
 from fedseal.simulation.engine.rows import RowSource, Streams
@@ -61,10 +62,12 @@ class Methods:
                 if engine == name:
                     raise
         self.chosen: str | None = ONE_BY_ONE if engine == ONE_BY_ONE else None
+        # The last job that was read: its arrays are decoded once.
+        self._last: tuple[Header, Asked | None] | None = None
 
     def split(self, job: Job) -> tuple[str, list[tuple[int, ...]]]:
         """How a job is computed, and its chunks."""
-        asked = read(job, self._nodes) if self.chosen != ONE_BY_ONE else None
+        asked = self._read(job) if self.chosen != ONE_BY_ONE else None
         if asked is None:
             return ONE_BY_ONE, [(site,) for site in job.sites]
         if self.chosen is None:
@@ -76,10 +79,15 @@ class Methods:
     def portion(self, way: str, job: Job, parts: list[tuple[int, ...]]) -> Portion:
         """What some chunks of a job come to."""
         found = Portion.empty(job.header)
-        asked = read(job, self._nodes) if way != ONE_BY_ONE else None
+        asked = self._read(job) if way != ONE_BY_ONE else None
         for part in parts:
             found.add(self._part(way, job.part(part), asked))
         return found
+
+    def _read(self, job: Job) -> Asked | None:
+        if self._last is None or self._last[0] is not job.header:
+            self._last = job.header, read(job, self._nodes)
+        return self._last[1]
 
     def _part(self, way: str, job: Job, asked: Asked | None) -> Portion:
         if asked is None:

@@ -1,7 +1,7 @@
 """The persons of several sites as rows of one set of tensors, and whom each site draws."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,15 @@ from fedseal.client.normalise import Normalisation, normalised
 from fedseal.client.task import Batch, Persons, batch_of, size
 from fedseal.client.trainer import TrainSettings, lots
 from fedseal.errors import ConfigError
-from fedseal.privacy.randomness import KeyedRandomness, Stream
+from fedseal.privacy.randomness import KeyedRandomness, Stream, heads
 from fedseal.simulation.engine.sites import Sites
 from fedseal.simulation.engine.splits import IndexedSplits
 
 Index = NDArray[np.int64]
 # So many sites' persons are kept as tensors, where they are not index arrays anyway.
 KEPT_CHUNKS = 64
+# How many numbers of persons are fetched ahead of the steps that use them: what the cache holds.
+FETCHED = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,10 @@ def draws(rows: Rows, settings: TrainSettings, streams: list[Streams]) -> Iterat
     """
     if not rows.counts.sum():
         raise ConfigError("no site has training persons")
-    if settings.batch_size is not None and (rows.counts == rows.counts[0]).all():
+    if settings.batch_size is None:
+        yield from _independent(rows, settings, streams)
+        return
+    if (rows.counts == rows.counts[0]).all():
         yield from _passes(rows, settings, settings.batch_size, streams)
         return
     each = [lots(int(n), settings, s) for n, s in zip(rows.counts, streams, strict=True)]
@@ -153,15 +158,68 @@ def draws(rows: Rows, settings: TrainSettings, streams: list[Streams]) -> Iterat
         yield Draw(places, torch.from_numpy(weights))
 
 
+def _independent(rows: Rows, settings: TrainSettings, streams: list[Streams]) -> Iterator[Draw]:
+    """What `lots` gives where each person is drawn by a coin: everyone's coins are looked at together."""
+    expected = np.maximum(settings.sample_rate * rows.counts, 1.0)
+    site = np.repeat(np.arange(len(rows.counts)), rows.counts)
+    lengths, everyone = [8 * int(n) for n in rows.counts], settings.sample_rate == 1.0
+    for step in range(settings.local_steps):
+        raw = [] if everyone else [s("sampling", step).raw(n) for s, n in zip(streams, lengths, strict=True)]
+        chosen = np.flatnonzero(heads(b"".join(raw), settings.sample_rate, len(site)))
+        whose = site[chosen]
+        many = np.bincount(whose, minlength=len(lengths))
+        column = np.arange(len(chosen)) - np.repeat(np.cumsum(many) - many, many)
+        # What fills up is some person there is; its loss is multiplied by nothing.
+        shape = len(lengths), max(int(many.max()), 1)
+        places, weights = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+        places[whose, column] = chosen
+        weights[whose, column] = (1.0 / expected)[whose]
+        yield Draw(places, torch.from_numpy(weights))
+
+
 def _passes(rows: Rows, settings: TrainSettings, batch: int, streams: list[Streams]) -> Iterator[Draw]:
     """What `lots` gives of batches where all sites have equally many persons: whole passes, cut for all at once."""
     persons = int(rows.counts[0])
     batches = -(-persons // batch)
     order = np.zeros((len(streams), 0), dtype=np.int64)
+    # One tensor for all batches of a size: it is looked at once.
+    weights: dict[int, Tensor] = {}
     for step in range(settings.local_steps):
         done = step % batches
         if not done:
             order = np.stack([stream("sampling", step).permutation(persons) for stream in streams])
             order += rows.starts[:, None]
-        places = np.ascontiguousarray(order[:, done * batch : (done + 1) * batch])
-        yield Draw(places, torch.full(places.shape, 1.0 / places.shape[1]))
+        places = order[:, done * batch : (done + 1) * batch]
+        size = places.shape[1]
+        if size not in weights:
+            weights[size] = torch.full(places.shape, 1.0 / size)
+        yield Draw(places, weights[size])
+
+
+def gathered(rows: Rows, steps: Iterable[Draw]) -> Iterator[tuple[Draw, Batch]]:
+    """Each draw with its persons, site after site. Several small draws' persons are fetched at a time.
+
+    Args:
+        rows: the persons.
+        steps: who is drawn.
+    """
+    width = sum(max(1, tensor[:1].numel()) for tensor in rows.tensors)
+    waiting: list[Draw] = []
+    size = 0
+    for draw in steps:
+        waiting.append(draw)
+        size += draw.rows.size * width
+        if size >= FETCHED:
+            yield from _fetched(rows, waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield from _fetched(rows, waiting)
+
+
+def _fetched(rows: Rows, steps: list[Draw]) -> Iterator[tuple[Draw, Batch]]:
+    everyone = rows.batch(np.concatenate([draw.rows.reshape(-1) for draw in steps]))
+    start = 0
+    for draw in steps:
+        end = start + draw.rows.size
+        yield draw, tuple(tensor[start:end] for tensor in everyone)
+        start = end

@@ -5,6 +5,7 @@ whatever a strategy adds that is not known here, sites compute one by one. A sit
 up to the order in which floats are added, and its whole numbers, given the parameters, to the last bit.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,8 +18,7 @@ from fedseal.client.app import settings_of
 from fedseal.client.local_steps import train_settings
 from fedseal.client.metrics import LOSS, loss_range
 from fedseal.client.normalise import Normalisation
-from fedseal.client.records import CONTROL, arrays_of, for_the_app
-from fedseal.client.release import brought_within
+from fedseal.client.records import CONTROL, for_the_app, views_of
 from fedseal.client.site_round import WEIGHT
 from fedseal.client.task import Task, build_model, outputs_and_targets
 from fedseal.client.trainer import Arrays, TrainSettings, load
@@ -32,8 +32,9 @@ from fedseal.privacy.shares import add_share, room_of
 from fedseal.simulation.engine.gradients import Descent, Slope, Stacked
 from fedseal.simulation.engine.portions import Job, Portion
 from fedseal.simulation.engine.rounding import NOWHERE, Bounds
-from fedseal.simulation.engine.rows import Rows, RowSource, Streams, draws
+from fedseal.simulation.engine.rows import Rows, RowSource, Streams, draws, gathered
 from fedseal.simulation.engine.sites import Sites
+from fedseal.simulation.engine.ways import Source, Start, Ways
 from fedseal.simulation.grid import NodeList
 
 Real = NDArray[np.float64]
@@ -91,7 +92,7 @@ def read(job: Job, nodes: NodeList) -> Asked | None:
     records = [r for name, r in message.content.array_records.items() if name != CONTROL]
     if not KNOWN.issuperset(settings) or len(records) != 1:
         return None
-    received = arrays_of(records[0])
+    received = views_of(records[0])
     if any(array.dtype != np.float32 for array in received.values()):
         return None
     # The known settings count steps, not passes over persons.
@@ -125,6 +126,8 @@ class Together:
         self._descent = descent
         self._module = build_model(sites.task)
         self._bounds: Bounds | None = None
+        # Whose parameters the module holds.
+        self._loaded: Asked | None = None
 
     def portion(self, job: Job, asked: Asked) -> Portion:
         """What a chunk of sites comes to.
@@ -133,26 +136,22 @@ class Together:
             FedsealError: some of it cannot be done together.
         """
         layout, bounds = job.header.layout, self._bounds_of(job.header)
-        trained = self.trained(job.sites, asked)
+        rows = self._source.training(job.sites, asked.normalisation)
         streams = [Streams(self._sites.seed, n, asked.release) for n in job.sites]
-        beside = self._ride_along(job.sites, asked) if asked.plan.kind is PlanKind.NONE else {}
-        persons = self._source.training(job.sites, asked.normalisation).counts.astype(np.float64)
+        trained = self._trained(rows, asked, streams)
+        beside = self._ride_along(job.sites, rows, asked, bounds) if asked.plan.kind is PlanKind.NONE else None
+        start, limit = Start(asked.received), layout.segment(VALUES).high
         total = bounds.nothing()
-        room_for = np.empty((min(bounds.at_once, len(job.sites)), layout.length))
-        for start in range(0, len(job.sites), bounds.at_once):
-            part = slice(start, start + bounds.at_once)
-            values = room_for[: len(job.sites[part])]
-            values[:, bounds.places[VALUES].stop :] = 0.0
-            ways = values[:, bounds.places[VALUES]]
-            self._ways(ways, trained, part, asked.received)
-            if asked.plan.kind is PlanKind.CLIENT:
-                whole = self._of_sites(values, bounds, job.sites[part])
+        for first in range(0, len(job.sites), bounds.at_once):
+            part = slice(first, first + bounds.at_once)
+            ways = Ways(start, {name: values[part] for name, values in trained.items()}, limit)
+            if beside is None:
+                tail = self._of_sites(ways, bounds, job.sites[part])
             else:
-                own = {name: rows[part] for name, rows in beside.items()}
-                whole = _of_persons(values, bounds, persons[part], own)
+                tail = _of_persons(ways, bounds, beside, part)
             # What is within a ball is in the range of each coordinate, and rounding does not lead out of it.
-            inside = bounds.places[VALUES] if whole else NOWHERE
-            bounds.add(total, values, [stream("rounding") for stream in streams[part]], inside)
+            inside = bounds.places[VALUES] if (ways.factors == 1.0).all() else NOWHERE
+            bounds.add(total, _followed(ways, bounds, tail), [stream("rounding") for stream in streams[part]], inside)
         summed = bounds.in_ring(total)
         if (room := room_of(job.header, asked.plan)) is not None:
             # Shares are added to the sum: in the ring that is the same as to each site's vector.
@@ -162,13 +161,16 @@ class Together:
 
     def trained(self, numbers: tuple[int, ...], asked: Asked) -> Stacked:
         """The parameters of some sites after training, stacked in their order."""
-        rows = self._source.training(numbers, asked.normalisation)
-        settings, streams = asked.settings, [Streams(self._sites.seed, n, asked.release) for n in numbers]
+        streams = [Streams(self._sites.seed, n, asked.release) for n in numbers]
+        return self._trained(self._source.training(numbers, asked.normalisation), asked, streams)
+
+    def _trained(self, rows: Rows, asked: Asked, streams: list[Streams]) -> Stacked:
+        settings = asked.settings
         anchor = {n: torch.from_numpy(np.array(a)) for n, a in self._ordered(asked.received).items()}
-        stacked = {n: a.expand(len(numbers), *a.shape).clone() for n, a in anchor.items()}
+        stacked = {n: a.expand(len(streams), *a.shape).clone() for n, a in anchor.items()}
         slope = Slope(settings.learning_rate, settings.proximal_mu, anchor)
-        for draw in draws(rows, settings, streams):
-            self._descent(stacked, rows.batch(draw.rows.reshape(-1)), draw.weights, slope)
+        for draw, batch in gathered(rows, draws(rows, settings, streams)):
+            self._descent(stacked, batch, draw.weights, slope)
         return stacked
 
     def _ordered(self, received: Arrays) -> Arrays:
@@ -178,42 +180,31 @@ class Together:
             raise ConfigError("the received arrays are not this model's trainable parameters")
         return {name: received[name] for name in names}
 
-    @staticmethod
-    def _ways(ways: Real, trained: Stacked, part: slice, received: Arrays) -> None:
-        """How far some sites' parameters came, shape (sites, parameters), in the order of their names."""
-        start = 0
-        for name in sorted(trained):
-            before = received[name].reshape(-1)
-            place = ways[:, start : start + len(before)]
-            place[...] = trained[name][part].reshape(len(ways), -1).numpy()
-            place -= before
-            start += len(before)
-
-    def _of_sites(self, values: Real, bounds: Bounds, numbers: tuple[int, ...]) -> bool:
-        """The values of the layout under plan client, as `client.release` makes them for one site; whether nothing had
-        to be scaled down.
+    def _of_sites(self, ways: Ways, bounds: Bounds, numbers: tuple[int, ...]) -> Real:
+        """Under plan client, as `client.release` does for one site: weigh the ways, and say what follows them in the
+        layout.
         """
-        layout, ways = bounds.layout, values[:, bounds.places[VALUES]]
-        factors = _within(ways, layout.segment(VALUES).high)
-        largest = layout.weight.high
+        layout, first = bounds.layout, bounds.places[VALUES].stop
+        tail, largest = np.zeros((len(numbers), bounds.length - first)), layout.weight.high
         weights = np.array([min(float(self._sites.public_persons(n)), largest) for n in numbers])
-        ways *= (weights / largest)[:, None]
-        values[:, bounds.places[layout.weight.name]] = weights[:, None]
+        ways.shares = weights / largest
+        tail[:, bounds.places[layout.weight.name].start - first] = weights
         if UNCLIPPED in bounds.places:
-            values[:, bounds.places[UNCLIPPED]] = np.where(factors == 1.0, 0.5, -0.5)[:, None]
-        return bool((factors == 1.0).all())
+            tail[:, bounds.places[UNCLIPPED].start - first] = np.where(ways.factors == 1.0, 0.5, -0.5)
+        return tail
 
-    def _ride_along(self, numbers: tuple[int, ...], asked: Asked) -> dict[str, Real]:
-        """What `client.app` sends beside an update, by metric, shape (sites, values): means on validation persons by
-        their ratio to training persons, and the ratio.
+    def _ride_along(self, numbers: tuple[int, ...], training: Rows, asked: Asked, bounds: Bounds) -> "_Beside":
+        """What `client.app` sends beside an update: means on validation persons by their ratio to training persons, the
+        ratio, and the number of persons.
         """
-        load(self._module, asked.received)
+        if self._loaded is not asked:
+            load(self._module, asked.received)
+            self._loaded = asked
         rows = self._source.validation(numbers, asked.normalisation)
-        persons = self._source.training(numbers, asked.normalisation).counts
-        ratio = rows.counts / np.maximum(persons, 1)
-        means = measured(self._sites.task, self._module, rows)
-        found = {name: ratio[:, None] * mean for name, mean in means.items()}
-        return found | {VALIDATION_RATIO: ratio[:, None], WEIGHT: persons.astype(np.float64)[:, None]}
+        persons = training.counts.astype(np.float64)
+        ratio = (rows.counts / np.maximum(training.counts, 1))[:, None]
+        found = {name: ratio * mean for name, mean in measured(self._sites.task, self._module, rows).items()}
+        return _beside(bounds, persons, found | {VALIDATION_RATIO: ratio, WEIGHT: persons[:, None]})
 
     def _bounds_of(self, header: Header) -> Bounds:
         if self._bounds is None or self._bounds.layout != header.layout:
@@ -221,42 +212,68 @@ class Together:
         return self._bounds
 
 
-def _of_persons(values: Real, bounds: Bounds, persons: Real, beside: dict[str, Real]) -> bool:
-    """The values of the layout under plan none, likewise."""
-    layout, ways = bounds.layout, values[:, bounds.places[VALUES]]
-    factors = _within(ways, layout.segment(VALUES).high)
-    flags = np.zeros(len(persons), dtype=np.bool_)
-    np.logical_or(persons > layout.weight.high, factors != 1.0, out=flags)
-    fractions = np.where(np.isnan(factors), 0.0, np.minimum(persons, layout.weight.high)) / layout.weight.high
-    ways *= fractions[:, None]
-    values[:, bounds.places[layout.weight.name]] = (fractions * layout.weight.high)[:, None]
+def _followed(ways: Ways, bounds: Bounds, tail: Real) -> Source:
+    """The ways, and what follows them in the layout, of shape (sites, coordinates after the update's)."""
+    end = bounds.places[VALUES].stop
+
+    def write(piece: slice, out: Real) -> None:
+        if piece.stop <= end:
+            ways.write(piece, out)
+            return
+        first = max(piece.start, end)
+        if piece.start < end:
+            ways.write(slice(piece.start, end), out[:, : end - piece.start])
+        out[:, first - piece.start :] = tail[:, first - end : piece.stop - end]
+
+    return write
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What rides along of an update under plan none, of all sites at once: ``values`` of the layout's coordinates after
+    the update's, to be multiplied by a site's weight, and whether something of a site had to be bounded.
+    """
+
+    values: Real
+    flags: NDArray[np.bool_]
+    persons: Real
+
+
+def _beside(bounds: Bounds, persons: Real, found: Mapping[str, Real]) -> _Beside:
+    """As `client.release` bounds it.
+
+    Args:
+        bounds: the layout's.
+        persons: how many train at each site.
+        found: by metric, shape (sites, values).
+    """
+    layout, first = bounds.layout, bounds.places[VALUES].stop
+    values, flags = np.zeros((len(persons), bounds.length - first)), persons > layout.weight.high
     for segment in layout.segments:
         name = segment.name.removeprefix(METRIC_PREFIX)
-        if name == segment.name or name not in beside:
+        if name == segment.name or name not in found:
             continue
-        rows = beside[name]
+        rows = found[name]
         if rows.shape[1] != segment.length:
             raise ConfigError(f"{segment.name!r} was declared with {segment.length} values")
         unknown: NDArray[np.bool_] = np.isnan(np.max(rows, axis=1))
         inside = np.where(unknown[:, None], 0.0, np.clip(rows, segment.low, segment.high))
         np.logical_or(flags, (inside != rows).any(axis=1), out=flags)
-        values[:, bounds.places[segment.name]] = fractions[:, None] * inside
-        values[:, bounds.places[REPORTED_PREFIX + name]] = (fractions * ~unknown)[:, None]
-    values[:, bounds.places[CLIPPED]] = np.reshape(flags, (-1, 1))
-    return bool((factors == 1.0).all())
+        place = bounds.places[segment.name]
+        values[:, place.start - first : place.stop - first] = inside
+        values[:, bounds.places[REPORTED_PREFIX + name].start - first] = ~unknown
+    return _Beside(values, flags, np.minimum(persons, layout.weight.high))
 
 
-def _within(ways: Real, limit: float) -> Real:
-    """Scale what is too long down, in place, and what is no number to nothing; the factors, of the latter NaN."""
-    factors = np.ones(len(ways))
-    norms = np.sqrt(np.einsum("kd,kd->k", ways, ways))
-    # Written so that NaN is looked at too.
-    for k in np.flatnonzero(~(norms <= limit * (1 - 1e-9))):
-        factor = brought_within(ways[k], limit)
-        factors[k] = np.nan if factor is None else factor
-        if factor is None:
-            ways[k] = 0.0
-    return factors
+def _of_persons(ways: Ways, bounds: Bounds, beside: _Beside, part: slice) -> Real:
+    """Under plan none, likewise."""
+    layout, first = bounds.layout, bounds.places[VALUES].stop
+    shares = np.where(np.isnan(ways.factors), 0.0, beside.persons[part]) / layout.weight.high
+    ways.shares = shares
+    tail = shares[:, None] * beside.values[part]
+    tail[:, bounds.places[layout.weight.name].start - first] = shares * layout.weight.high
+    tail[:, bounds.places[CLIPPED].start - first] = beside.flags[part] | (ways.factors != 1.0)
+    return tail
 
 
 def measured(task: Task, module: nn.Module, rows: Rows) -> dict[str, Real]:
@@ -266,11 +283,14 @@ def measured(task: Task, module: nn.Module, rows: Rows) -> dict[str, Real]:
     Raises:
         ConfigError: the loss is not one number a person.
     """
-    parts: dict[str, list[Any]] = {name: [] for name in (LOSS, *(m.name for m in task.metrics()))}
     count = int(rows.counts.sum())
+    if not count:
+        lengths = {LOSS: 1} | {metric.name: metric.length for metric in task.metrics()}
+        return {name: np.zeros((len(rows.counts), length)) for name, length in lengths.items()}
+    parts: dict[str, list[Any]] = {name: [] for name in (LOSS, *(m.name for m in task.metrics()))}
     module.eval()
     with torch.no_grad():
-        for start in range(0, max(count, 1), MEASURED_AT_ONCE):
+        for start in range(0, count, MEASURED_AT_ONCE):
             batch = rows.batch(np.arange(start, min(start + MEASURED_AT_ONCE, count)))
             losses = task.loss(module, batch).double()
             if losses.shape != batch[0].shape[:1]:
