@@ -81,7 +81,7 @@ def test_decisions_are_numbered_without_gaps() -> None:
 
 
 def readme_commands() -> list[str]:
-    """The `fedseal` commands that the README shows, in order, but those of programs that stay: tests/deployed has them."""
+    """The `fedseal` commands that the README shows, in order, but those of programs that stay: see tests/deployed."""
     lines = [line.strip() for line in text("README.md").splitlines() if line.startswith("    ")]
     return [line.split("#")[0].strip() for line in lines if "fedseal " in line and "--config" not in line]
 
