@@ -56,20 +56,20 @@ def test_an_error_of_the_study_names_the_site_and_the_line(fedseal: Run, changed
     ("before", "after", "says"),
     [
         ("        return nn.Linear(3, 1)", "        return None", "model() returned NoneType, expected a torch Module"),
-        ("        return Split(train, validation, test, judged)", "        return train", "expected a Split"),
+        ("        return Split(train, validation, test, judged, groups)", "        return train", "expected a Split"),
         (
-            "        return Split(train, validation, test, judged)",
+            "        return Split(train, validation, test, judged, groups)",
             "        return None",
             "data() for hospital-1 returned NoneType",
         ),
         (
-            "Split(train, validation, test, judged)",
-            "Split(train, validation, None, judged)",
+            "Split(train, validation, test, judged, groups)",
+            "Split(train, validation, None, judged, groups)",
             "data() for hospital-1, test persons",
         ),
         (
-            "Split(train, validation, test, judged)",
-            "Split(train, features, test, judged)",
+            "Split(train, validation, test, judged, groups)",
+            "Split(train, features, test, judged, groups)",
             "validation persons: an item is not a tuple",
         ),
         ("        return [accuracy(), auc(bins=20)]", "        return None", "metrics() raised TypeError"),

@@ -5,7 +5,7 @@ import pkgutil
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Annotated, Any
 
 import hypothesis.strategies as st
@@ -34,6 +34,7 @@ from fedseal.privacy.secagg.messages import (
     UnmaskRequest,
 )
 from fedseal.privacy.secagg.parameters import threshold
+from fedseal.privacy.watch import Stratum, Watch, Weights
 from fedseal.wire import U32, Blob, Double, Fixed, Flag, Text, Uint
 
 Strategy = st.SearchStrategy[Any]
@@ -202,9 +203,25 @@ def _tables() -> Strategy:
     return st.lists(axes, min_size=1, max_size=3).map(lambda found: Tables(tuple(found)))
 
 
+@st.composite
+def _watches(draw: st.DrawFn) -> Watch:
+    names = draw(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=3, unique=True))
+    strata = []
+    for name in names:
+        axes = draw(st.lists(_axes(), min_size=1, max_size=2))
+        of_persons = (Source.FEATURE, Source.COLUMN)
+        whole = tuple(replace(axis, outside=axis.outside or axis.source in of_persons) for axis in axes)
+        strata.append(Stratum(name, Table(whole), draw(st.booleans())))
+    epsilon = draw(st.sampled_from((0.0, 0.5, 1.0, 3.0)))
+    tables = draw(_tables()).tables if draw(st.booleans()) else ()
+    share, weights = draw(st.integers(1, 64)), int(draw(st.sampled_from(Weights)))
+    return Watch(tuple(strata), tables, share, weights, draw(st.integers(0, 2**32 - 1)), epsilon)
+
+
 SPECIAL: dict[Any, Callable[[], Strategy]] = {
     Segment: _segments,
     Layout: _layouts,
     Header: _headers,
     Tables: _tables,
+    Watch: _watches,
 }
