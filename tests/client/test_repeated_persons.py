@@ -158,7 +158,7 @@ def test_a_changed_file_is_the_same_persons_and_the_same_ledger(federation: Fede
             write(federation, site, [f"{site}-{number}-{n}" for n in range(30 + number)])
         assert isinstance(train(nodes(federation), run)[0], Finished)
         with federation.site(1).transaction() as transaction:
-            assert transaction.populations() == ["test", "train"]
+            assert transaction.populations() == ["monitor", "test", "train"]
             spent.append(transaction.ledger("train", run, b"").last.charged)
     assert spent == [spent[0], 2 * spent[0], 3 * spent[0]]
     write(federation, 1, ["entirely", "new", "persons"])
