@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 
 from fedseal.privacy.randomness import KeyedRandomness
 from fedseal.simulation.partition import generator
-from fedseal.simulation.streams.stream import Concepts, DataStream, Features, Labels, numbered
+from fedseal.simulation.streams.stream import (
+    Concepts,
+    DataStream,
+    Features,
+    Labels,
+    interpolated,
+    numbered,
+    numbered_classes,
+)
 
 Place = NDArray[np.float64]
-
-
-def _numbered_classes(count: int) -> tuple[str, ...]:
-    return tuple(str(i) for i in range(count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +47,7 @@ class Hyperplane:
 
     def weights(self, concept: float) -> Place:
         """The plane's weights, each in (0, 1], shape (dimensions,)."""
-        low = int(concept)
-        here = self.randomness.stream("hyperplane", low).uniform53(self.dimensions)
-        if low == concept:
-            return here
-        there = self.randomness.stream("hyperplane", low + 1).uniform53(self.dimensions)
-        return here + (concept - low) * (there - here)
+        return interpolated(lambda n: self.randomness.stream("hyperplane", n).uniform53(self.dimensions), concept)
 
     def draw(self, rng: np.random.Generator, concept: Concepts) -> tuple[Features, Labels]:
         """Features first, then each row's side of the plane of its concept."""
@@ -105,7 +104,7 @@ class RandomRbf:
     @property
     def classes(self) -> tuple[str, ...]:
         """0, 1, ..."""
-        return _numbered_classes(self.class_count)
+        return numbered_classes(self.class_count)
 
     def at(self, site: int) -> DataStream:
         """All sites see the same."""
@@ -117,11 +116,7 @@ class RandomRbf:
         # Every class has one centroid at least where there are enough.
         labels = (rng.permutation(self.centroid_count) % self.class_count).astype(np.intp)
         widths, weights = rng.random(self.centroid_count), rng.random(self.centroid_count)
-        low = int(concept)
-        centres = self._centres(low)
-        if low != concept:
-            centres = centres + (concept - low) * (self._centres(low + 1) - centres)
-        return Centroids(centres, labels, widths, weights)
+        return Centroids(interpolated(self._centres, concept), labels, widths, weights)
 
     def _centres(self, concept: int) -> Place:
         words = self.randomness.stream("rbf", "centres", concept).uniform53(self.centroid_count * self.dimensions)
@@ -160,7 +155,7 @@ class Gaussians:
     @property
     def classes(self) -> tuple[str, ...]:
         """0, 1, ..."""
-        return _numbered_classes(self.class_count)
+        return numbered_classes(self.class_count)
 
     def at(self, site: int) -> DataStream:
         """All sites see the same."""
@@ -168,9 +163,7 @@ class Gaussians:
 
     def means(self, concept: float) -> Place:
         """The means of a concept, shape (classes, dimensions)."""
-        low = int(concept)
-        here = self._means(low)
-        return here if low == concept else here + (concept - low) * (self._means(low + 1) - here)
+        return interpolated(self._means, concept)
 
     def _means(self, concept: int) -> Place:
         normal = self.randomness.stream("gaussians", concept).normal(self.class_count * self.dimensions)

@@ -1,5 +1,6 @@
 """What a generator of labelled rows is."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -43,3 +44,15 @@ class DataStream(Protocol):
 def numbered(count: int) -> tuple[str, ...]:
     """Names for features that have none: x1, x2, ..."""
     return tuple(f"x{i + 1}" for i in range(count))
+
+
+def numbered_classes(count: int) -> tuple[str, ...]:
+    """Names for classes that have none: their codes."""
+    return tuple(str(i) for i in range(count))
+
+
+def interpolated(place: Callable[[int], Features], concept: float) -> Features:
+    """Where a concept is: its own place, or on the straight line between those of its two neighbours."""
+    low = int(concept)
+    here = place(low)
+    return here if low == concept else here + (concept - low) * (place(low + 1) - here)

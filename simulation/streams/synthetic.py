@@ -8,7 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedseal.privacy.randomness import KeyedRandomness
-from fedseal.simulation.streams.stream import Concepts, DataStream, Features, Labels, numbered
+from fedseal.simulation.streams.stream import (
+    Concepts,
+    DataStream,
+    Features,
+    Labels,
+    interpolated,
+    numbered,
+    numbered_classes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ class Synthetic:
     @property
     def classes(self) -> tuple[str, ...]:
         """0, 1, ..."""
-        return tuple(str(i) for i in range(self.class_count))
+        return numbered_classes(self.class_count)
 
     def at(self, site: int) -> DataStream:
         """A site's own model and features."""
@@ -49,9 +57,7 @@ class Synthetic:
 
     def model(self, concept: float) -> NDArray[np.float64]:
         """W_k with b_k as its last column, shape (classes, dimensions + 1)."""
-        low = int(concept)
-        here = self._model(low)
-        return here if low == concept else here + (concept - low) * (self._model(low + 1) - here)
+        return interpolated(self._model, concept)
 
     def _model(self, concept: int) -> NDArray[np.float64]:
         mean = self.alpha * self.randomness.stream("synthetic", "mean", self.site).normal(1)[0]
