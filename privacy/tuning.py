@@ -116,18 +116,23 @@ def selected_divergence(one: Divergence, trials: Trials, order: float) -> float:
         trials: the distribution of their number.
         order: above 1.
     """
-    return one(order) + (1 + trials.eta) * _second(one, trials) + math.log(trials.mean) / (order - 1)
-
-
-def _second(one: Divergence, trials: Trials) -> float:
-    return min((1 - 1 / b) * one(b) - math.log(trials.gamma) / b for b in LARGE_ORDERS)
+    return _selected(one, trials, order, _second(one, trials))
 
 
 def epsilon_selected(one: Divergence, trials: Trials, delta: float) -> float:
     """The epsilon at ``delta`` towards those who see only the chosen model."""
-    second = (1 + trials.eta) * _second(one, trials)
-    mean = math.log(trials.mean)
-    return min(one(a) + second + mean / (a - 1) + conversion(a, delta) for a in ORDERS)
+    # The same at every order, and a search over orders itself.
+    second = _second(one, trials)
+    return min(_selected(one, trials, a, second) + conversion(a, delta) for a in ORDERS)
+
+
+def _selected(one: Divergence, trials: Trials, order: float, second: float) -> float:
+    return one(order) + second + math.log(trials.mean) / (order - 1)
+
+
+def _second(one: Divergence, trials: Trials) -> float:
+    """The terms of the second order b, at the best one."""
+    return (1 + trials.eta) * min((1 - 1 / b) * one(b) - math.log(trials.gamma) / b for b in LARGE_ORDERS)
 
 
 def epsilon_of_all(one: Divergence, count: int, delta: float) -> float:

@@ -160,7 +160,8 @@ def search(
     plans = [plan_run(c, extent) for c in contracts]
     most, delta = most_trials(plans, wanted, contract.privacy.delta), contract.privacy.delta
     random = KeyedRandomness(material.seed, "search")
-    count = tuning.trials_of(wanted.mean, wanted.shape).draw(random.stream("number"), most)
+    number = tuning.trials_of(wanted.mean, wanted.shape)
+    count = number.draw(random.stream("number"), most)
     if count is None:
         raise BudgetExceeded(
             f"more than {most} trials were drawn, and the ledgers are for so many",
@@ -184,7 +185,7 @@ def search(
         models.append(trained.model)
         on_trial(at + 1, count, trials[-1])
     best = max(range(count), key=lambda i: (trials[i].score.value is not None, trials[i].score.value or 0.0, -i))
-    costs = search_costs(plans, wanted, delta, federation)
+    costs = search_costs(plans, number, most, delta, federation)
     return Found(wanted, tuple(trials), best, contracts[trials[best].candidate], models[best], costs)
 
 
@@ -246,9 +247,10 @@ def search_terms(plans: list[RunPlans], most: int, delta: float) -> tuple[Terms,
     return tuple(found)
 
 
-def search_costs(plans: list[RunPlans], wanted: Search, delta: float, federation: Federation) -> dict[str, Cost]:
-    """What a search costs whom, by population."""
-    number, most = tuning.trials_of(wanted.mean, wanted.shape), most_trials(plans, wanted, delta)
+def search_costs(
+    plans: list[RunPlans], number: tuning.Trials, most: int, delta: float, federation: Federation
+) -> dict[str, Cost]:
+    """What a search costs whom, by population; ``most`` as `most_trials` says."""
     costs = {}
     for population in (Population.TRAIN, Population.TEST):
         one = _one_trial(plans, population)

@@ -128,16 +128,13 @@ def model_card(tally: Tally, evaluation: Evaluation) -> Card | None:
 
 
 def _scores(tally: Tally) -> _Scores | None:
-    drawn = tally.plausible(DRAWS)
-    start = 0
-    for table, released in zip(tally.tables.tables, tally.split, strict=True):
+    for table, released, samples in tally.drawn(DRAWS):
         if Source(table.axes[-1].source) is Source.SCORE:
-            samples = drawn[:, start : start + released.size].reshape(len(drawn), -1, *table.shape[-2:])
-            shaped = released.reshape(-1, *table.shape[-2:])
+            # A table without groups is one of a single group.
+            shape = (-1, *table.shape[-2:])
             deviation = 0.0 if tally.noise is None else math.sqrt(tally.noise.variance)
             edges = np.asarray(table.axes[-1].edges)
-            return _Scores(edges, shaped.astype(np.float64), samples.astype(np.float64), deviation)
-        start += released.size
+            return _Scores(edges, released.reshape(shape), samples.reshape(len(samples), *shape), deviation)
     return None
 
 

@@ -78,14 +78,11 @@ def estimates(tally: Tally) -> dict[str, Estimate]:
     A name that two tables give, as accuracy by scores and by classes, is taken from the first.
     """
     found: dict[str, Estimate] = {}
-    drawn = tally.plausible(DRAWS)
-    start = 0
-    for table, released in zip(tally.tables.tables, tally.split, strict=True):
-        samples = drawn[:, start : start + released.size].reshape(-1, *released.shape).astype(np.float64)
-        start += released.size
+    for table, released, samples in tally.drawn(DRAWS):
+        everyone = _together(table, released, samples)
         for measure in _measures(table):
             if measure.name not in found:
-                found[measure.name] = estimate(measure, *_together(table, released.astype(np.float64), samples))
+                found[measure.name] = estimate(measure, *everyone)
     return found
 
 

@@ -1,11 +1,12 @@
 """A released sum of counts, with what is known of its noise."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedseal.privacy.counts import Real, Tables, Whole
+from fedseal.privacy.counts import Real, Table, Tables, Whole
 from fedseal.privacy.inference.noise import CountNoise
 
 __all__ = ["CountNoise", "Tally", "quantiles"]
@@ -38,6 +39,14 @@ class Tally:
         drawn = self.noise.draw(np.random.default_rng(_SEED), (draws, len(self.counts)))
         found: Whole = self.counts[None, :] - drawn
         return found
+
+    def drawn(self, draws: int) -> Iterator[tuple[Table, Real, Real]]:
+        """Each table with its released counts, and with plausible exact ones, shape (draws, *table.shape)."""
+        plausible, start = self.plausible(draws), 0
+        for table, released in zip(self.tables.tables, self.split, strict=True):
+            samples = plausible[:, start : start + released.size].reshape(-1, *released.shape)
+            start += released.size
+            yield table, released.astype(np.float64), samples.astype(np.float64)
 
 
 def quantiles(values: Real, level: float) -> tuple[float, float] | None:
