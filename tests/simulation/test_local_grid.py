@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
@@ -18,13 +18,14 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from numpy.typing import NDArray
 from support.flower import flower_task
+from support.grid_contract import counting_app, deaf, failing_app, messages, seen
 
 from fedseal.privacy.plan import NoPrivacy
 from fedseal.privacy.planning import RunPlans
 from fedseal.server.app import RoundObserver
 from fedseal.server.exchange import Parcel, Traffic, exchange
 from fedseal.server.rounds import RoundRecord
-from fedseal.simulation.grid import LocalGrid, Observer, answer_of
+from fedseal.simulation.grid import LocalGrid, Observer
 
 NODES = (11, 12, 13)
 
@@ -35,32 +36,9 @@ def _flower() -> Iterator[None]:
         yield
 
 
-def counting_app() -> ClientApp:
-    """Each node counts its messages in its own context, and says what it sees there."""
-    app = ClientApp()
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        state = context.state.config_records.get("state")
-        count = 1 if state is None else int(str(state["count"])) + 1
-        context.state["state"] = ConfigRecord({"count": count})
-        seen: dict[str, Any] = {"count": count, "node": context.node_id, **context.node_config, **context.run_config}
-        return Message(RecordDict({"seen": ConfigRecord(seen)}), reply_to=message)
-
-    return app
-
-
 def grid(**changes: Any) -> LocalGrid:
     nodes = {node: {"secret": f"of {node}"} for node in NODES}
     return LocalGrid(counting_app(), nodes, run_config={"shared": "yes"}, **changes)
-
-
-def messages(*nodes: int) -> list[Message]:
-    return [Message(RecordDict(), dst_node_id=n, message_type="train", group_id="1") for n in nodes]
-
-
-def seen(replies: Iterable[Message]) -> list[dict[str, Any]]:
-    return [dict(reply.content.config_records["seen"]) for reply in replies]
 
 
 def test_nothing_of_a_grid_is_missing() -> None:
@@ -110,11 +88,6 @@ def test_pulling_what_was_never_pushed_gives_nothing() -> None:
     assert list(grid().pull_messages(["local-1", "elsewhere"])) == []
 
 
-def deaf(app: ClientApp, message: Message, context: Context) -> Message | None:
-    """Node 12 does not answer."""
-    return None if context.node_id == 12 else answer_of(app, message, context)
-
-
 def test_a_node_that_does_not_answer_is_an_error_reply_as_a_superlinks() -> None:
     local = grid(deliver=deaf)
     replies = {r.metadata.src_node_id: r for r in local.send_and_receive(messages(*NODES))}
@@ -148,24 +121,6 @@ def test_nobody_waits_for_a_node_that_does_not_answer() -> None:
     assert waited(LocalGrid(counting_app(), nodes, run_config={}, deliver=deaf)) == ([11, 13], 0)
     answered, seconds = waited(Silent(counting_app(), nodes, run_config={}, deliver=deaf))
     assert (answered, round(seconds)) == ([11, 13], 60)
-
-
-def failing_app(error: BaseException) -> ClientApp:
-    app = ClientApp()
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        if context.node_id == 12:
-            raise error
-        content = RecordDict(
-            {
-                "arrays": ArrayRecord({"w": Array(np.full(1, context.node_id, np.float32))}),
-                "metrics": MetricRecord({"num-examples": 1}),
-            }
-        )
-        return Message(content, reply_to=message)
-
-    return app
 
 
 def test_an_app_that_fails_is_an_error_reply_in_flowers_words(caplog: pytest.LogCaptureFixture) -> None:
