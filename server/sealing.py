@@ -9,7 +9,8 @@ must not be forgotten.
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -133,23 +134,9 @@ class Sealing:
             RoundAborted: no attempt finished, or too few sites are left to try another. Nothing was released.
         """
         cohort = self._introduced(nodes, order.kind.message.value, order.model)
-        sequence = self._store.next_sequence(self.run)
-        needed = max(order.minimum, self._rules.colluders + 2)
-        for attempt in range(self._rules.retries + 1):
-            if len(cohort) < needed:
-                raise RoundAborted(
-                    f"{len(cohort)} sites can take part in round {order.fl_round}, {needed} are needed",
-                    next_step=reasons(account),
-                )
-            account.attempts += 1
-            number = Number(self.run, sequence, attempt)
-            header = release_header(cohort, order, self._rules, self._federation, number)
-            outcome = self._attempt(header, order, account)
-            if isinstance(outcome, Finished):
-                account.assurance = outcome.assurance
-                return outcome
-            cohort = next_cohort(cohort, outcome)
-        raise RoundAborted(f"round {order.fl_round} failed {account.attempts} times", next_step=reasons(account))
+        first = Number(self.run, self._store.next_sequence(self.run), 0)
+        play = partial(self._attempt, order=order, account=account)
+        return until_finished(cohort, order, self._rules, self._federation, first, account, play)
 
     def nodes_of(self, sites: Iterable[int]) -> set[int]:
         """The node ids of sites that have introduced themselves."""
@@ -315,6 +302,46 @@ class Number:
     run: bytes
     sequence: int
     attempt: int
+
+
+def until_finished(
+    cohort: list[int],
+    order: Order,
+    rules: CohortRules,
+    federation: Federation,
+    first: Number,
+    account: Account,
+    play: Callable[[Header], Finished | Aborted],
+) -> Finished:
+    """Make attempts at a release until one finishes.
+
+    Args:
+        cohort: the sites that are asked first.
+        order: what is released.
+        rules: how many attempts, and how many sites are needed.
+        federation: whose headers they are.
+        first: the number of the first attempt.
+        account: gets how many there were, and what the one that finished is sure of.
+        play: plays one attempt.
+
+    Raises:
+        RoundAborted: no attempt finished, or too few sites are left to try another. Nothing was released.
+    """
+    needed = max(order.minimum, rules.colluders + 2)
+    for attempt in range(rules.retries + 1):
+        if len(cohort) < needed:
+            raise RoundAborted(
+                f"{len(cohort)} sites can take part in round {order.fl_round}, {needed} are needed",
+                next_step=reasons(account),
+            )
+        account.attempts += 1
+        number = replace(first, attempt=attempt)
+        outcome = play(release_header(cohort, order, rules, federation, number))
+        if isinstance(outcome, Finished):
+            account.assurance = outcome.assurance
+            return outcome
+        cohort = next_cohort(cohort, outcome)
+    raise RoundAborted(f"round {order.fl_round} failed {account.attempts} times", next_step=reasons(account))
 
 
 def release_header(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedseal.errors import FedsealError, RoundAborted
+from fedseal.errors import FedsealError
 from fedseal.privacy.ledger import used_up
 from fedseal.privacy.plan import PlanKind, decode_plan
 from fedseal.privacy.quantize import SumRangeError, check_sum
@@ -31,9 +31,7 @@ from fedseal.server.sealing import (
     Federation,
     Number,
     Order,
-    next_cohort,
-    reasons,
-    release_header,
+    until_finished,
 )
 from fedseal.simulation.engine.charges import Charges
 from fedseal.simulation.engine.portions import Failure, Job, Portion
@@ -119,24 +117,14 @@ class ModelledCarrier:
         """
         cohort = sorted(node - FIRST_NODE + 1 for node in nodes)
         self._sequence += 1
-        needed = max(order.minimum, self._rules.colluders + 2)
-        for attempt in range(self._rules.retries + 1):
-            if len(cohort) < needed:
-                raise RoundAborted(
-                    f"{len(cohort)} sites can take part in round {order.fl_round}, {needed} are needed",
-                    next_step=reasons(account),
-                )
-            account.attempts += 1
-            number = Number(self.run, self._sequence, attempt)
-            outcome = self._attempt(
-                release_header(cohort, order, self._rules, self._federation, number), order, account
-            )
+        first = Number(self.run, self._sequence, 0)
+
+        def play(header: Header) -> Finished | Aborted:
+            outcome = self._attempt(header, order, account)
             account.refused.extend(outcome.refused)
-            if isinstance(outcome, Finished):
-                account.assurance = outcome.assurance
-                return outcome
-            cohort = next_cohort(cohort, outcome)
-        raise RoundAborted(f"round {order.fl_round} failed {account.attempts} times", next_step=reasons(account))
+            return outcome
+
+        return until_finished(cohort, order, self._rules, self._federation, first, account, play)
 
     def close(self, nodes: Iterable[int]) -> None:
         """Forget what sites remember of the run, but for their personal models."""
