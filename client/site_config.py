@@ -5,6 +5,7 @@ Nothing in it comes from a server. Paths are taken from the folder of the file.
 
 import ssl
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,10 @@ from pydantic import Field, StringConstraints
 from fedseal.compliance.data.code import code_digest
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
+from fedseal.privacy.membership.documents import Epoch
+from fedseal.privacy.membership.standing import SITE_MOVES, standing
+from fedseal.privacy.membership.tls import as_pem, check_server_certificate, host_of, openssh_line
+from fedseal.privacy.store import SiteStore
 from fedseal.study import Study, load_study
 
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
@@ -51,9 +56,11 @@ class StudyPart(Frozen):
 
 
 class NodeConfig(Frozen):
-    """The file of a resident node."""
+    """The file of a resident node. ``server`` is for a site that has joined no epoch of its federation: the bundle that
+    others have joined says where the server is and who it has to be.
+    """
 
-    server: ServerPart
+    server: ServerPart | None = None
     site: SitePart
     study: StudyPart
 
@@ -71,6 +78,15 @@ class Site:
     digest: bytes
     threads: int
     preload: bool
+    epoch: Epoch | None = None
+
+    def check_now(self, now: datetime) -> str | None:
+        """What to warn of at a start, if of anything; ConfigError if the epoch does not hold now."""
+        if self.epoch is None:
+            return None
+        member, bundle = self.epoch.membership, self.epoch.bundle
+        check_server_certificate(bundle.authority, bundle.certificate, host_of(member.address), now)
+        return standing(self.epoch, now, moves=SITE_MOVES).warning
 
     def check_code(self) -> None:
         """Look whether the study's code is still what was approved; ConfigError if not."""
@@ -92,17 +108,46 @@ def read_site(path: Path) -> Site:
     for what, place in (("store", home / site.store), ("data", home / site.data)):
         if not place.exists():
             raise ConfigError(f"{path}: site.{what}: {place} does not exist")
+    key = node_key(home / site.key)
+    identity = SiteStore.open(home / site.store).identity
+    address, trust = _server_of(path, config.server, identity.epoch)
+    if identity.epoch is not None:
+        check_node_key(home / site.key, key, identity.epoch, identity.number)
     return Site(
-        config.server.address,
-        trust_in(home / config.server.authority),
-        node_key(home / site.key),
+        address,
+        trust,
+        key,
         home / site.store,
         home / site.data,
         load_study(folder),
         digest,
         site.threads,
         site.preload,
+        identity.epoch,
     )
+
+
+def _server_of(path: Path, part: ServerPart | None, epoch: Epoch | None) -> tuple[str, ssl.SSLContext]:
+    """Where the server is, and who is believed to be it: by the site's file where that says so, or by the epoch."""
+    if part is not None:
+        return part.address, trust_in(path.resolve().parent / part.authority)
+    if epoch is None:
+        raise ConfigError(
+            f"{path}: 'server' is missing, and this site has joined no epoch of its federation",
+            next_step="Join: fedseal site join BUNDLE",
+        )
+    context = ssl.create_default_context(cadata=as_pem(epoch.bundle.authority).decode("ascii"))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return epoch.membership.address, context
+
+
+def check_node_key(path: Path, key: ec.EllipticCurvePrivateKey, epoch: Epoch, site: int) -> None:
+    """Whether a node's key is the one that an epoch has for a site; ConfigError if not."""
+    if openssh_line(key.public_key()) != epoch.membership.node_key(site):
+        raise ConfigError(
+            f"{path} is not this site's node key in epoch {epoch.number} of the federation",
+            next_step="Put the right key back, or join the bundle that has this one: fedseal site join BUNDLE",
+        )
 
 
 def check_code(folder: Path, approved: bytes) -> None:

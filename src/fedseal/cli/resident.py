@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -32,6 +33,9 @@ def run_node(config: Path) -> None:
 
     service_logs()
     site = read_site(config)
+    warning = site.check_now(datetime.now(UTC))
+    if warning is not None:
+        log.warning("%s", warning)
     identity = SiteStore.open(site.store).identity
     log.info("site %s of federation %s", identity.name, identity.roster.federation)
     node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site))

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -11,16 +12,21 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedseal.cli import enrolling
 from fedseal.cli.services import service_logs
 
 if TYPE_CHECKING:
     from fedseal.simulation.deployed.submission import Event
 
 server = typer.Typer(
-    help="Run a coordination server for resident nodes, and order runs from it.",
+    help="Enrol and run a coordination server for resident nodes, and order runs from it.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+server.command("init")(enrolling.init_server)
+server.command("adopt")(enrolling.adopt)
+server.command("rotate")(enrolling.rotate_server)
+
 Config = Annotated[Path, typer.Option("--config", help="The server's file; see docs/deploy.md.")]
 log = logging.getLogger("fedseal.server")
 POLL = 0.2
@@ -30,12 +36,15 @@ POLL = 0.2
 def up(config: Config) -> None:
     """Listen for the sites, and make the runs that are ordered, until stopped."""
     from fedseal.server.coordination import Coordinator
+    from fedseal.server.epochs import EpochWatch
     from fedseal.server.link import Link
     from fedseal.server.server_config import read_server
 
     service_logs()
     found = read_server(config)
-    with Link(found.listener, found.nodes) as link:
+    warn(found.check_now(datetime.now(UTC)))
+    link = Link(found.listener, found.nodes)
+    with link, EpochWatch(link, found.listener, found.store, found.epoch):
         log.info("listening at %s:%d for %d sites", found.listener.host, link.port, len(found.nodes))
         try:
             Coordinator(link, found.store, found.runs).serve()
@@ -64,6 +73,7 @@ def run(
 
     need_packages()
     found, what = read_server(config), load_study(study)
+    found.check_now(datetime.now(UTC))
     check_cohort(what.contract, len(found.nodes))
     task = CheckedTask(cast(Task, load_task(what.contract.task, what.folder)))
     with ordered(found.runs, what.contract.name) as (folder, order):
@@ -115,6 +125,12 @@ def status(
     for row in rows:
         table.add_row(str(row["run"]), str(row["state"]), str(row["rounds"]))
     Console(highlight=False, soft_wrap=True).print(table if rows else "No run was ordered yet.")
+
+
+def warn(what: str | None) -> None:
+    """Say that something has to be done soon."""
+    if what is not None:
+        log.warning("%s", what)
 
 
 def _state(folder: Path) -> dict[str, object]:
