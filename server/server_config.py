@@ -13,6 +13,7 @@ from pydantic import Field
 
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
+from fedseal.operation.config import OperationPart
 from fedseal.server.link import Listener
 from fedseal.server.store import ServerStore
 
@@ -41,6 +42,7 @@ class ServerConfig(Frozen):
     listen: ListenPart
     server: CoordinationPart
     nodes: dict[str, Path] = Field(min_length=1)
+    operation: OperationPart = OperationPart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Coordination:
     store: Path
     runs: Path
     nodes: Mapping[str, bytes]
+    operation: OperationPart
 
 
 def read_server(path: Path) -> Coordination:
@@ -79,6 +82,7 @@ def read_server(path: Path) -> Coordination:
         store,
         home / config.server.runs,
         {name: public_key(home / file) for name, file in config.nodes.items()},
+        config.operation,
     )
 
 
