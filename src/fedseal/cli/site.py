@@ -122,6 +122,26 @@ def own_model(
     )
 
 
+@site.command()
+def upgrade(store: Store) -> None:
+    """Bring a store of an earlier fedseal to today's format; `fedseal site run` does so by itself.
+
+    The store as it was is kept beside it. It has the site's key: delete it once nobody needs to go back.
+    """
+    from fedseal.privacy.store import SiteStore
+
+    if not store.is_file():
+        raise ConfigError(f"no site store at {store}", next_step="Give the file that `fedseal-store` names.")
+    found = SiteStore.open(store)
+    found.verify_ledgers()
+    copies = sorted(str(path) for path in store.parent.glob(f"{store.name}.format-*"))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(whose(found))
+    console.print("It has today's format, and its ledgers hold.")
+    for copy in copies:
+        console.print(f"As it was before: {copy}")
+
+
 @contextmanager
 def opened(path: Path, *, reading: bool = False) -> "Iterator[tuple[SiteStore, Transaction]]":
     """A store and a transaction in it; with ``reading`` one that holds up nobody and writes nothing.
