@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints
 from fedseal.compliance.data.code import code_digest
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
+from fedseal.operation.config import OperationPart
 from fedseal.study import Study, load_study
 
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
@@ -56,6 +57,7 @@ class NodeConfig(Frozen):
     server: ServerPart
     site: SitePart
     study: StudyPart
+    operation: OperationPart = OperationPart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Site:
     digest: bytes
     threads: int
     preload: bool
+    authority: Path
+    operation: OperationPart
 
     def check_code(self) -> None:
         """Look whether the study's code is still what was approved; ConfigError if not."""
@@ -102,6 +106,8 @@ def read_site(path: Path) -> Site:
         digest,
         site.threads,
         site.preload,
+        home / config.server.authority,
+        config.operation,
     )
 
 

@@ -18,6 +18,8 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedseal.errors import LocalError, PeerError, RoundAborted
+from fedseal.operation.events import AnswerRefused, AnswerUnreadable, CloseUnconfirmed, NotIntroduced
+from fedseal.operation.logs import say
 from fedseal.privacy.plan import decode_plan
 from fedseal.privacy.quantize import Layout
 from fedseal.privacy.releases import MessageKind, ReleaseKind
@@ -157,7 +159,7 @@ class Sealing:
         ):
             self._logbook.take(sites[node], reply)
             if self._control(reply, RunClosed) is None:
-                log.warning("a site did not confirm that the run is closed")
+                say(log, CloseUnconfirmed())
         self._logbook.journal.commit()
         self._store.close_run(self.run)
 
@@ -187,7 +189,7 @@ class Sealing:
         for node, reply in replies:
             hello, introduction = hellos.get(node), self._control(reply, Introduction)
             if hello is None or introduction is None:
-                log.warning("node %d did not introduce itself", node)
+                say(log, NotIntroduced(node))
                 continue
             expected = Introduction(hello.run, hello.roster_hash, hello.node, hello.nonce, introduction.site)
             if introduction == expected and introduction.site not in self._nodes:
@@ -261,13 +263,13 @@ class Sealing:
             if site is not None:
                 self._logbook.take(site, reply)
             if site is None or answer is None:
-                log.warning("%s: an answer of node %d cannot be read", stage.label, node)
+                say(log, AnswerUnreadable(stage.label, node))
                 continue
             losses.answered(site, stage, answer)
             try:
                 following = server.receive(following, site, answer)
             except PeerError as error:
-                log.warning("%s: %s: %s", stage.label, error.peer, error.message)
+                say(log, AnswerRefused(stage.label, error.peer, error.message))
         return following
 
     def _write(self, header: Header, status: str, survivors: tuple[int, ...]) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
+from fedseal.operation.config import OperationPart
 from fedseal.server.link import Listener
 from fedseal.server.store import ServerStore
 
@@ -57,6 +58,7 @@ class ServerConfig(Frozen):
     server: CoordinationPart
     nodes: dict[str, Path] = Field(min_length=1)
     console: ConsolePart | None = None
+    operation: OperationPart = OperationPart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Coordination:
     store: Path
     runs: Path
     nodes: Mapping[str, bytes]
+    operation: OperationPart
 
 
 def read_server(path: Path) -> Coordination:
@@ -95,6 +98,7 @@ def read_server(path: Path) -> Coordination:
         store,
         home / config.server.runs,
         {name: public_key(home / file) for name, file in config.nodes.items()},
+        config.operation,
     )
 
 
