@@ -51,6 +51,7 @@ def test_who_is_connected_is_written_as_it_changes_and_gone_at_the_end(tmp_path:
             while (found := read_presence(tmp_path)) is None or found.online != expected:
                 assert time.monotonic() < end
                 time.sleep(0.01)
+        assert found is not None
         assert set(found.seen) == {"north", "south"}
         assert found.runs(found.time + BEAT)
         assert not found.runs(found.time + STALE)
