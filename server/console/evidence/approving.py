@@ -181,8 +181,8 @@ def accept(evidence: Evidence, raw: bytes, roles: frozenset[str]) -> Accepted:
 
     Raises:
         ConfigError: it is no signed file, or nobody knows here what aliases ask for.
-        PeerError: it is not the next entry of its author: it was in the log before, or something else came between.
-        PolicyRefused: it is not signed by whom it names, or would count for nothing; with the reason.
+        PolicyRefused: it is not signed by whom it names, is not the next entry of its author, or would count for
+            nothing; with the reason.
     """
     leaf = leaf_in(raw)
     rules = evidence.asked()
@@ -203,7 +203,14 @@ def accept(evidence: Evidence, raw: bytes, roles: frozenset[str]) -> Accepted:
             next_step="Whoever has the role hands it in.",
         )
     with registry_at(evidence.store, evidence.bundles, evidence.database) as opened:
-        index = opened.registry.submit(leaf, rules)
+        try:
+            index = opened.registry.submit(leaf, rules)
+        except PeerError:
+            raise PolicyRefused(
+                "it is not the next entry of its author: it is in the log already, or the person has signed something "
+                "else since they were asked",
+                next_step="Take a new request, and sign that.",
+            ) from None
     return Accepted(index, line(event))
 
 

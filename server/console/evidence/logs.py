@@ -143,7 +143,8 @@ def read_entry(view: View, index: int) -> EntryPage:
     leaf = log.leaf(index)
     entry = _line(index, leaf)
     place: tuple[str, int] = ("", 0)
-    said, fields, holds, kind = "", (), False, ""
+    fields: tuple[Field, ...] = ()
+    said, holds, kind = "", False, ""
     if not entry.wrong:
         event = read_event(leaf)
         said, holds = signed_by(view, event, index)

@@ -24,6 +24,8 @@ from fedseal.server.console.evidence.words import digits
 
 # Fewer digits of a digest name nothing.
 SHORTEST = 6
+# How wide an interval from 0 to 1 is drawn.
+SCALE = 200
 _MOVES = (*names_of(Promoted, RolledBack), SUSPENDED, RETIRED)
 
 
@@ -81,7 +83,10 @@ class ModelsPage:
 
 @dataclass(frozen=True, slots=True)
 class MeasureLine:
-    """A figure with the interval that noise leaves it: value less and plus margin. The same name may stand twice."""
+    """A figure with the interval that noise leaves it: value less and plus margin. The same name may stand twice.
+
+    ``drawn``: the ends and the value on a scale of `SCALE` from 0 to 1; None for a measure that leaves it.
+    """
 
     name: str
     value: str
@@ -91,6 +96,7 @@ class MeasureLine:
     simulated: bool
     by: str
     index: int
+    drawn: tuple[float, float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +143,14 @@ class WayLine:
 
 @dataclass(frozen=True, slots=True)
 class MoveLine:
-    """Something that happened to the bundle's model. ``problems``: what is wrong with a promotion, made again."""
+    """Something that happened to the bundle's model. ``promotion``: it is one, and was made again by the rules; then
+    ``problems`` is what is wrong with it.
+    """
 
     index: int
     time: str
     said: str
+    promotion: bool
     problems: tuple[str, ...]
 
 
@@ -234,7 +243,15 @@ def measures_of(state: State, model: str) -> Iterator[MeasureLine]:
             value, margin = Decimal(m.value), abs(Decimal(m.margin))
             by = "server" if evaluation.by_server else "site"
             low, high = f"{value - margin:f}", f"{value + margin:f}"
-            yield MeasureLine(m.name, m.value, m.margin, low, high, evaluation.body.simulated, by, evaluation.index)
+            fits = 0 <= value <= 1
+            places = (max(value - margin, Decimal(0)), value, min(value + margin, Decimal(1)))
+            drawn = (_scaled(places[0]), _scaled(places[1]), _scaled(places[2])) if fits else None
+            said = (m.name, m.value, m.margin, low, high, evaluation.body.simulated, by, evaluation.index)
+            yield MeasureLine(*said, drawn)
+
+
+def _scaled(value: Decimal) -> float:
+    return round(float(value) * SCALE, 1)
 
 
 def way_of(
@@ -312,14 +329,20 @@ def _moves(view: View, registration: Registration, rules: RegistryRules | None) 
         body, time = entry.event.body, entry.event.time
         match body:
             case Promoted() if body.bundle == registration.bundle:
-                yield MoveLine(entry.index, time, f"became {body.alias.value}", again.get(entry.index, ()))
+                yield MoveLine(
+                    entry.index,
+                    time,
+                    f"became {body.alias.value}",
+                    rules is not None,
+                    again.get(entry.index, ()) if rules is not None else (),
+                )
             case RolledBack() if body.bundle == registration.bundle:
-                yield MoveLine(entry.index, time, f"became {body.alias.value} again: {body.reason.value}", ())
+                yield MoveLine(entry.index, time, f"became {body.alias.value} again: {body.reason.value}", False, ())
             case Promoted() | RolledBack() if body.replaces == registration.model and body.model != registration.model:
-                yield MoveLine(entry.index, time, f"was replaced as {body.alias.value}", ())
+                yield MoveLine(entry.index, time, f"was replaced as {body.alias.value}", False, ())
             case ModelStatus() if body.model == registration.model:
                 how = "suspended" if entry.event.kind.name == SUSPENDED else "retired"
-                yield MoveLine(entry.index, time, f"{how}: {body.reason.value}", ())
+                yield MoveLine(entry.index, time, f"{how}: {body.reason.value}", False, ())
 
 
 def _files(evidence: Evidence, registration: Registration) -> tuple[tuple[FileLine, ...], str, str, tuple[str, ...]]:

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, select
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import Connection, inspect
 
 from fedseal.compliance.audit.source import LogCopy
 from fedseal.compliance.events.bodies import Genesis, PolicyChanged
@@ -30,9 +29,17 @@ from fedseal.compliance.registry.people import Parties
 from fedseal.compliance.registry.rules import RegistryRules, read_rules
 from fedseal.database import connect
 from fedseal.errors import ConfigError
-from fedseal.privacy.roster import Roster, SignedRoster, open_roster
-from fedseal.privacy.tables import META
-from fedseal.wire import decode
+from fedseal.privacy.roster import Roster
+from fedseal.server.store import roster_at
+
+
+class NotBegun(ConfigError):  # noqa: N818 - nothing is wrong
+    """The federation's log has no entry yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This federation's log has not begun.", next_step="The server writes its first entry with its first run."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +96,19 @@ class Evidence:
         """The log, to read.
 
         Raises:
-            ConfigError: there is no store, or its log has not begun.
+            NotBegun: the log has no entry yet.
+            ConfigError: there is no store.
         """
-        roster = self._roster()
+        roster = roster_at(self.store)
+        if self.database is None and not _has_log(self.store):
+            raise NotBegun
         origin = server_origin(roster.federation)
         engine = open_database(self.database or self.store, reading=True)
         try:
             with engine.connect() as connection, connection.begin():
                 log = Log(connection, origin)
                 if not log.size:
-                    raise _not_begun()
+                    raise NotBegun
                 entries = Entries(engine, origin)
                 said = [entry.event.body for entry in entries.of(names_of(Genesis, PolicyChanged))]
                 faulty = max((body.faulty for body in said if isinstance(body, Genesis | PolicyChanged)), default=0)
@@ -123,22 +133,7 @@ class Evidence:
         with connect(self.store, reading=True).connect() as connection:
             return names_in(connection)
 
-    def _roster(self) -> Roster:
-        """As the store has it; the store's key is not read."""
-        if not self.store.is_file():
-            raise ConfigError(f"no server store at {self.store}", next_step="See [server] of the server's file.")
-        query = select(META).where(META.c.key.in_(("roster", "pinned")))
-        try:
-            with connect(self.store, reading=True).connect() as connection:
-                meta = {row.key: row.value for row in connection.execute(query)}
-                if not inspect(connection).has_table(LOG_TYPES.name) and self.database is None:
-                    raise _not_begun()
-        except DatabaseError:
-            raise ConfigError(f"{self.store} is not a server store") from None
-        if not {"roster", "pinned"} <= set(meta):
-            raise ConfigError(f"{self.store} is not a server store")
-        return open_roster(decode(meta["roster"], SignedRoster), pinned=meta["pinned"])
 
-
-def _not_begun() -> ConfigError:
-    return ConfigError("this federation's log has not begun", next_step="The server begins it with its first run.")
+def _has_log(store: Path) -> bool:
+    with connect(store, reading=True).connect() as connection:
+        return inspect(connection).has_table(LOG_TYPES.name)

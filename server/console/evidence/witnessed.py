@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import io
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -162,7 +163,7 @@ def copy_of(view: View) -> Iterator[bytes]:
 def zipped(found: Iterable[tuple[str, bytes]], folder: str = "log") -> Iterator[bytes]:
     """Files as a ZIP with a folder of this name, piece by piece: what it takes in memory is one file."""
     pieces = _Pieces()
-    with zipfile.ZipFile(pieces, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+    with zipfile.ZipFile(pieces, "w") as archive:
         for path, content in found:
             entry = zipfile.ZipInfo(f"{folder}/{path}", _DATE)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
@@ -171,7 +172,7 @@ def zipped(found: Iterable[tuple[str, bytes]], folder: str = "log") -> Iterator[
     yield pieces.taken()
 
 
-class _Pieces:
+class _Pieces(io.RawIOBase):
     """What a ZIP is written to, that only goes forwards."""
 
     def __init__(self) -> None:
