@@ -7,7 +7,6 @@ has to survive a crash stands elsewhere.
 
 import contextlib
 import json
-import logging
 import os
 import threading
 import time
@@ -16,8 +15,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-log = logging.getLogger("fedseal.server")
 
 PRESENCE = ".presence.json"
 PROGRESS = "progress.json"
@@ -129,16 +126,14 @@ def read_progress(folder: Path) -> Progress | None:
 
 
 def write_whole(path: Path, facts: Mapping[str, object]) -> None:
-    """Replace a file, mode 0600, so that a reader sees the old one or the new one. What cannot be written is told of in
-    the server's log, and is no reason to stop.
+    """Replace a file, mode 0600, so that a reader sees the old one or the new one. That it cannot be written is no
+    reason to stop: whoever reads sees that it is old.
     """
     new = path.with_name(f".{path.name.lstrip('.')}.{os.getpid()}.new")
-    try:
+    with contextlib.suppress(OSError):
         with open(new, "w", encoding="utf-8", opener=_private) as file:
             json.dump({"schema_version": SCHEMA_VERSION, **facts}, file)
         new.replace(path)
-    except OSError as error:
-        log.warning("%s cannot be written: %s", path.name, error.strerror)
 
 
 def _private(path: str, flags: int) -> int:

@@ -36,7 +36,8 @@ class CoordinationPart(Frozen):
 
 class ConsolePart(Frozen):
     """Where the console listens, for `fedseal console serve`. Without a certificate it listens on the loopback address
-    only. ``names``: by which people reach it. ``users``: the file of its users and of its access log.
+    only. ``names``: by which people reach it. ``users``: the file of its users and of its access log. ``rules``: what
+    aliases ask for, without which it takes no signatures; ``bundles``: where models are, beside the store if None.
     """
 
     host: str = Field(default="127.0.0.1", min_length=1)
@@ -45,6 +46,8 @@ class ConsolePart(Frozen):
     key: Path | None = None
     names: tuple[str, ...] = ()
     users: Path = Path("console.sqlite")
+    rules: Path = Path("registry.toml")
+    bundles: Path | None = None
     idle_minutes: float = Field(default=30, ge=1, le=1440)
     session_hours: float = Field(default=10, gt=0, le=24)
 

@@ -17,7 +17,18 @@ from fedseal.errors import FedsealError
 from fedseal.server.console.admission import WATCH, NotSignedIn, check_routers, way_back
 from fedseal.server.console.context import Console, console_of
 from fedseal.server.console.guard import Guard
-from fedseal.server.console.pages import access, account, overview, runs, sign_in
+from fedseal.server.console.pages import (
+    access,
+    account,
+    approvals,
+    drift,
+    lineage,
+    log,
+    models,
+    overview,
+    runs,
+    sign_in,
+)
 from fedseal.server.console.sessions import Sessions
 from fedseal.server.console.settings import ConsoleSettings
 from fedseal.server.console.tries import Tries
@@ -29,6 +40,12 @@ ROUTERS = (
     sign_in.router,
     overview.router,
     runs.router,
+    models.router,
+    lineage.router,
+    drift.router,
+    approvals.router,
+    approvals.files,
+    log.router,
     access.router,
     account.router,
 )

@@ -60,6 +60,15 @@ class Page:
 OVERVIEW = Page("/", "Overview", "the three promises, sites, connections", EVERYONE)
 RUNS = Page("/runs", "Runs", "runs, and a run as it goes", EVERYONE - {Role.SITE_DPO})
 BUDGETS = Page("/budgets", "Privacy budgets", "what was charged to whom", EVERYONE - {Role.DATA_STEWARD})
+MODELS = Page("/models", "Models", "bundles, figures, gates, where aliases point", EVERYONE)
+LINEAGE = Page("/lineage", "Lineage", "what made a model, what something has reached", EVERYONE)
+DRIFT = Page("/drift", "Drift alarms", "watched models, window by window", EVERYONE - {Role.SITE_DPO})
+SIGNERS = frozenset({Role.APPROVER, Role.ML_ENGINEER})
+INSIDERS = SIGNERS | {Role.COORDINATOR}
+APPROVALS = Page("/approvals", "Approvals", "what waits for whose signature", INSIDERS | WATCHED, SIGNERS)
+# A model's files, for whoever signs it. Reached from the approvals, and not in the navigation.
+BUNDLE_FILES = Page("/bundle-files", "Bundle files", "a bundle, for whoever signs it", SIGNERS)
+LOG = Page("/log", "Log", "every entry, with proofs and witnesses", EVERYONE)
 ACCESS = Page(
     "/access", "Access log", "who signed in, what auditors opened, what was denied", frozenset({Role.AUDITOR})
 )
@@ -69,6 +78,11 @@ ACCOUNT = Page("/account", "Your account", "your roles, your sessions, appearanc
 PAGES: tuple[Page, ...] = (
     OVERVIEW,
     RUNS,
+    MODELS,
+    LINEAGE,
+    DRIFT,
+    APPROVALS,
+    LOG,
     ACCESS,
     ACCOUNT,
 )

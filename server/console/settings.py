@@ -26,6 +26,7 @@ class Limits:
 class ConsoleSettings:
     """A console that is ready to run. ``certificate`` and ``key`` are both None where it speaks in clear, which it does
     on the loopback address only. ``names``: by which people reach it, in lower case, without the port.
+    ``rules`` and ``bundles`` stand beside the store if None.
     """
 
     host: str
@@ -37,6 +38,8 @@ class ConsoleSettings:
     store: Path
     runs: Path
     limits: Limits
+    rules: Path | None = None
+    bundles: Path | None = None
 
     @property
     def secure(self) -> bool:
@@ -77,6 +80,8 @@ def read_console(path: Path) -> ConsoleSettings:
         home / config.server.store,
         home / config.server.runs,
         Limits(part.idle_minutes * 60.0, part.session_hours * 3600.0),
+        home / part.rules,
+        None if part.bundles is None else home / part.bundles,
     )
 
 
