@@ -6,7 +6,6 @@ events, as `server.recording` writes them. A run whose process ended before its 
 with; the number by which sites and store know it is part of the order, so that it is the same run.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ from fedseal.operation.events import OrderUnreadable, RunBegun, RunBroken, RunFa
 from fedseal.operation.logs import say
 from fedseal.server.app import RESUME_KEY, SITES_KEY
 from fedseal.server.link import Link, Setting
+from fedseal.server.lock import alone
 from fedseal.server.progress import told_who_is_there
 from fedseal.server.recording import EVENTS, OUTPUT_KEY, Events, RecordingGrid, app
 from fedseal.server.store import ServerStore
@@ -190,15 +190,3 @@ class Coordinator:
                 told = time.monotonic()
                 say(log, WaitingForSites.of(online, count))
             self._sleep(LOOK)
-
-
-@contextmanager
-def alone(runs: Path) -> Iterator[None]:
-    """Hold the folder of runs for one server; ConfigError if another one holds it."""
-    runs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (runs / ".server.lock").open("w", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another server works in {runs}", next_step="Stop it first.") from None
-        yield

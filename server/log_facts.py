@@ -64,9 +64,14 @@ def wrong_with_log(engine: Engine, roster: Roster) -> str:
         return ""
 
 
+def has_log(connection: Connection) -> bool:
+    """Whether a server's database has the tables of its log."""
+    return inspect(connection).has_table(TYPES.name)
+
+
 def _log(connection: Connection, roster: Roster) -> Log | None:
     """The log; None where none was begun."""
-    if not inspect(connection).has_table(TYPES.name):
+    if not has_log(connection):
         return None
     return Log(connection, server_origin(roster.federation))
 

@@ -75,15 +75,29 @@ class Coordination:
     operation: OperationPart
 
 
+def parse_server(path: Path) -> ServerConfig:
+    """A server's file as it is written; what it names is not looked at.
+
+    Raises:
+        ConfigError: it cannot be read, or a restore was begun here and has not ended.
+    """
+    if (note := restore_note(path)).exists():
+        raise ConfigError(
+            "a restore was begun here and has not ended",
+            next_step=f"Make it again: fedseal server restore {note.read_text(encoding='utf-8').strip()} "
+            f"--config {path}",
+        )
+    table, text = read_toml(path)
+    return validate(ServerConfig, table, text=text, source=str(path))
+
+
 def read_server(path: Path) -> Coordination:
     """Read a server's file and look at everything that it names.
 
     Raises:
         ConfigError: the file is wrong, names something that is not there, or its nodes are not the roster's sites.
     """
-    table, text = read_toml(path)
-    config = validate(ServerConfig, table, text=text, source=str(path))
-    home = path.resolve().parent
+    config, home = parse_server(path), path.resolve().parent
     store = home / config.server.store
     roster = ServerStore.open(store).identity.roster
     if roster.simulated:
@@ -103,6 +117,11 @@ def read_server(path: Path) -> Coordination:
         {name: public_key(home / file) for name, file in config.nodes.items()},
         config.operation,
     )
+
+
+def restore_note(path: Path) -> Path:
+    """What stands beside a server's file while a backup is put back."""
+    return path.with_name(f".{path.name}.restoring")
 
 
 def public_key(path: Path) -> bytes:

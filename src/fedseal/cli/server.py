@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedseal.cli.server_upkeep import backup, restore, stop
 from fedseal.cli.services import LogOption, operated
 from fedseal.operation.events import Listening, Stopped, Stopping
 from fedseal.operation.logs import log_to_stderr, say
@@ -26,6 +27,8 @@ server = typer.Typer(
 Config = Annotated[Path, typer.Option("--config", help="The server's file; see docs/deploy.md.")]
 log = logging.getLogger("fedseal.server")
 POLL = 0.2
+for command in (stop, backup, restore):
+    server.command()(command)
 
 
 @server.command()
