@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from fedseal.compliance.audit.parties import is_person, with_persons
@@ -20,6 +21,9 @@ from fedseal.compliance.log.tree import EMPTY_ROOT, verify_consistency
 from fedseal.errors import ConfigError, LocalError
 from fedseal.merkle import HASH_LENGTH
 from fedseal.server.console.evidence.place import View
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 # So many checkpoints are listed.
 LISTED = 12
@@ -178,9 +182,9 @@ class _Pieces(io.RawIOBase):
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: "ReadableBuffer") -> int:
         self._parts.append(bytes(data))
-        return len(data)
+        return len(self._parts[-1])
 
     def flush(self) -> None:
         """Nothing is held back."""
