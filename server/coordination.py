@@ -26,6 +26,7 @@ from fedseal.operation.logs import say
 from fedseal.server.app import RESUME_KEY, SITES_KEY
 from fedseal.server.link import Link, Setting
 from fedseal.server.lock import alone
+from fedseal.server.progress import told_who_is_there
 from fedseal.server.recording import EVENTS, OUTPUT_KEY, Events, RecordingGrid, app
 from fedseal.server.store import ServerStore
 
@@ -135,7 +136,7 @@ class Coordinator:
 
     def serve(self, until: Callable[[], bool] = lambda: False) -> None:
         """Make runs as they are ordered, until it is interrupted or told to end."""
-        with alone(self._runs):
+        with alone(self._runs), told_who_is_there(self._runs, self._link.online):
             while not until():
                 for order in self.open_orders():
                     self.make(order)

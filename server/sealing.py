@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
@@ -97,6 +97,19 @@ class Account:
     assurance: Assurance | None = None
 
 
+@runtime_checkable
+class StageObserver(Protocol):
+    """What a Grid may be besides: told of every exchange of a release. Everything it is told is public to the
+    coordinator.
+    """
+
+    def stage_began(self, header: Header, stage: Stage, asked: int) -> None:
+        """Before so many sites are asked."""
+
+    def stage_ended(self, header: Header, stage: Stage, lost: int) -> None:
+        """When all have answered or the deadline is over: so many were silent, or refused."""
+
+
 class Sealing:
     """Carries releases of one run. Knows which node is which site once a site has said so under its signature.
 
@@ -128,6 +141,7 @@ class Sealing:
         self._logbook = logbook
         self._workers = workers
         self._nodes: dict[int, int] = {}
+        self._observer = grid if isinstance(grid, StageObserver) else None
 
     def release(self, nodes: Iterable[int], order: Order, account: Account) -> Finished:
         """Run the protocol with these nodes until an attempt finishes.
@@ -221,7 +235,12 @@ class Sealing:
         self._write(header, "open", ())
         losses = Losses({}, {})
         while not isinstance(step.state, Finished | Aborted):
+            stage, asked = server.stage_of(step.state), frozenset(step.requests)
+            if self._observer is not None:
+                self._observer.stage_began(header, stage, len(asked))
             step = server.close(self._collect(step, order, account, losses))
+            if self._observer is not None:
+                self._observer.stage_ended(header, stage, len(asked & (losses.silent.keys() | losses.refused.keys())))
             if isinstance(step.state, Confirming):
                 # On disk before anyone is asked to sign it, and so before anyone is asked to unmask it.
                 self._write(header, "confirming", step.state.masking.survivors)

@@ -34,6 +34,24 @@ class CoordinationPart(Frozen):
     runs: Path
 
 
+class ConsolePart(Frozen):
+    """Where the console listens, for `fedseal console serve`. Without a certificate it listens on the loopback address
+    only. ``names``: by which people reach it. ``users``: the file of its users and of its access log. ``rules``: what
+    aliases ask for, without which it takes no signatures; ``bundles``: where models are, beside the store if None.
+    """
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8480, ge=0, le=65535)
+    certificate: Path | None = None
+    key: Path | None = None
+    names: tuple[str, ...] = ()
+    users: Path = Path("console.sqlite")
+    rules: Path = Path("registry.toml")
+    bundles: Path | None = None
+    idle_minutes: float = Field(default=30, ge=1, le=1440)
+    session_hours: float = Field(default=10, gt=0, le=24)
+
+
 class ServerConfig(Frozen):
     """The file of a coordination server. ``nodes`` has for every site of the roster the file of its node's public
     key, in OpenSSH's form.
@@ -42,6 +60,7 @@ class ServerConfig(Frozen):
     listen: ListenPart
     server: CoordinationPart
     nodes: dict[str, Path] = Field(min_length=1)
+    console: ConsolePart | None = None
     operation: OperationPart = OperationPart()
 
 

@@ -93,9 +93,7 @@ SITE = Dashboard(
         Panel("Version", "none", {"{{version}}": f"fedseal_build_info{ON}"}, now=True),
         Panel("Budget left", "percentunit", {"{{population}}": f"fedseal_site_ledger_available_ratio{ON}"}),
         Panel("Whole budget, epsilon", "none", {"{{population}}": f"fedseal_site_ledger_epsilon{ON}"}, now=True),
-        Panel(
-            "Since the last answer", "s", {"seconds": f"time() - fedseal_site_last_answer_timestamp_seconds{ON}"}
-        ),
+        Panel("Since the last answer", "s", {"seconds": f"time() - fedseal_site_last_answer_timestamp_seconds{ON}"}),
         Panel(
             "Messages an hour",
             "none",

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from fedseal.errors import ConfigError
-
 from fedseal.server.lock import NAME, alone, holder, stop_holder
 
 

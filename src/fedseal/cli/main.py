@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fedseal import __version__
 from fedseal.cli.audit import audit
+from fedseal.cli.console import console
 from fedseal.cli.data import data
 from fedseal.cli.erase import erase
 from fedseal.cli.health import health
@@ -64,6 +65,7 @@ cli.add_typer(model, name="model")
 cli.add_typer(person, name="person")
 cli.add_typer(monitor, name="monitor")
 cli.command()(health)
+cli.add_typer(console, name="console")
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]
