@@ -66,7 +66,6 @@ cli.add_typer(person, name="person")
 cli.add_typer(monitor, name="monitor")
 cli.command()(health)
 cli.add_typer(console, name="console")
-cli.command()(health)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]
