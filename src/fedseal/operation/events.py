@@ -98,6 +98,18 @@ class Listening(LogEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ConsoleListening(LogEvent):
+    """The console answers at an address."""
+
+    name: ClassVar[str] = "console.listening"
+    address: str
+
+    @property
+    def words(self) -> str:
+        return f"console at {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
 class RunBegun(LogEvent):
     """A run was begun or gone on with."""
 
