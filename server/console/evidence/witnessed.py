@@ -2,13 +2,11 @@
 
 import base64
 import binascii
-import io
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from fedseal.compliance.audit.parties import is_person, with_persons
@@ -21,9 +19,6 @@ from fedseal.compliance.log.tree import EMPTY_ROOT, verify_consistency
 from fedseal.errors import ConfigError, LocalError
 from fedseal.merkle import HASH_LENGTH
 from fedseal.server.console.evidence.place import View
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 # So many checkpoints are listed.
 LISTED = 12
@@ -176,15 +171,16 @@ def zipped(found: Iterable[tuple[str, bytes]], folder: str = "log") -> Iterator[
     yield pieces.taken()
 
 
-class _Pieces(io.RawIOBase):
+class _Pieces:
     """What a ZIP is written to, that only goes forwards."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
-    def write(self, data: "ReadableBuffer") -> int:
+    def write(self, data: bytes, /) -> int:
+        """Keep it until it is taken."""
         self._parts.append(bytes(data))
-        return len(self._parts[-1])
+        return len(data)
 
     def flush(self) -> None:
         """Nothing is held back."""
