@@ -26,7 +26,7 @@ def run_node(config: Path) -> None:
         ConfigError: the file, or something that it names, is not as it has to be. Nothing was sent anywhere.
     """
     from fedseal.client.fleet import Fleet
-    from fedseal.client.node import ResidentNode, resident_app
+    from fedseal.client.node import ResidentNode, resident_app, work_of
     from fedseal.client.site_config import read_site
     from fedseal.privacy.store import SiteStore
 
@@ -34,12 +34,15 @@ def run_node(config: Path) -> None:
     site = read_site(config)
     identity = SiteStore.open(site.store).identity
     log.info("site %s of federation %s", identity.name, identity.roster.federation)
-    node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site))
-    handle_signals(node)
+    work = work_of(site)
     try:
+        node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site, work))
+        handle_signals(node)
         node.run()
     except KeyboardInterrupt:
         log.info("interrupted")
+    finally:
+        work.close()
     log.info("stopped")
 
 
