@@ -16,6 +16,7 @@ from fedseal.client.isolation.settings import IsolationPart
 from fedseal.compliance.data.code import code_digest
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
+from fedseal.operation.config import OperationPart
 from fedseal.study import Study, load_study
 
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
@@ -58,6 +59,7 @@ class NodeConfig(Frozen):
     site: SitePart
     study: StudyPart
     isolation: IsolationPart = IsolationPart()
+    operation: OperationPart = OperationPart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Site:
     preload: bool
     key_file: Path
     isolation: IsolationPart
+    authority: Path
+    operation: OperationPart
 
     def check_code(self) -> None:
         """Look whether the study's code is still what was approved; ConfigError if not."""
@@ -108,6 +112,8 @@ def read_site(path: Path) -> Site:
         site.preload,
         home / site.key,
         config.isolation,
+        home / config.server.authority,
+        config.operation,
     )
 
 

@@ -76,4 +76,40 @@ INCIDENTS = Table(
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("code", String),
     Column("text", String),
+    # Seconds since 1970, by the site's clock; as in all of these tables. Unknown of what is older than format 2.
+    Column("at", Integer),
+)
+# When this site was charged, by its own clock: a budget may be for a period. The ledger's entries carry no time.
+DATES = Table(
+    "dates",
+    METADATA,
+    Column("population", String, primary_key=True),
+    Column("counter", Integer, primary_key=True),
+    Column("at", Integer),
+)
+# Releases that wait for a person, and what the person said. What was asked, never what was computed.
+HELD = Table(
+    "held",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("run", LargeBinary),
+    Column("release", String),
+    Column("seq", Integer),
+    Column("asked", LargeBinary),
+    Column("first_at", Integer),
+    Column("last_at", Integer),
+    Column("decision", String, index=True),
+    Column("decided_at", Integer),
+    Column("actor", String),
+    Index("held_of_a_release", "run", "release", "seq", unique=True),
+)
+# What a person has decided of all that a run will ask for of a release. No release means every one.
+STANDING = Table(
+    "standing",
+    METADATA,
+    Column("run", LargeBinary, primary_key=True),
+    Column("release", String, primary_key=True),
+    Column("decision", String),
+    Column("decided_at", Integer),
+    Column("actor", String),
 )

@@ -1,6 +1,7 @@
 """What can be read and written inside one transaction of a site's store."""
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -289,7 +290,8 @@ class Transaction:
         disk.
         """
         kept = text[-LONGEST_INCIDENT:].encode("utf-8", "backslashreplace").decode("utf-8")[-LONGEST_INCIDENT:]
-        number = self._connection.execute(insert(INCIDENTS).values(code=code, text=kept)).inserted_primary_key
+        values = {"code": code, "text": kept, "at": int(time.time())}
+        number = self._connection.execute(insert(INCIDENTS).values(values)).inserted_primary_key
         if number is not None:
             self._connection.execute(delete(INCIDENTS).where(INCIDENTS.c.number <= number[0] - MOST_INCIDENTS))
 
@@ -297,6 +299,13 @@ class Transaction:
         """Codes and texts of errors, oldest first."""
         rows = self._connection.execute(select(INCIDENTS.c.code, INCIDENTS.c.text).order_by(INCIDENTS.c.number))
         return [(row.code, row.text) for row in rows]
+
+    def last_incident(self) -> tuple[int | None, str, str] | None:
+        """When the newest error was, in seconds since 1970 where that is known, its code and its text; None if there
+        is none.
+        """
+        row = self._connection.execute(select(INCIDENTS).order_by(INCIDENTS.c.number.desc()).limit(1)).one_or_none()
+        return None if row is None else (row.at, row.code, row.text)
 
     def _put(self, table: Table, **values: object) -> None:
         keys = [column.name for column in table.primary_key]

@@ -64,8 +64,7 @@ def watch(study: int, memory: int) -> int:
     Returns:
         The exit code that says how it ended.
     """
-    ended = os.pidfd_open(study) if sys.platform == "linux" else -1
-    watched = [sys.stdin.fileno(), *([ended] if ended >= 0 else [])]
+    watched = [sys.stdin.fileno(), *_seen_to_end(study)]
     while True:
         ready, _, _ = select.select(watched, [], [], LOOK)
         found, status = os.waitpid(study, os.WNOHANG)
@@ -77,6 +76,16 @@ def watch(study: int, memory: int) -> int:
         if held(study) > memory:
             _end(study)
             return OUT_OF_MEMORY
+
+
+def _seen_to_end(process: int) -> list[int]:
+    """What can be read from once a process has ended; nothing on systems that have no such thing."""
+    if sys.platform != "linux":
+        return []
+    try:
+        return [os.pidfd_open(process)]
+    except OSError:
+        return []
 
 
 def held(process: int) -> int:

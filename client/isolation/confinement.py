@@ -19,9 +19,7 @@ from fedseal.client.isolation.settings import Barrier
 
 MEGABYTE = 1 << 20
 NOT_LINUX = "only Linux has it"
-_ALL = (
-    Namespace.USERS | Namespace.NETWORK | Namespace.PROCESSES | Namespace.MOUNTS | Namespace.IPC | Namespace.HOST_NAMES
-)
+_ALL = Namespace.USERS | Namespace.NETWORK | Namespace.PROCESSES | Namespace.MOUNTS | Namespace.IPC
 # What Python and its libraries read of the system beside their own folders; /etc as a whole may hold keys.
 SYSTEM = (
     "/usr",
@@ -86,7 +84,6 @@ def confine(launch: Launch, separated: Separated) -> tuple[Hold, ...]:
     linux.end_with_parent(signal.SIGKILL)
     scratch = _scratch(launch, separated)
     linux.no_new_privileges()
-    linux.hide_memory()
     rights = ["no new privileges"]
     if machine in seccomp.MACHINES:
         linux.drop_capabilities(machine)

@@ -15,7 +15,6 @@ class Namespace(IntFlag):
     """What a process can have of its own: linux/sched.h."""
 
     MOUNTS = 0x00020000
-    HOST_NAMES = 0x04000000
     IPC = 0x08000000
     USERS = 0x10000000
     PROCESSES = 0x20000000
@@ -53,7 +52,7 @@ _FILE = Access.READ_FILE | Access.WRITE_FILE | Access.TRUNCATE
 _KINDS = (13, 14, 15, 15, 16)
 _SCOPES = 0b11
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+PR_SET_PDEATHSIG, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 24, 38
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _CAPSET = {"x86_64": 126, "aarch64": 91}
@@ -157,11 +156,6 @@ def no_new_privileges() -> None:
 def end_with_parent(signal: int) -> None:
     """Get a signal when the thread ends that made this process."""
     _prctl(PR_SET_PDEATHSIG, signal)
-
-
-def hide_memory() -> None:
-    """No dump of memory, and no look into it by others of the same user."""
-    _prctl(PR_SET_DUMPABLE, 0)
 
 
 def drop_capabilities(machine: str) -> None:

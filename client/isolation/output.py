@@ -1,18 +1,48 @@
-"""What the study's code prints: lines of the node's log, marked as the study's, bounded.
+"""What the study's code prints: into a file of the site's own, bounded.
 
-It may say anything, also something of the data: it stays in the log of its site.
+It may say anything, also something of the data. So it is not in the node's log, which has nobody's data in it and is
+collected by others.
 """
 
-import logging
 import os
 import subprocess
 import threading
-
-log = logging.getLogger("fedseal.study")
+from datetime import UTC, datetime
+from pathlib import Path
 
 # Bytes: what of one call's output is kept, in lines of at most so much; and with how much a process is ended.
 KEPT, LINE, MOST = 1 << 16, 1000, 1 << 24
 READ = 1 << 16
+# Of the file; an older one of the same size is kept beside it.
+LARGEST_FILE = 1 << 20
+
+
+class StudyLog:
+    """A file that only its owner reads, with one older beside it.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, text: str) -> None:
+        """Add a line, with the time."""
+        line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n".encode()
+        try:
+            if self._path.exists() and self._path.stat().st_size + len(line) > LARGEST_FILE:
+                self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            # A full disk is no reason to stop reading: the process would wait for it.
+            return
+        try:
+            os.write(file, line)
+        except OSError:
+            return
+        finally:
+            os.close(file)
 
 
 class Output:
@@ -20,10 +50,12 @@ class Output:
 
     Args:
         process: with its standard output in a pipe.
+        log: where it goes; None drops it.
     """
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", log: StudyLog | None) -> None:
         self._process = process
+        self._log = log
         self._lock = threading.Lock()
         self._seen = 0
         self._rest = b""
@@ -40,8 +72,8 @@ class Output:
         """A call is over: say how much was left out."""
         with self._lock:
             left_out, self._seen = max(self._seen - KEPT, 0), 0
-        if left_out:
-            log.info("(%d more bytes of output are left out)", left_out)
+        if left_out and self._log is not None:
+            self._log.write(f"({left_out} more bytes are left out)")
 
     def close(self) -> None:
         """The process has ended."""
@@ -74,8 +106,8 @@ class Output:
         if len(self._rest) > LINE:
             lines, self._rest = [*lines, self._rest], b""
         for line in lines:
-            if line:
-                log.info("%s", printable(line[:LINE]))
+            if line and self._log is not None:
+                self._log.write(printable(line[:LINE]))
 
 
 def printable(raw: bytes) -> str:

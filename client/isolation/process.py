@@ -1,11 +1,10 @@
 """In the node: starts the study's process, asks it, and ends it.
 
 It is started with an environment of a few names, three open files and nothing of the node's memory. What it prints
-goes to the node's log, marked as the study's, so much of it and no more. What it answers is read piece by piece, up to
-what the call can need.
+goes to a file of the site's own, so much of it and no more. What it answers is read piece by piece, up to what the call
+can need.
 """
 
-import logging
 import os
 import shutil
 import subprocess
@@ -20,13 +19,11 @@ from google.protobuf.wrappers_pb2 import BytesValue
 
 from fedseal.client.isolation.child import OUT_OF_MEMORY, SIGNALLED
 from fedseal.client.isolation.messages import Described, Hold, Launch
-from fedseal.client.isolation.output import Output
+from fedseal.client.isolation.output import Output, StudyLog
 from fedseal.client.isolation.pieces import OPTIONS, SERVICE, Call, cut, joined
 from fedseal.client.isolation.settings import IsolationPart
 from fedseal.errors import ConfigError
 from fedseal.wire import DecodeError, decode, encode
-
-log = logging.getLogger("fedseal.node")
 
 # Seconds: until it listens, between two looks whether it does, and until what was ended is gone.
 START, LOOK, END = 60.0, 0.01, 10.0
@@ -47,7 +44,7 @@ class StoppedError(ConfigError):
     def __init__(self, why: str, *, killed: bool = False) -> None:
         super().__init__(
             f"the study's code was stopped: {why}",
-            next_step="Look for what it printed in the node's log. Limits are in the site's file, table [isolation].",
+            next_step="What it printed is beside the site's store; limits are in the site's file, table [isolation].",
         )
         self.killed = killed
 
@@ -59,12 +56,19 @@ class StudyProcess:
         limits: of the site's file.
         readable: what it may read: see `places.readable`.
         training_threads: how many threads training may use.
+        printed: where what it prints goes; None drops it.
 
     Raises:
         StoppedError: it does not start.
     """
 
-    def __init__(self, limits: IsolationPart, readable: tuple[Path, ...], training_threads: int) -> None:
+    def __init__(
+        self,
+        limits: IsolationPart,
+        readable: tuple[Path, ...],
+        training_threads: int,
+        printed: StudyLog | None = None,
+    ) -> None:
         self._seconds = limits.seconds
         self._folder = Path(tempfile.mkdtemp(prefix="fedseal-"))
         told = Launch(
@@ -88,7 +92,7 @@ class StudyProcess:
             cwd=self._folder,
             start_new_session=True,
         )
-        self.output = Output(self._process)
+        self.output = Output(self._process, printed)
         self._channel: grpc.Channel | None = None
         try:
             self._connect(told)

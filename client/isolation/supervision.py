@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from fedseal.client.isolation.messages import Answered, Failed, Hold, Load, Loaded
+from fedseal.client.isolation.output import StudyLog
 from fedseal.client.isolation.pieces import Call
 from fedseal.client.isolation.places import check_secrets, readable
 from fedseal.client.isolation.process import StoppedError, StudyProcess
@@ -15,6 +16,8 @@ from fedseal.client.isolation.settings import Barrier
 from fedseal.client.release import TaskError
 from fedseal.client.site_config import Site
 from fedseal.errors import ConfigError, DataError, OperatorError
+from fedseal.operation.events import StudyApart, StudyStopped
+from fedseal.operation.logs import say
 from fedseal.wire import DecodeError, decode, encode
 
 log = logging.getLogger("fedseal.node")
@@ -60,14 +63,16 @@ class Supervised:
         if self._process is None:
             places = readable(self._site.study.folder, self._site.data, self._windows)
             check_secrets(places, (self._site.store, self._site.key_file))
-            process = StudyProcess(self._site.isolation, places, self._site.threads)
+            store = self._site.store
+            printed = StudyLog(store.with_name(f"{store.stem}-study.log"))
+            process = StudyProcess(self._site.isolation, places, self._site.threads, printed)
             try:
                 check_required(process.holds, self._site.isolation.require)
             except ConfigError:
                 process.end()
                 raise
             told = "; ".join(f"{hold.barrier}: {hold.by or 'NOT HELD'}" for hold in process.holds)
-            log.info("the study's code runs in process %d, apart by %s", process.number, told)
+            say(log, StudyApart(process.number, told))
             self._process, self._loaded = process, None
         return self._process
 
@@ -94,7 +99,7 @@ class Supervised:
                 process = self._ready(loading, seen)
                 return self._read(process.ask(call, message, limit), Answered)
             except StoppedError as error:
-                log.error("%s", error.message)
+                say(log, StudyStopped(error.message))
                 self.close()
                 if not (again and error.killed):
                     raise

@@ -11,6 +11,7 @@ import pytest
 
 from fedseal.client.isolation import linux, process
 from fedseal.client.isolation.messages import Answered, Asked, Failed, Load, Loaded
+from fedseal.client.isolation.output import StudyLog
 from fedseal.client.isolation.pieces import Call
 from fedseal.client.isolation.places import readable
 from fedseal.client.isolation.process import StudyProcess
@@ -28,12 +29,12 @@ def landlocked() -> bool:
 
 
 @contextmanager
-def stranger(study: Path, data: Path, **limits: Any) -> Iterator[StudyProcess]:
+def stranger(study: Path, data: Path, printed: StudyLog | None = None, **limits: Any) -> Iterator[StudyProcess]:
     """A running process that has loaded."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "PROGRAM", "support.stranger")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
-        made = StudyProcess(IsolationPart(**limits), (*readable(study, data), TESTS), 1)
+        made = StudyProcess(IsolationPart(**limits), (*readable(study, data), TESTS), 1, printed)
     try:
         decode(made.ask(Call.LOAD, encode(load(study, data)), LIMIT), Loaded)
         yield made

@@ -2,11 +2,15 @@
 
 import logging
 import signal
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fedseal.cli.services import service_logs
+from fedseal.cli.services import operated
+from fedseal.operation.config import LogFormat
+from fedseal.operation.events import NodeBegun, Stopped, Stopping
+from fedseal.operation.logs import log_to_stderr, say
 
 if TYPE_CHECKING:
     from fedseal.client.node import ResidentNode
@@ -16,11 +20,12 @@ log = logging.getLogger("fedseal.node")
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-def run_node(config: Path) -> None:
+def run_node(config: Path, log_format: LogFormat | None) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         config: the node's file.
+        log_format: in place of what the file says.
 
     Raises:
         ConfigError: the file, or something that it names, is not as it has to be. Nothing was sent anywhere.
@@ -28,22 +33,23 @@ def run_node(config: Path) -> None:
     from fedseal.client.fleet import Fleet
     from fedseal.client.node import ResidentNode, resident_app, work_of
     from fedseal.client.site_config import read_site
+    from fedseal.client.telemetry import SiteTelemetry
     from fedseal.privacy.store import SiteStore
 
-    service_logs()
+    log_to_stderr(log_format or "text")
     site = read_site(config)
+    log_to_stderr(log_format or site.operation.log)
     identity = SiteStore.open(site.store).identity
-    log.info("site %s of federation %s", identity.name, identity.roster.federation)
-    work = work_of(site)
-    try:
-        node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site, work))
+    say(log, NodeBegun(identity.name, identity.roster.federation))
+    telemetry = SiteTelemetry(site, site.operation.patience)
+    with operated(site.operation, telemetry.registry, telemetry.ready), closing(work_of(site)) as work:
+        node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site, work), telemetry)
         handle_signals(node)
-        node.run()
-    except KeyboardInterrupt:
-        log.info("interrupted")
-    finally:
-        work.close()
-    log.info("stopped")
+        try:
+            node.run()
+        except KeyboardInterrupt:
+            say(log, Stopping("at once"))
+    say(log, Stopped())
 
 
 def handle_signals(node: "ResidentNode") -> None:
@@ -57,7 +63,7 @@ def handle_signals(node: "ResidentNode") -> None:
         node.stop()
         if len(asked) > 1 or not node.busy:
             raise KeyboardInterrupt
-        log.info("stopping after this message")
+        say(log, Stopping("after this message"))
 
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedseal.cli.isolation import isolation
+from fedseal.cli.services import LogOption
 from fedseal.errors import ConfigError, LocalError
 
 if TYPE_CHECKING:
@@ -32,11 +33,12 @@ DIGITS = 32
 @site.command()
 def run(
     config: Annotated[Path, typer.Option("--config", help="The node's file; see docs/deploy.md.")],
+    log_format: LogOption = None,
 ) -> None:
     """Run this site's resident node until it is stopped. It runs only the code that its file names."""
     from fedseal.cli.resident import run_node
 
-    run_node(config)
+    run_node(config, log_format)
 
 
 @site.command()
@@ -120,6 +122,26 @@ def own_model(
     console.print(
         f"Its own part of run {number.hex()} is in {out}. It says something of this site's persons: keep it here."
     )
+
+
+@site.command()
+def upgrade(store: Store) -> None:
+    """Bring a store of an earlier fedseal to today's format; `fedseal site run` does so by itself.
+
+    The store as it was is kept beside it. It has the site's key: delete it once nobody needs to go back.
+    """
+    from fedseal.privacy.store import SiteStore
+
+    if not store.is_file():
+        raise ConfigError(f"no site store at {store}", next_step="Give the file that `fedseal-store` names.")
+    found = SiteStore.open(store)
+    found.verify_ledgers()
+    copies = sorted(str(path) for path in store.parent.glob(f"{store.name}.format-*"))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(whose(found))
+    console.print("It has today's format, and its ledgers hold.")
+    for copy in copies:
+        console.print(f"As it was before: {copy}")
 
 
 @contextmanager

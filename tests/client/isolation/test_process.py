@@ -2,7 +2,6 @@
 the node says why, and is not held up.
 """
 
-import logging
 import os
 import signal
 import time
@@ -14,6 +13,7 @@ from support.strangers import LIMIT, asked, asking, landlocked, load, stranger
 
 from fedseal.client.isolation import output, process
 from fedseal.client.isolation.messages import Answered, Failed
+from fedseal.client.isolation.output import StudyLog
 from fedseal.client.isolation.pieces import Call
 from fedseal.client.isolation.process import StoppedError, StudyProcess
 from fedseal.client.isolation.records import arrays_in
@@ -103,15 +103,20 @@ def test_answers_of_another_form_are_refused_by_the_node(folders: tuple[Path, Pa
                 reply_to(Any, asking(made, deed), None)  # type: ignore[arg-type]
 
 
-def test_what_it_prints_is_marked_and_cut(folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "fedseal.study"), stranger(*folders) as made:
-        asking(made, "print")
-        end = time.monotonic() + 10
-        while not caplog.records and time.monotonic() < end:
-            time.sleep(0.01)
-    lines = [record.getMessage() for record in caplog.records if record.name == "fedseal.study"]
-    assert lines[0].startswith("a person's name\\x1b[2J x")
-    assert max(map(len, lines)) <= output.LINE + 10
+def test_what_it_prints_is_kept_for_the_site_alone_and_cut(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "LARGEST_FILE", 3000)
+    path = tmp_path / "a-study.log"
+    with stranger(*folders, printed=StudyLog(path)) as made:
+        for _ in range(4):
+            asking(made, "print")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert any(line[20:].startswith("a person's name\\x1b[2J x") for line in lines)
+    assert max(map(len, lines)) <= output.LINE + 30
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert {p.name for p in tmp_path.glob("*.log*")} == {path.name, f"{path.name}.1"}
+    assert all(p.stat().st_size <= 3000 for p in tmp_path.glob("*.log*"))
 
 
 def test_a_failure_while_loading_is_an_answer(folders: tuple[Path, Path]) -> None:
