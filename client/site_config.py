@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import Field, StringConstraints
 
+from fedseal.client.isolation.settings import IsolationPart
 from fedseal.compliance.data.code import code_digest
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
@@ -57,6 +58,7 @@ class NodeConfig(Frozen):
     server: ServerPart
     site: SitePart
     study: StudyPart
+    isolation: IsolationPart = IsolationPart()
     operation: OperationPart = OperationPart()
 
 
@@ -73,6 +75,8 @@ class Site:
     digest: bytes
     threads: int
     preload: bool
+    key_file: Path
+    isolation: IsolationPart
     authority: Path
     operation: OperationPart
 
@@ -106,6 +110,8 @@ def read_site(path: Path) -> Site:
         digest,
         site.threads,
         site.preload,
+        home / site.key,
+        config.isolation,
         home / config.server.authority,
         config.operation,
     )

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ def run_node(config: Path, log_format: LogFormat | None) -> None:
         ConfigError: the file, or something that it names, is not as it has to be. Nothing was sent anywhere.
     """
     from fedseal.client.fleet import Fleet
-    from fedseal.client.node import ResidentNode, resident_app
+    from fedseal.client.node import ResidentNode, resident_app, work_of
     from fedseal.client.site_config import read_site
     from fedseal.client.telemetry import SiteTelemetry
     from fedseal.privacy.store import SiteStore
@@ -41,8 +42,8 @@ def run_node(config: Path, log_format: LogFormat | None) -> None:
     identity = SiteStore.open(site.store).identity
     say(log, NodeBegun(identity.name, identity.roster.federation))
     telemetry = SiteTelemetry(site, site.operation.patience)
-    with operated(site.operation, telemetry.registry, telemetry.ready):
-        node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site), telemetry)
+    with operated(site.operation, telemetry.registry, telemetry.ready), closing(work_of(site)) as work:
+        node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site, work), telemetry)
         handle_signals(node)
         try:
             node.run()
