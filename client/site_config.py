@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import Field, StringConstraints
 
 from fedseal.compliance.data.code import code_digest
+from fedseal.compliance.policy import SitePolicy
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
 from fedseal.study import Study, load_study
@@ -51,11 +52,12 @@ class StudyPart(Frozen):
 
 
 class NodeConfig(Frozen):
-    """The file of a resident node."""
+    """The file of a resident node. A ``policy`` in it becomes the site's when the node starts."""
 
     server: ServerPart
     site: SitePart
     study: StudyPart
+    policy: SitePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Site:
     digest: bytes
     threads: int
     preload: bool
+    policy: SitePolicy | None
 
     def check_code(self) -> None:
         """Look whether the study's code is still what was approved; ConfigError if not."""
@@ -102,6 +105,7 @@ def read_site(path: Path) -> Site:
         digest,
         site.threads,
         site.preload,
+        config.policy,
     )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -27,20 +28,25 @@ def run_node(config: Path) -> None:
     """
     from fedseal.client.fleet import Fleet
     from fedseal.client.node import ResidentNode, resident_app
+    from fedseal.client.running import alone
     from fedseal.client.site_config import read_site
+    from fedseal.compliance.site_rules.adopt import adopt_policy
     from fedseal.privacy.store import SiteStore
 
     service_logs()
     site = read_site(config)
-    identity = SiteStore.open(site.store).identity
-    log.info("site %s of federation %s", identity.name, identity.roster.federation)
-    node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site))
-    handle_signals(node)
-    try:
-        node.run()
-    except KeyboardInterrupt:
-        log.info("interrupted")
-    log.info("stopped")
+    with alone(site.store):
+        store = SiteStore.open(site.store)
+        log.info("site %s of federation %s", store.identity.name, store.identity.roster.federation)
+        if site.policy is not None and adopt_policy(store, site.policy, datetime.now(UTC)):
+            log.info("the policy has changed; its commitment goes into both logs")
+        node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site))
+        handle_signals(node)
+        try:
+            node.run()
+        except KeyboardInterrupt:
+            log.info("interrupted")
+        log.info("stopped")
 
 
 def handle_signals(node: "ResidentNode") -> None:
