@@ -29,7 +29,7 @@ from fedseal.cli.report import report
 from fedseal.cli.scenario import scenario
 from fedseal.cli.server import server
 from fedseal.cli.signing import model
-from fedseal.cli.site import site
+from fedseal.cli.site_operator import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
 from fedseal.study import Strategy
 

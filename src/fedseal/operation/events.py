@@ -295,6 +295,17 @@ class NodeBegun(LogEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyAdopted(LogEvent):
+    """The policy in the site's file is another one than before."""
+
+    name: ClassVar[str] = "policy.adopted"
+
+    @property
+    def words(self) -> str:
+        return "the policy has changed; its commitment goes into both logs"
+
+
+@dataclass(frozen=True, slots=True)
 class Connected(LogEvent):
     """The server has let the node in."""
 
