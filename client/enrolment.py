@@ -14,11 +14,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
+from fedseal.client.site_config import AUTHORITY
 from fedseal.client.site_toml import site_toml
 from fedseal.client.task import Task
 from fedseal.compliance.data.code import code_digest
 from fedseal.compliance.data.contract import DataContract
-from fedseal.compliance.default_policy import policy_text
+from fedseal.compliance.default_policy import default_policy
 from fedseal.compliance.enrolment.files import (
     load_node_key,
     load_signing_key,
@@ -37,6 +38,7 @@ from fedseal.privacy.membership.documents import Epoch, KeyKind, Reason, moves
 from fedseal.privacy.membership.requests import Applicant, SiteKeys, ask_as_site, check_name, open_request
 from fedseal.privacy.membership.standing import SITE_MOVES, standing
 from fedseal.privacy.membership.tls import (
+    as_pem,
     check_server_certificate,
     host_of,
     new_private_key,
@@ -105,7 +107,7 @@ def init_site(folder: Path, draft: SiteDraft, now: datetime) -> Path:
     own_folder(folder, "the site")
     if contract is not None:
         shutil.copyfile(contract, folder / CONTRACT)
-    text = site_toml(STORE, draft.data, NODE_KEY, draft.study, code, policy_text(study.contract))
+    text = site_toml(STORE, draft.data, NODE_KEY, draft.study, code, default_policy(study.contract))
     replace_file(folder / CONFIG, text.encode("utf-8"))
     who = Applicant(draft.federation, draft.name, draft.organisation, public_persons(draft.persons))
     return _ask(folder, who, now, None)
@@ -176,6 +178,7 @@ def join(folder: Path, epoch: Epoch, now: datetime, terms: tuple[Terms, ...] | N
     changed = store.adopt(epoch, waiting.signing if waiting is not None and asked else None)
     if new_node and waiting is not None:
         replace_file(folder / NODE_KEY, private_openssh(waiting.node), mode=0o600)
+    replace_file(folder / AUTHORITY, as_pem(epoch.bundle.authority))
     if asked:
         shutil.rmtree(folder / NEXT)
     moved = before is None or (before.membership.address, before.membership.authority) != (
@@ -201,8 +204,9 @@ def _join_first(folder: Path, epoch: Epoch, waiting: SiteKeys, terms: tuple[Term
     _node_key(folder, epoch, entry.site, waiting)
     study = _study(folder)
     terms = terms or site_terms(study, len(epoch.roster.sites))
-    pinned, policy = epoch.roster.digest(), policy_text(study.contract)
-    # Before the store: without it the store stands in the way of a second try.
+    pinned, policy = epoch.roster.digest(), default_policy(study.contract)
+    # Before the store: without them the store stands in the way of a second try.
+    replace_file(folder / AUTHORITY, as_pem(epoch.bundle.authority))
     replace_file(folder / NODE_KEY, private_openssh(waiting.node), mode=0o600)
     enrolment = Enrolment(entry.site, waiting.signing, epoch.signed, pinned, policy, terms, bundle=epoch.bundle)
     SiteStore.create(folder / STORE, enrolment)

@@ -13,15 +13,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import Field, StringConstraints
 
+from fedseal.client.isolation.settings import IsolationPart
 from fedseal.compliance.data.code import code_digest
+from fedseal.compliance.policy import SitePolicy
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
+from fedseal.operation.config import OperationPart
 from fedseal.privacy.membership.documents import Epoch
 from fedseal.privacy.membership.standing import SITE_MOVES, standing
 from fedseal.privacy.membership.tls import as_pem, check_server_certificate, host_of, openssh_line
 from fedseal.privacy.store import SiteStore
 from fedseal.study import Study, load_study
 
+# Beside the store of a site that has joined an epoch: the authority as a file, for people and for metrics.
+AUTHORITY = "authority.pem"
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -57,12 +62,25 @@ class StudyPart(Frozen):
 
 class NodeConfig(Frozen):
     """The file of a resident node. ``server`` is for a site that has joined no epoch of its federation: the bundle that
-    others have joined says where the server is and who it has to be.
+    others have joined says where the server is and who it has to be. A ``policy`` in it becomes the site's when the
+    node starts.
     """
 
     server: ServerPart | None = None
     site: SitePart
     study: StudyPart
+    isolation: IsolationPart = IsolationPart()
+    operation: OperationPart = OperationPart()
+    policy: SitePolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server as a site knows it. ``authority`` is a PEM file."""
+
+    address: str
+    trust: ssl.SSLContext
+    authority: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +96,11 @@ class Site:
     digest: bytes
     threads: int
     preload: bool
+    key_file: Path
+    isolation: IsolationPart
+    authority: Path
+    operation: OperationPart
+    policy: SitePolicy | None
     epoch: Epoch | None = None
 
     def check_now(self, now: datetime) -> str | None:
@@ -110,12 +133,12 @@ def read_site(path: Path) -> Site:
             raise ConfigError(f"{path}: site.{what}: {place} does not exist")
     key = node_key(home / site.key)
     identity = SiteStore.open(home / site.store).identity
-    address, trust = _server_of(path, config.server, identity.epoch)
+    server = server_of(path, config, identity.epoch)
     if identity.epoch is not None:
         check_node_key(home / site.key, key, identity.epoch, identity.number)
     return Site(
-        address,
-        trust,
+        server.address,
+        server.trust,
         key,
         home / site.store,
         home / site.data,
@@ -123,14 +146,24 @@ def read_site(path: Path) -> Site:
         digest,
         site.threads,
         site.preload,
+        home / site.key,
+        config.isolation,
+        server.authority,
+        config.operation,
+        config.policy,
         identity.epoch,
     )
 
 
-def _server_of(path: Path, part: ServerPart | None, epoch: Epoch | None) -> tuple[str, ssl.SSLContext]:
-    """Where the server is, and who is believed to be it: by the site's file where that says so, or by the epoch."""
+def server_of(path: Path, config: NodeConfig, epoch: Epoch | None) -> Server:
+    """Where the server is and who is believed to be it: by the site's file where that says so, or by its epoch.
+
+    Raises:
+        ConfigError: neither says, or the authority's file holds no certificate.
+    """
+    home, part = path.resolve().parent, config.server
     if part is not None:
-        return part.address, trust_in(path.resolve().parent / part.authority)
+        return Server(part.address, trust_in(home / part.authority), home / part.authority)
     if epoch is None:
         raise ConfigError(
             f"{path}: 'server' is missing, and this site has joined no epoch of its federation",
@@ -138,7 +171,7 @@ def _server_of(path: Path, part: ServerPart | None, epoch: Epoch | None) -> tupl
         )
     context = ssl.create_default_context(cadata=as_pem(epoch.bundle.authority).decode("ascii"))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return epoch.membership.address, context
+    return Server(epoch.membership.address, context, (home / config.site.store).with_name(AUTHORITY))
 
 
 def check_node_key(path: Path, key: ec.EllipticCurvePrivateKey, epoch: Epoch, site: int) -> None:

@@ -1,6 +1,7 @@
 """The file that a new site begins with: what the site decides, and in comments what else it may."""
 
 import json
+import re
 from pathlib import Path
 
 
@@ -13,9 +14,10 @@ def site_toml(store: str, data: Path, key: str, study: Path, code: bytes, policy
         key: the file of the node's key, beside this one.
         study: the folder of the study's code.
         code: that code's digest.
-        policy: what the site allows to begin with.
+        policy: what the site allows to begin with, as a policy's file.
     """
-    shown = "\n".join(f"# {line}".rstrip() for line in policy.splitlines())
+    # A policy's tables are below [policy] here.
+    rules = re.sub(r"(?m)^\[", "\n[policy.", policy)
     return (
         "# Made by `fedseal site init`. Paths count from this file's folder. Where the server is, and who it has to\n"
         "# be, is in the store: it comes with the federation's bundle.\n"
@@ -23,8 +25,9 @@ def site_toml(store: str, data: Path, key: str, study: Path, code: bytes, policy
         "# How many threads training may use.\nthreads = 1\n\n"
         "# The only code that runs: read it. Whoever changes a file there has to change the digest here.\n"
         f'[study]\nfolder = {_text(study.resolve())}\ndigest = "sha256:{code.hex()}"\n\n'
-        "# What this site allows, as its store has it from the study's contract; see docs/schemas/site-policy-1.json.\n"
-        f"{shown}\n"
+        "# What this site allows: what the study asks for. Every key is in docs/site-policy.md: purposes, who has\n"
+        "# read the code, budgets for a month, hours, what waits for a person. A change counts from the next start.\n"
+        f"[policy]\n{rules}"
     )
 
 

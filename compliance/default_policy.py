@@ -3,7 +3,7 @@
 from fedseal.study import Contract
 
 
-def policy_text(contract: Contract) -> str:
+def default_policy(contract: Contract) -> str:
     """A policy that allows exactly the contract's plan, and cohorts no smaller than the contract's."""
     name = contract.privacy.plan
     evaluation = "[]" if contract.evaluation.epsilon is None else '["histogram"]'
@@ -11,7 +11,7 @@ def policy_text(contract: Contract) -> str:
         evaluation = f'["{name}"]'
     members = '["none"]' if contract.training.strategy == "clustered" else "[]"
     return (
-        "version = 1\n"
+        "version = 2\n"
         f"[cohort]\nminimum = {contract.cohort.minimum}\ncolluders = {contract.cohort.colluders}\n"
         f'[releases]\nupdate = ["{name}"]\nmoments = ["{name}"]\nevaluation = {evaluation}\n'
         f"members = {members}\n"

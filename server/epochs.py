@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Self
 
 from fedseal.errors import ConfigError
+from fedseal.operation.events import EpochBegun, EpochUnclear
+from fedseal.operation.logs import say
 from fedseal.privacy.membership.documents import Epoch
 from fedseal.server.link import Link, Listener
 from fedseal.server.server_config import check_shown, node_keys
@@ -62,7 +64,7 @@ class EpochWatch:
         self._link.admit(node_keys(epoch))
         check_shown(self._listener, epoch)
         self._link.show_anew()
-        log.info("epoch %d of the federation: %d sites", epoch.number, len(epoch.roster.sites))
+        say(log, EpochBegun(epoch.number, len(epoch.roster.sites)))
         self._epoch = epoch
 
     def _watch(self) -> None:
@@ -74,4 +76,4 @@ class EpochWatch:
                 # Files are being replaced, or somebody has to look: said once.
                 if error.message != said:
                     said = error.message
-                    log.warning("%s", error.message)
+                    say(log, EpochUnclear(error.message))

@@ -411,6 +411,10 @@ class Link:
             except OSError as error:
                 raise ConfigError(f"the certificate or its key cannot be used: {error}") from None
 
+    def alive(self) -> bool:
+        """Whether the listener still listens."""
+        return self._thread is not None and self._thread.is_alive()
+
     def online(self) -> list[str]:
         """The sites whose nodes are connected."""
         infos = self.state.get_node_info(node_ids=list(self._names))

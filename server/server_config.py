@@ -14,6 +14,7 @@ from pydantic import Field
 
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
+from fedseal.operation.config import OperationPart
 from fedseal.privacy.membership.documents import Epoch
 from fedseal.privacy.membership.standing import SERVER_MOVES, standing
 from fedseal.privacy.membership.tls import as_pem, check_server_certificate, host_of, read_openssh
@@ -37,6 +38,24 @@ class CoordinationPart(Frozen):
     runs: Path
 
 
+class ConsolePart(Frozen):
+    """Where the console listens, for `fedseal console serve`. Without a certificate it listens on the loopback address
+    only. ``names``: by which people reach it. ``users``: the file of its users and of its access log. ``rules``: what
+    aliases ask for, without which it takes no signatures; ``bundles``: where models are, beside the store if None.
+    """
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8480, ge=0, le=65535)
+    certificate: Path | None = None
+    key: Path | None = None
+    names: tuple[str, ...] = ()
+    users: Path = Path("console.sqlite")
+    rules: Path = Path("registry.toml")
+    bundles: Path | None = None
+    idle_minutes: float = Field(default=30, ge=1, le=1440)
+    session_hours: float = Field(default=10, gt=0, le=24)
+
+
 class ServerConfig(Frozen):
     """The file of a coordination server. A server that has adopted an epoch of its federation knows its nodes. Another
     one is told by ``nodes``, which has for every site of the roster the file of its node's public key, in OpenSSH's
@@ -46,6 +65,8 @@ class ServerConfig(Frozen):
     listen: ListenPart
     server: CoordinationPart
     nodes: dict[str, Path] = Field(default={})
+    console: ConsolePart | None = None
+    operation: OperationPart = OperationPart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +80,7 @@ class Coordination:
     store: Path
     runs: Path
     nodes: Mapping[str, bytes]
+    operation: OperationPart
     epoch: Epoch | None = None
 
     def check_now(self, now: datetime) -> str | None:
@@ -70,15 +92,29 @@ class Coordination:
         return standing(self.epoch, now, moves=SERVER_MOVES).warning
 
 
+def parse_server(path: Path) -> ServerConfig:
+    """A server's file as it is written; what it names is not looked at.
+
+    Raises:
+        ConfigError: it cannot be read, or a restore was begun here and has not ended.
+    """
+    if (note := restore_note(path)).exists():
+        raise ConfigError(
+            "a restore was begun here and has not ended",
+            next_step=f"Make it again: fedseal server restore {note.read_text(encoding='utf-8').strip()} "
+            f"--config {path}",
+        )
+    table, text = read_toml(path)
+    return validate(ServerConfig, table, text=text, source=str(path))
+
+
 def read_server(path: Path) -> Coordination:
     """Read a server's file and look at everything that it names.
 
     Raises:
         ConfigError: the file is wrong, names something that is not there, or its nodes are not the roster's sites.
     """
-    table, text = read_toml(path)
-    config = validate(ServerConfig, table, text=text, source=str(path))
-    home = path.resolve().parent
+    config, home = parse_server(path), path.resolve().parent
     store = home / config.server.store
     identity = ServerStore.open(store).identity
     roster, listen = identity.roster, config.listen
@@ -92,7 +128,9 @@ def read_server(path: Path) -> Coordination:
                 next_step="Take the table [nodes] out.",
             )
         check_shown(listener, identity.epoch)
-        return Coordination(listener, store, home / config.server.runs, node_keys(identity.epoch), identity.epoch)
+        return Coordination(
+            listener, store, home / config.server.runs, node_keys(identity.epoch), config.operation, identity.epoch
+        )
     if not config.nodes:
         raise ConfigError(
             f"{path}: 'nodes' is missing",
@@ -110,6 +148,7 @@ def read_server(path: Path) -> Coordination:
         store,
         home / config.server.runs,
         {name: public_key(home / file) for name, file in config.nodes.items()},
+        config.operation,
     )
 
 
@@ -126,6 +165,11 @@ def check_shown(listener: Listener, epoch: Epoch) -> None:
             f"{listener.certificate} is not the server's certificate of epoch {epoch.number}",
             next_step="Adopt the epoch's bundle once more: fedseal server adopt BUNDLE",
         )
+
+
+def restore_note(path: Path) -> Path:
+    """What stands beside a server's file while a backup is put back."""
+    return path.with_name(f".{path.name}.restoring")
 
 
 def public_key(path: Path) -> bytes:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedseal.compliance.default_policy import policy_text
+from fedseal.compliance.default_policy import default_policy
 from fedseal.privacy.ledger import EntryKind, Terms, epsilon_enforced, epsilon_spent
 from fedseal.privacy.plan import PlanKind, decode_plan
 from fedseal.privacy.planning import RunPlans, ledger_terms
@@ -89,7 +89,7 @@ def enrol(
             keys[entry.name],
             signed,
             pinned,
-            policy_text(contract),
+            default_policy(contract),
             terms or ledger_terms(contract, plans),
             seed,
         )

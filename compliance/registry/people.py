@@ -4,7 +4,7 @@ An organisation (the server or a site) gives a person a key and roles in a signe
 only. The organisation's own directory says who that is, see `directory`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedseal.compliance.events.bodies import PersonAdded, PersonRemoved
@@ -62,8 +62,13 @@ class Parties:
             for f in former
             if f.kind == KeyKind.SIGNING
         ]
+        return cls.named([*pairs, (SERVER_ORG, roster.server_key)])
+
+    @classmethod
+    def named(cls, pairs: Iterable[tuple[str, bytes]]) -> "Parties":
+        """Organisations and their keys, an organisation once for each key."""
         found: dict[str, set[bytes]] = {}
-        for org, key in (*pairs, (SERVER_ORG, roster.server_key)):
+        for org, key in pairs:
             found.setdefault(org, set()).add(key)
         return cls({org: frozenset(keys) for org, keys in found.items()})
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedseal.compliance.default_policy import policy_text
+from fedseal.compliance.default_policy import default_policy
 from fedseal.compliance.enrolment.files import new_signing_key, save_signing_key
 from fedseal.privacy.planning import RunPlans, ledger_terms
 from fedseal.privacy.roster import Roster, RosterEntry, SignedRoster, sign_roster
@@ -72,5 +72,5 @@ def _site_store(
     path.parent.mkdir(parents=True, mode=0o700)
     pinned = hashlib.sha256(signed.roster).digest()
     terms = ledger_terms(contract, plans)
-    SiteStore.create(path, Enrolment(entry.site, key, signed, pinned, policy_text(contract), terms))
+    SiteStore.create(path, Enrolment(entry.site, key, signed, pinned, default_policy(contract), terms))
     return path

@@ -15,7 +15,7 @@ from fedseal.client.app import app as client_app
 from fedseal.client.counting import count_persons
 from fedseal.client.task import build_model
 from fedseal.client.trainer import load
-from fedseal.compliance.default_policy import policy_text
+from fedseal.compliance.default_policy import default_policy
 from fedseal.errors import BudgetExceeded, ConfigError, DataError, PolicyRefused
 from fedseal.privacy.inference.evaluation import PERSONS, estimates, evaluation_tables
 from fedseal.privacy.ledger import EntryKind
@@ -184,8 +184,8 @@ def test_any_plan_of_training_may_end_with_one(plan: str, tmp_path: Path) -> Non
 
 
 def test_a_policy_that_does_not_name_it_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = policy_text
-    monkeypatch.setattr(federation, "policy_text", lambda c: policy(c).replace('evaluation = ["histogram"]', ""))
+    policy = default_policy
+    monkeypatch.setattr(federation, "default_policy", lambda c: policy(c).replace('evaluation = ["histogram"]', ""))
     with pytest.raises(PolicyRefused, match="release 'evaluation' under plan 'histogram' is not allowed"):
         watched(tmp_path, study())
 

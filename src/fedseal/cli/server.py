@@ -13,7 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fedseal.cli import enrolling
-from fedseal.cli.services import service_logs
+from fedseal.cli.server_upkeep import backup, restore, stop
+from fedseal.cli.services import LogOption, operated, warn
+from fedseal.operation.events import Listening, Stopped, Stopping
+from fedseal.operation.logs import log_to_stderr, say
 
 if TYPE_CHECKING:
     from fedseal.simulation.deployed.submission import Event
@@ -30,27 +33,33 @@ server.command("rotate")(enrolling.rotate_server)
 Config = Annotated[Path, typer.Option("--config", help="The server's file; see docs/deploy.md.")]
 log = logging.getLogger("fedseal.server")
 POLL = 0.2
+for command in (stop, backup, restore):
+    server.command()(command)
 
 
 @server.command()
-def up(config: Config) -> None:
+def up(config: Config, log_format: LogOption = None) -> None:
     """Listen for the sites, and make the runs that are ordered, until stopped."""
     from fedseal.server.coordination import Coordinator
     from fedseal.server.epochs import EpochWatch
     from fedseal.server.link import Link
     from fedseal.server.server_config import read_server
+    from fedseal.server.telemetry import ServerTelemetry
 
-    service_logs()
+    log_to_stderr(log_format or "text")
     found = read_server(config)
-    warn(found.check_now(datetime.now(UTC)))
+    log_to_stderr(log_format or found.operation.log)
+    warn(log, found.check_now(datetime.now(UTC)))
     link = Link(found.listener, found.nodes)
     with link, EpochWatch(link, found.listener, found.store, found.epoch):
-        log.info("listening at %s:%d for %d sites", found.listener.host, link.port, len(found.nodes))
-        try:
-            Coordinator(link, found.store, found.runs).serve()
-        except KeyboardInterrupt:
-            log.info("stopping; a run that is under way is gone on with at the next start")
-    log.info("stopped")
+        say(log, Listening(found.listener.host, link.port, len(found.nodes)))
+        telemetry = ServerTelemetry(found, link)
+        with operated(found.operation, telemetry.registry, telemetry.ready):
+            try:
+                Coordinator(link, found.store, found.runs).serve()
+            except KeyboardInterrupt:
+                say(log, Stopping("; a run that is under way is gone on with at the next start"))
+    say(log, Stopped())
 
 
 @server.command()
@@ -125,12 +134,6 @@ def status(
     for row in rows:
         table.add_row(str(row["run"]), str(row["state"]), str(row["rounds"]))
     Console(highlight=False, soft_wrap=True).print(table if rows else "No run was ordered yet.")
-
-
-def warn(what: str | None) -> None:
-    """Say that something has to be done soon."""
-    if what is not None:
-        log.warning("%s", what)
 
 
 def _state(folder: Path) -> dict[str, object]:
