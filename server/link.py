@@ -220,7 +220,7 @@ class LinkGrid(Grid):
                 "a site has left the federation, or has other keys, since this run was begun",
                 next_step="Order a new run. Sites give back what this one had reserved: fedseal site close-run",
             )
-        return sorted(self._state.get_nodes(self._run.run_id))
+        return self._connected()
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
@@ -301,15 +301,21 @@ class LinkGrid(Grid):
             self._drop(ready)
         return replies
 
+    def _connected(self) -> list[int]:
+        return sorted(self._state.get_nodes(self._run.run_id))
+
     def _gone(self, open_numbers: set[str]) -> list[Message]:
         """Errors in the place of what nodes that have been away for too long would have answered."""
-        online, now = set(self.get_node_ids()), time.monotonic()
+        online, now = set(self._connected()), time.monotonic()
         kept = self._state.message_ins_store
         asked = [m for n in open_numbers if (m := kept.get(n)) is not None]
         away = {m.metadata.dst_node_id for m in asked} - online
         self._away = {node: self._away.get(node, now) for node in away}
         lost = [
-            m for m in asked if m.metadata.dst_node_id in away and now - self._away[m.metadata.dst_node_id] >= GRACE
+            m
+            for m in asked
+            if (node := m.metadata.dst_node_id) in away
+            and (now - self._away[node] >= GRACE or node not in self._state.nodes)
         ]
         self._drop({message.metadata.message_id for message in lost})
         reason = "The node is not connected."
