@@ -31,6 +31,18 @@ from fedseal.client.fleet import (
 )
 from fedseal.client.mod import DATA_KEY, STORE_KEY, STUDY_KEY, sealed_mod
 from fedseal.client.site_config import Site
+from fedseal.client.telemetry import SiteTelemetry, outcome_of, stage_of
+from fedseal.operation.events import (
+    AnswerNotArrived,
+    AnswerUnwanted,
+    Connected,
+    ConnectionLost,
+    MessageAnswered,
+    MessageNotFetched,
+    MessageTooLate,
+    OtherTask,
+)
+from fedseal.operation.logs import say
 
 if TYPE_CHECKING:
     from fedseal.client.app import Warm
@@ -75,13 +87,22 @@ class ResidentNode:
         server: the connection.
         site: whose node it is.
         app: what is run on a message; see `resident_app`.
+        telemetry: told what happens, if there is one.
         clock: monotonic seconds; replaced in tests.
     """
 
-    def __init__(self, server: Server, site: Site, app: ClientApp, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        server: Server,
+        site: Site,
+        app: ClientApp,
+        telemetry: SiteTelemetry | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._server = server
         self._site = site
         self._app = app
+        self._telemetry = telemetry
         self._clock = clock
         self._stopped, self._lost = threading.Event(), threading.Event()
         self._runs: OrderedDict[int, RunRecord] = OrderedDict()
@@ -98,12 +119,15 @@ class ResidentNode:
                 try:
                     self._join()
                     pause = FIRST_RETRY
+                    self._watch(connected=True)
                     self._serve()
                 except FleetError as error:
-                    log.warning("%s; trying again", error)
+                    say(log, ConnectionLost(str(error)))
+                    self._watch(connected=False)
                     self._stopped.wait(pause)
                     pause = min(2 * pause, SLOWEST_RETRY)
         finally:
+            self._watch(connected=False)
             self._stopped.set()
             self._server.leave()
             self._number.forget()
@@ -116,7 +140,11 @@ class ResidentNode:
         number = self._server.join(self._number.read())
         self._number.write(number)
         self._lost.clear()
-        log.info("connected to %s as node %d", self._site.address, number)
+        say(log, Connected(self._site.address, number))
+
+    def _watch(self, *, connected: bool) -> None:
+        if self._telemetry is not None:
+            self._telemetry.connection(connected=connected)
 
     def _serve(self) -> None:
         pause = FASTEST_POLL
@@ -125,7 +153,7 @@ class ResidentNode:
             try:
                 message = self._server.next()
             except DeclinedError as error:
-                log.warning("a message could not be fetched: %s", error)
+                say(log, MessageNotFetched(str(error)))
                 message = None
             if message is not None:
                 self.busy = True
@@ -143,19 +171,22 @@ class ResidentNode:
         try:
             record = self._record(run)
         except DeclinedError:
-            log.info("a message of a run that is over; not answered")
+            say(log, MessageTooLate())
             return
         begun = self._clock()
         reply = self._reply(message, record)
         seconds = self._clock() - begun
-        log.info("answered a message of group %s after %.2f s", message.metadata.group_id, seconds)
+        stage, outcome = stage_of(message), outcome_of(reply)
+        say(log, MessageAnswered(message.metadata.group_id, stage, outcome, round(seconds, 3)))
+        if self._telemetry is not None:
+            self._telemetry.answered(stage, outcome, seconds)
         self._send(message, reply)
 
     def _reply(self, message: Message, record: RunRecord) -> Message:
         if message.metadata.message_type not in KINDS:
             return refusal(message, "This site answers train and evaluate messages only.")
         if record.config.get(TASK, self._site.study.contract.task) != self._site.study.contract.task:
-            log.error("a run names the task %r, which is not the approved study's; refused", record.config.get(TASK))
+            say(log, OtherTask())
             return refusal(message, NOT_APPROVED)
         run, node = message.metadata.run_id, self._server.node
         context = Context(run, node, node_config(self._site), RecordDict(), dict(record.config), record.series)
@@ -170,10 +201,10 @@ class ResidentNode:
             try:
                 self._server.answer(message, reply)
             except DeclinedError as error:
-                log.info("an answer is no longer wanted: %s", error)
+                say(log, AnswerUnwanted(str(error)))
             except UnreachableError as error:
                 if not self._stopped.wait(pause):
-                    log.warning("an answer has not arrived: %s; sending it again", error)
+                    say(log, AnswerNotArrived(str(error)))
                     pause = min(2 * pause, SLOWEST_RETRY)
                     continue
             return

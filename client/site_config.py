@@ -16,6 +16,7 @@ from fedseal.compliance.data.code import code_digest
 from fedseal.compliance.policy import SitePolicy
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
+from fedseal.operation.config import OperationPart
 from fedseal.study import Study, load_study
 
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
@@ -58,6 +59,7 @@ class NodeConfig(Frozen):
     site: SitePart
     study: StudyPart
     policy: SitePolicy | None = None
+    operation: OperationPart = OperationPart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Site:
     threads: int
     preload: bool
     policy: SitePolicy | None
+    authority: Path
+    operation: OperationPart
 
     def check_code(self) -> None:
         """Look whether the study's code is still what was approved; ConfigError if not."""
@@ -106,6 +110,8 @@ def read_site(path: Path) -> Site:
         site.threads,
         site.preload,
         config.policy,
+        home / config.server.authority,
+        config.operation,
     )
 
 

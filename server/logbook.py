@@ -34,6 +34,8 @@ from fedseal.compliance.journal.federation import Fact, FederationJournal
 from fedseal.compliance.log.canonical import encode as canonical
 from fedseal.config import Frozen
 from fedseal.errors import PeerError
+from fedseal.operation.events import LogWordRefused
+from fedseal.operation.logs import say
 from fedseal.privacy.plan import PrivacyPlan
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.messages import Refusal, RefusalCode, Stage
@@ -136,7 +138,7 @@ class ServerLogbook:
         try:
             self.journal.take(site, read_reply(raw, site))
         except PeerError as error:
-            log.warning("%s: %s", error.peer, error.message)
+            say(log, LogWordRefused(error.peer, error.message))
 
     # What is written
 

@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedseal.errors import LocalError, PeerError, RoundAborted
+from fedseal.operation.events import AnswerRefused, AnswerUnreadable, CloseUnconfirmed, NotIntroduced, Postponed
+from fedseal.operation.logs import say
 from fedseal.privacy.plan import decode_plan
 from fedseal.privacy.quantize import Layout
 from fedseal.privacy.releases import MessageKind, ReleaseKind
@@ -103,6 +105,19 @@ class Account:
     assurance: Assurance | None = None
 
 
+@runtime_checkable
+class StageObserver(Protocol):
+    """What a Grid may be besides: told of every exchange of a release. Everything it is told is public to the
+    coordinator.
+    """
+
+    def stage_began(self, header: Header, stage: Stage, asked: int) -> None:
+        """Before so many sites are asked."""
+
+    def stage_ended(self, header: Header, stage: Stage, lost: int) -> None:
+        """When all have answered or the deadline is over: so many were silent, or refused."""
+
+
 class Sealing:
     """Carries releases of one run. Knows which node is which site once a site has said so under its signature.
 
@@ -134,6 +149,7 @@ class Sealing:
         self._logbook = logbook
         self._workers = workers
         self._nodes: dict[int, int] = {}
+        self._observer = grid if isinstance(grid, StageObserver) else None
 
     def release(self, nodes: Iterable[int], order: Order, account: Account) -> Finished:
         """Run the protocol with these nodes until an attempt finishes.
@@ -165,7 +181,7 @@ class Sealing:
         ):
             self._logbook.take(sites[node], reply)
             if self._control(reply, RunClosed) is None:
-                log.warning("a site did not confirm that the run is closed")
+                say(log, CloseUnconfirmed())
         self._logbook.journal.commit()
         self._store.close_run(self.run)
 
@@ -195,7 +211,7 @@ class Sealing:
         for node, reply in replies:
             hello, introduction = hellos.get(node), self._control(reply, Introduction)
             if hello is None or introduction is None:
-                log.warning("node %d did not introduce itself", node)
+                say(log, NotIntroduced(node))
                 continue
             expected = Introduction(hello.run, hello.roster_hash, hello.node, hello.nonce, introduction.site)
             if introduction == expected and introduction.site not in self._nodes:
@@ -227,7 +243,12 @@ class Sealing:
         self._write(header, "open", ())
         losses = Losses({}, {})
         while not isinstance(step.state, Finished | Aborted):
+            stage, asked = server.stage_of(step.state), frozenset(step.requests)
+            if self._observer is not None:
+                self._observer.stage_began(header, stage, len(asked))
             step = server.close(self._collect(step, order, account, losses))
+            if self._observer is not None:
+                self._observer.stage_ended(header, stage, len(asked & (losses.silent.keys() | losses.refused.keys())))
             if isinstance(step.state, Confirming):
                 # On disk before anyone is asked to sign it, and so before anyone is asked to unmask it.
                 self._write(header, "confirming", step.state.masking.survivors)
@@ -269,13 +290,13 @@ class Sealing:
             if site is not None:
                 self._logbook.take(site, reply)
             if site is None or answer is None:
-                log.warning("%s: an answer of node %d cannot be read", stage.label, node)
+                say(log, AnswerUnreadable(stage.label, node))
                 continue
             losses.answered(site, stage, answer)
             try:
                 following = server.receive(following, site, answer)
             except PeerError as error:
-                log.warning("%s: %s: %s", stage.label, error.peer, error.message)
+                say(log, AnswerRefused(stage.label, error.peer, error.message))
         return following
 
     def _write(self, header: Header, status: str, survivors: tuple[int, ...]) -> None:
@@ -442,7 +463,7 @@ def seconds() -> float:
 
 def sleep_before_asking_again(pause: float) -> None:
     """Leave sites that said "later" alone for so many seconds."""
-    log.info("a site asks to be asked later; again in %.0f s", pause)
+    say(log, Postponed(pause))
     time.sleep(pause)
 
 

@@ -15,8 +15,10 @@ from rich.console import Console
 
 from fedseal import __version__
 from fedseal.cli.audit import audit
+from fedseal.cli.console import console
 from fedseal.cli.data import data
 from fedseal.cli.erase import erase
+from fedseal.cli.health import health
 from fedseal.cli.labels import labels
 from fedseal.cli.lineage import lineage
 from fedseal.cli.monitor import monitor
@@ -62,6 +64,8 @@ cli.add_typer(scenario, name="scenario")
 cli.add_typer(model, name="model")
 cli.add_typer(person, name="person")
 cli.add_typer(monitor, name="monitor")
+cli.add_typer(console, name="console")
+cli.command()(health)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]

@@ -7,7 +7,10 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fedseal.cli.services import service_logs
+from fedseal.cli.services import operated
+from fedseal.operation.config import LogFormat
+from fedseal.operation.events import NodeBegun, PolicyAdopted, Stopped, Stopping
+from fedseal.operation.logs import log_to_stderr, say
 
 if TYPE_CHECKING:
     from fedseal.client.node import ResidentNode
@@ -17,11 +20,12 @@ log = logging.getLogger("fedseal.node")
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-def run_node(config: Path) -> None:
+def run_node(config: Path, log_format: LogFormat | None) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         config: the node's file.
+        log_format: in place of what the file says.
 
     Raises:
         ConfigError: the file, or something that it names, is not as it has to be. Nothing was sent anywhere.
@@ -30,23 +34,27 @@ def run_node(config: Path) -> None:
     from fedseal.client.node import ResidentNode, resident_app
     from fedseal.client.running import alone
     from fedseal.client.site_config import read_site
+    from fedseal.client.telemetry import SiteTelemetry
     from fedseal.compliance.site_rules.adopt import adopt_policy
     from fedseal.privacy.store import SiteStore
 
-    service_logs()
+    log_to_stderr(log_format or "text")
     site = read_site(config)
+    log_to_stderr(log_format or site.operation.log)
     with alone(site.store):
         store = SiteStore.open(site.store)
-        log.info("site %s of federation %s", store.identity.name, store.identity.roster.federation)
+        say(log, NodeBegun(store.identity.name, store.identity.roster.federation))
         if site.policy is not None and adopt_policy(store, site.policy, datetime.now(UTC)):
-            log.info("the policy has changed; its commitment goes into both logs")
-        node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site))
-        handle_signals(node)
-        try:
-            node.run()
-        except KeyboardInterrupt:
-            log.info("interrupted")
-        log.info("stopped")
+            say(log, PolicyAdopted())
+        telemetry = SiteTelemetry(site, site.operation.patience)
+        with operated(site.operation, telemetry.registry, telemetry.ready):
+            node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site), telemetry)
+            handle_signals(node)
+            try:
+                node.run()
+            except KeyboardInterrupt:
+                say(log, Stopping("at once"))
+    say(log, Stopped())
 
 
 def handle_signals(node: "ResidentNode") -> None:
@@ -60,7 +68,7 @@ def handle_signals(node: "ResidentNode") -> None:
         node.stop()
         if len(asked) > 1 or not node.busy:
             raise KeyboardInterrupt
-        log.info("stopping after this message")
+        say(log, Stopping("after this message"))
 
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedseal.cli.services import LogOption
 from fedseal.errors import ConfigError, LocalError
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ DIGITS = 32
 @site.command()
 def run(
     config: Annotated[Path, typer.Option("--config", help="The node's file; see docs/deploy.md.")],
+    log_format: LogOption = None,
 ) -> None:
     """Run this site's resident node until it is stopped. It runs only the code that its file names."""
     from fedseal.cli.resident import run_node
 
-    run_node(config)
+    run_node(config, log_format)
 
 
 @site.command()
