@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import Field, StringConstraints
 
+from fedseal.client.isolation.settings import IsolationPart
 from fedseal.compliance.data.code import code_digest
 from fedseal.compliance.policy import SitePolicy
 from fedseal.config import Frozen, read_toml, validate
@@ -58,8 +59,9 @@ class NodeConfig(Frozen):
     server: ServerPart
     site: SitePart
     study: StudyPart
-    policy: SitePolicy | None = None
+    isolation: IsolationPart = IsolationPart()
     operation: OperationPart = OperationPart()
+    policy: SitePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,11 @@ class Site:
     digest: bytes
     threads: int
     preload: bool
-    policy: SitePolicy | None
+    key_file: Path
+    isolation: IsolationPart
     authority: Path
     operation: OperationPart
+    policy: SitePolicy | None
 
     def check_code(self) -> None:
         """Look whether the study's code is still what was approved; ConfigError if not."""
@@ -109,9 +113,11 @@ def read_site(path: Path) -> Site:
         digest,
         site.threads,
         site.preload,
-        config.policy,
+        home / site.key,
+        config.isolation,
         home / config.server.authority,
         config.operation,
+        config.policy,
     )
 
 

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import shutil
 import ssl
 import threading
@@ -330,10 +331,9 @@ def test_the_server_is_asked_by_a_certificate_that_the_site_trusts(fedseal: Run,
     text = site.read_text(encoding="utf-8")
     with answering(made["ours"]) as port:
         text = text.replace("127.0.0.1:9", f"127.0.0.1:{port}")
-        lines = [line for line in text.splitlines() if line.startswith("authority")]
         for name, trusted in (("ours", True), ("other", False)):
             authority = f"authority = {json.dumps(str(made[name].authority))}"
-            site.write_text(text.replace(lines[0], authority), encoding="utf-8")
+            site.write_text(re.sub(r"(?m)^authority = .*$", lambda _, line=authority: line, text), encoding="utf-8")
             found = found_by(fedseal, site, "--json")
             assert found["server"][0] is trusted
             if trusted:

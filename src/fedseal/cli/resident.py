@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -31,7 +32,7 @@ def run_node(config: Path, log_format: LogFormat | None) -> None:
         ConfigError: the file, or something that it names, is not as it has to be. Nothing was sent anywhere.
     """
     from fedseal.client.fleet import Fleet
-    from fedseal.client.node import ResidentNode, resident_app
+    from fedseal.client.node import ResidentNode, resident_app, work_of
     from fedseal.client.running import alone
     from fedseal.client.site_config import read_site
     from fedseal.client.telemetry import SiteTelemetry
@@ -41,19 +42,21 @@ def run_node(config: Path, log_format: LogFormat | None) -> None:
     log_to_stderr(log_format or "text")
     site = read_site(config)
     log_to_stderr(log_format or site.operation.log)
-    with alone(site.store):
+    telemetry = SiteTelemetry(site, site.operation.patience)
+    with ExitStack() as services:
+        services.enter_context(alone(site.store))
         store = SiteStore.open(site.store)
         say(log, NodeBegun(store.identity.name, store.identity.roster.federation))
         if site.policy is not None and adopt_policy(store, site.policy, datetime.now(UTC)):
             say(log, PolicyAdopted())
-        telemetry = SiteTelemetry(site, site.operation.patience)
-        with operated(site.operation, telemetry.registry, telemetry.ready):
-            node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site), telemetry)
-            handle_signals(node)
-            try:
-                node.run()
-            except KeyboardInterrupt:
-                say(log, Stopping("at once"))
+        services.enter_context(operated(site.operation, telemetry.registry, telemetry.ready))
+        work = services.enter_context(closing(work_of(site)))
+        node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site, work), telemetry)
+        handle_signals(node)
+        try:
+            node.run()
+        except KeyboardInterrupt:
+            say(log, Stopping("at once"))
     say(log, Stopped())
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedseal.cli.isolation import isolation
 from fedseal.cli.services import LogOption
 from fedseal.errors import ConfigError, LocalError
 
@@ -22,6 +23,7 @@ site = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+site.command()(isolation)
 
 Store = Annotated[Path, typer.Argument(help="The site's store, the `fedseal-store` of its node.")]
 # Sixteen bytes, as `fedseal run` and `fedseal site runs` show them.

@@ -98,6 +98,18 @@ class Listening(LogEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ConsoleListening(LogEvent):
+    """The console answers at an address."""
+
+    name: ClassVar[str] = "console.listening"
+    address: str
+
+    @property
+    def words(self) -> str:
+        return f"console at {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
 class RunBegun(LogEvent):
     """A run was begun or gone on with."""
 
@@ -296,7 +308,7 @@ class NodeBegun(LogEvent):
 
 @dataclass(frozen=True, slots=True)
 class PolicyAdopted(LogEvent):
-    """The policy in the site's file was another than its store's, and is the site's from now on."""
+    """The policy in the site's file is another one than before."""
 
     name: ClassVar[str] = "policy.adopted"
 
@@ -406,3 +418,41 @@ class AnswerNotArrived(LogEvent):
     @property
     def words(self) -> str:
         return f"an answer has not arrived: {self.reason}; sending it again"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyApart(LogEvent):
+    """The study's code has a process of its own; by what each barrier holds."""
+
+    name: ClassVar[str] = "study.apart"
+    process: int
+    barriers: str
+
+    @property
+    def words(self) -> str:
+        return f"the study's code runs in process {self.process}, apart by {self.barriers}"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyWithin(LogEvent):
+    """The study's code runs in the node's own process, as the site's file says."""
+
+    name: ClassVar[str] = "study.within"
+    level: ClassVar[int] = logging.WARNING
+
+    @property
+    def words(self) -> str:
+        return "the study's code runs in the node's own process, with the site's keys in its memory"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStopped(LogEvent):
+    """The study's process was ended, or ended by itself. ``reason`` is fedseal's own words."""
+
+    name: ClassVar[str] = "study.stopped"
+    level: ClassVar[int] = logging.ERROR
+    reason: str
+
+    @property
+    def words(self) -> str:
+        return self.reason
