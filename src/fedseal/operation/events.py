@@ -305,6 +305,18 @@ class LogWordRefused(LogEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class Postponed(LogEvent):
+    """Sites asked to be asked later, outside their hours or for a person to decide: the attempt is made again."""
+
+    name: ClassVar[str] = "round.postponed"
+    seconds: float
+
+    @property
+    def words(self) -> str:
+        return f"a site asks to be asked later; again in {self.seconds:.0f} s"
+
+
+@dataclass(frozen=True, slots=True)
 class ScaffoldReset(LogEvent):
     """SCAFFOLD's variates begin anew."""
 
