@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedseal.cli.services import service_logs
 from fedseal.errors import ConfigError
+from fedseal.operation.logs import log_to_stderr
 
 if TYPE_CHECKING:
     from fedseal.server.console.users import UserFile
@@ -46,7 +46,7 @@ def serve(config: Config) -> None:
     from fedseal.server.console.settings import read_console
 
     settings = read_console(config)
-    service_logs()
+    log_to_stderr("text")
     serve_console(settings)
 
 
