@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints
 
 from fedseal.client.isolation.settings import IsolationPart
 from fedseal.compliance.data.code import code_digest
+from fedseal.compliance.policy import SitePolicy
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
 from fedseal.operation.config import OperationPart
@@ -53,13 +54,14 @@ class StudyPart(Frozen):
 
 
 class NodeConfig(Frozen):
-    """The file of a resident node."""
+    """The file of a resident node. A ``policy`` in it becomes the site's when the node starts."""
 
     server: ServerPart
     site: SitePart
     study: StudyPart
     isolation: IsolationPart = IsolationPart()
     operation: OperationPart = OperationPart()
+    policy: SitePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Site:
     isolation: IsolationPart
     authority: Path
     operation: OperationPart
+    policy: SitePolicy | None
 
     def check_code(self) -> None:
         """Look whether the study's code is still what was approved; ConfigError if not."""
@@ -114,6 +117,7 @@ def read_site(path: Path) -> Site:
         config.isolation,
         home / config.server.authority,
         config.operation,
+        config.policy,
     )
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from fedseal.config import Frozen, validate
 from fedseal.errors import ConfigError
-from fedseal.server.server_config import ServerConfig
+from fedseal.server.server_config import ConsolePart, ServerConfig
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
@@ -98,8 +98,16 @@ def on_disk(path: Path) -> None:
 
 
 def named_files(config: ServerConfig) -> dict[str, Path]:
-    """The files that a server's file names, other than its store and its runs, by the keys that lead to them."""
-    return {key: path for key, path in _paths(config) if key not in ("server.store", "server.runs")}
+    """The files and folders that a server's file names, other than its store and its runs, by the keys that lead to
+    them; the console's also where they are not written out.
+    """
+    whole = config if config.console is not None else config.model_copy(update={"console": ConsolePart()})
+    return {key: path for key, path in _paths(whole) if key not in ("server.store", "server.runs")}
+
+
+def is_needed(key: str) -> bool:
+    """Whether a server does not start without the file that a key of its file leads to."""
+    return key.startswith(("listen.", "nodes."))
 
 
 def _paths(value: object, key: str = "") -> Iterator[tuple[str, Path]]:

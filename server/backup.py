@@ -26,6 +26,7 @@ from fedseal.server.archive import (
     Archive,
     Kept,
     digest_of,
+    is_needed,
     named_files,
     on_disk,
 )
@@ -84,7 +85,8 @@ def back_up(config: Path, target: Path) -> Made:
 def _fill(partial: Path, config: Path, parsed: ServerConfig, home: Path) -> None:
     _copy(config, partial / CONFIG)
     for key, path in named_files(parsed).items():
-        _copy_any(home / path, partial / NAMED / key)
+        if is_needed(key) or (home / path).exists():
+            _copy_any(home / path, partial / NAMED / key)
     _copy_runs(home / parsed.server.runs, partial / RUNS)
     _copy_database(home / parsed.server.store, partial / STORE)
 

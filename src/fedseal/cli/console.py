@@ -44,9 +44,10 @@ def serve(config: Config) -> None:
     """Serve the pages, until stopped."""
     from fedseal.server.console.serving import serve as serve_console
     from fedseal.server.console.settings import read_console
+    from fedseal.server.server_config import parse_server
 
     settings = read_console(config)
-    log_to_stderr("text")
+    log_to_stderr(parse_server(config).operation.log)
     serve_console(settings)
 
 

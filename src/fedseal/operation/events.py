@@ -98,6 +98,18 @@ class Listening(LogEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ConsoleListening(LogEvent):
+    """The console answers at an address."""
+
+    name: ClassVar[str] = "console.listening"
+    address: str
+
+    @property
+    def words(self) -> str:
+        return f"console at {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
 class RunBegun(LogEvent):
     """A run was begun or gone on with."""
 
@@ -280,6 +292,17 @@ class NodeBegun(LogEvent):
     @property
     def words(self) -> str:
         return f"site {self.site} of federation {self.federation}"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyAdopted(LogEvent):
+    """The policy in the site's file is another one than before."""
+
+    name: ClassVar[str] = "policy.adopted"
+
+    @property
+    def words(self) -> str:
+        return "the policy has changed; its commitment goes into both logs"
 
 
 @dataclass(frozen=True, slots=True)
