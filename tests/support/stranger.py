@@ -40,6 +40,8 @@ class Stranger:
             raise ConfigError(json.dumps(tried(places, settings["names"])))
         if what == "print":
             print("a person's name\x1b[2J", "x" * 5000)
+        if what == "behave":
+            return Answered(asked.arrays, (Value("num-examples", 1, False, (b"10",)),), None, False, None, None)
         if what == "raise":
             raise ValueError("a person's name")
         return ANSWERS[what]() if what in ANSWERS else stubborn(what)

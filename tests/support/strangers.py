@@ -29,11 +29,18 @@ def landlocked() -> bool:
 
 
 @contextmanager
-def stranger(study: Path, data: Path, printed: StudyLog | None = None, **limits: Any) -> Iterator[StudyProcess]:
-    """A running process that has loaded."""
+def with_strangers() -> Iterator[None]:
+    """In this block every process of a study is a stranger's, which may read the tests' own modules."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "PROGRAM", "support.stranger")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
+        yield
+
+
+@contextmanager
+def stranger(study: Path, data: Path, printed: StudyLog | None = None, **limits: Any) -> Iterator[StudyProcess]:
+    """A running process that has loaded."""
+    with with_strangers():
         made = StudyProcess(IsolationPart(**limits), (*readable(study, data), TESTS), 1, printed)
     try:
         decode(made.ask(Call.LOAD, encode(load(study, data)), LIMIT), Loaded)
