@@ -91,8 +91,13 @@ ANSWERS: dict[str, Callable[[], Answered]] = {
 }
 
 
-if __name__ == "__main__":
+def stand_in() -> None:
+    """Take the place of what loads a study."""
     loaded = ModuleType("fedseal.client.isolation.loaded")
     vars(loaded)["LoadedStudy"] = Stranger
     sys.modules[loaded.__name__] = loaded
+
+
+if __name__ == "__main__":
+    stand_in()
     main()
