@@ -41,6 +41,7 @@ from fedseal.operation.events import (
     MessageNotFetched,
     MessageTooLate,
     OtherTask,
+    StudyWithin,
 )
 from fedseal.operation.logs import say
 
@@ -263,8 +264,20 @@ class NumberFile:
         self._path.unlink(missing_ok=True)
 
 
+class Work(Protocol):
+    """The site's own functions for the messages that compute something."""
+
+    def read_data(self) -> None: ...
+
+    def train(self, message: Message, context: Context) -> Message: ...
+
+    def evaluate(self, message: Message, context: Context) -> Message: ...
+
+    def close(self) -> None: ...
+
+
 class ApprovedWork:
-    """The site's own functions for the messages that compute something: loaded once, from code that is approved.
+    """The site's own functions in the node's own process: loaded once, from code that is approved.
 
     Args:
         site: whose code and data.
@@ -307,10 +320,34 @@ class ApprovedWork:
         """Measure, as `client.app` does."""
         return self.load().evaluate(message, context)
 
+    def close(self) -> None:
+        """Nothing to end: it ends with the node."""
 
-def resident_app(site: Site) -> ClientApp:
-    """The sealed ClientApp that a site's node runs."""
-    work, app = ApprovedWork(site), ClientApp(mods=[sealed_mod])
+
+def work_of(site: Site) -> Work:
+    """The site's own functions, in a process of their own unless the site's file says otherwise.
+
+    Raises:
+        ConfigError: that process cannot be kept apart as the file requires.
+    """
+    if site.isolation.mode == "off":
+        say(log, StudyWithin())
+        return ApprovedWork(site)
+    from fedseal.client.isolation.work import IsolatedWork
+
+    work = IsolatedWork(site)
+    work.start()
+    return work
+
+
+def resident_app(site: Site, work: Work) -> ClientApp:
+    """The sealed ClientApp that a site's node runs.
+
+    Args:
+        site: whose.
+        work: what it computes with; to be closed when the node stops.
+    """
+    app = ClientApp(mods=[sealed_mod])
     app.train()(work.train)
     app.evaluate()(work.evaluate)
     if site.preload:

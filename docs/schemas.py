@@ -31,7 +31,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "scenario-comparison-1": Comparison,
     "scenario-golden-1": Recorded,
     "study-1": Contract,
-    "site-policy-1": SitePolicy,
+    "site-policy-2": SitePolicy,
     "site-node-1": NodeConfig,
     "coordination-server-1": ServerConfig,
     "server-backup-1": Archive,

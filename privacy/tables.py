@@ -87,28 +87,26 @@ DATES = Table(
     Column("counter", Integer, primary_key=True),
     Column("at", Integer),
 )
-# Releases that wait for a person, and what the person said. What was asked, never what was computed.
+# Releases that wait for a person, and what the person said. ``key`` is a digest of what is asked, whichever attempt
+# asks; ``asked`` says it in words. What was asked, never what was computed: that is computed once it may leave.
 HELD = Table(
     "held",
     METADATA,
     Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("key", LargeBinary, unique=True),
     Column("run", LargeBinary),
-    Column("release", String),
-    Column("seq", Integer),
     Column("asked", LargeBinary),
     Column("first_at", Integer),
     Column("last_at", Integer),
     Column("decision", String, index=True),
     Column("decided_at", Integer),
     Column("actor", String),
-    Index("held_of_a_release", "run", "release", "seq", unique=True),
 )
-# What a person has decided of all that a run will ask for of a release. No release means every one.
+# What a person has decided of everything that a run asks for.
 STANDING = Table(
     "standing",
     METADATA,
     Column("run", LargeBinary, primary_key=True),
-    Column("release", String, primary_key=True),
     Column("decision", String),
     Column("decided_at", Integer),
     Column("actor", String),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, delete, func, insert, literal_column, select
+from sqlalchemy import Connection, Row, Table, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from fedseal.errors import ConfigError, LocalError
@@ -19,7 +19,7 @@ from fedseal.privacy.runs import RunRecord
 from fedseal.privacy.secagg.client_states import STORED_STATES, StoredState
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secagg.masks import RingVector, vector_from_bytes
-from fedseal.privacy.tables import ENTRIES, INCIDENTS, MEMORIES, PEERS, PINS, REPLIES, RUNS, SESSIONS, TERMS
+from fedseal.privacy.tables import ENTRIES, INCIDENTS, MEMORIES, META, PEERS, PINS, REPLIES, RUNS, SESSIONS, TERMS
 from fedseal.wire import DecodeError, decode, encode
 
 MOST_INCIDENTS = 200
@@ -53,6 +53,10 @@ class Transaction:
     def connection(self) -> Connection:
         """The open connection, for tables of higher layers."""
         return self._connection
+
+    def put_policy(self, text: str) -> None:
+        """Replace the text of the site's policy; whoever opens the store from now on finds it."""
+        self._connection.execute(update(META).where(META.c.key == "policy").values(value=text.encode("utf-8")))
 
     def populations(self) -> list[str]:
         """The populations that have a ledger."""

@@ -22,9 +22,10 @@ _POLICY = (
     "trusted-types fedseal",
 )
 CONTENT_POLICY = "; ".join(_POLICY)
+# Not "no-referrer": browsers then say "null" where a form comes from, and every form is refused.
 HEADERS = {
     "content-security-policy": CONTENT_POLICY,
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "cross-origin-opener-policy": "same-origin",

@@ -23,12 +23,13 @@ from fedseal.cli.labels import labels
 from fedseal.cli.lineage import lineage
 from fedseal.cli.monitor import monitor
 from fedseal.cli.person import person
+from fedseal.cli.predicting import predict
 from fedseal.cli.privacy import privacy
 from fedseal.cli.report import report
 from fedseal.cli.scenario import scenario
 from fedseal.cli.server import server
 from fedseal.cli.signing import model
-from fedseal.cli.site import site
+from fedseal.cli.site_operator import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
 from fedseal.study import Strategy
 
@@ -66,6 +67,7 @@ cli.add_typer(person, name="person")
 cli.add_typer(monitor, name="monitor")
 cli.command()(health)
 cli.add_typer(console, name="console")
+cli.command()(predict)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]

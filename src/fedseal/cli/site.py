@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedseal.cli.isolation import isolation
 from fedseal.cli.services import LogOption
 from fedseal.errors import ConfigError, LocalError
 
@@ -22,6 +23,7 @@ site = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+site.command()(isolation)
 
 Store = Annotated[Path, typer.Argument(help="The site's store, the `fedseal-store` of its node.")]
 # Sixteen bytes, as `fedseal run` and `fedseal site runs` show them.
@@ -69,7 +71,7 @@ def close_run(
 
     For a run whose server is gone or has failed. What was charged stays charged, and a closed run never reopens.
     """
-    number = _number(run)
+    number = number_of(run)
     with opened(store) as (site_store, transaction):
         transaction.verify_ledgers()
         found = next((record for record in transaction.runs() if record.run == number), None)
@@ -104,7 +106,7 @@ def own_model(
     """
     from fedseal.privacy.transaction import PERSONAL_MODEL
 
-    number = _number(run)
+    number = number_of(run)
     if out.exists():
         raise ConfigError(f"{out} exists", next_step="Name a new file.")
     with opened(store, reading=True) as (site_store, transaction):
@@ -202,7 +204,8 @@ def whose(store: "SiteStore") -> str:
     return f"Site {identity.name} of {kind} {identity.roster.federation}"
 
 
-def _number(run: str) -> bytes:
+def number_of(run: str) -> bytes:
+    """The sixteen bytes of a run that somebody has typed; ConfigError if it is none."""
     try:
         number = bytes.fromhex(run) if len(run) == DIGITS else b""
     except ValueError:

@@ -295,6 +295,17 @@ class NodeBegun(LogEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyAdopted(LogEvent):
+    """The policy in the site's file is another one than before."""
+
+    name: ClassVar[str] = "policy.adopted"
+
+    @property
+    def words(self) -> str:
+        return "the policy has changed; its commitment goes into both logs"
+
+
+@dataclass(frozen=True, slots=True)
 class Connected(LogEvent):
     """The server has let the node in."""
 
@@ -395,3 +406,41 @@ class AnswerNotArrived(LogEvent):
     @property
     def words(self) -> str:
         return f"an answer has not arrived: {self.reason}; sending it again"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyApart(LogEvent):
+    """The study's code has a process of its own; by what each barrier holds."""
+
+    name: ClassVar[str] = "study.apart"
+    process: int
+    barriers: str
+
+    @property
+    def words(self) -> str:
+        return f"the study's code runs in process {self.process}, apart by {self.barriers}"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyWithin(LogEvent):
+    """The study's code runs in the node's own process, as the site's file says."""
+
+    name: ClassVar[str] = "study.within"
+    level: ClassVar[int] = logging.WARNING
+
+    @property
+    def words(self) -> str:
+        return "the study's code runs in the node's own process, with the site's keys in its memory"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyStopped(LogEvent):
+    """The study's process was ended, or ended by itself. ``reason`` is fedseal's own words."""
+
+    name: ClassVar[str] = "study.stopped"
+    level: ClassVar[int] = logging.ERROR
+    reason: str
+
+    @property
+    def words(self) -> str:
+        return self.reason
