@@ -24,7 +24,8 @@ _POLICY = (
 CONTENT_POLICY = "; ".join(_POLICY)
 HEADERS = {
     "content-security-policy": CONTENT_POLICY,
-    "referrer-policy": "no-referrer",
+    # Not no-referrer: browsers would then hide the origin of our own forms, too.
+    "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "cross-origin-opener-policy": "same-origin",
