@@ -16,6 +16,7 @@ APART = 15
 # A chart with more marks than this shows every n-th round only, and the last.
 MOST_COLUMNS = 60
 TINTS = 5
+MOST_PLACES = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,14 +204,14 @@ def column_chart(
 
 def nice(low: float, high: float, count: int = 5) -> list[float]:
     """About so many round values that enclose a range."""
-    if not high > low:
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-3):
         pad = abs(high) * 0.1 or 1.0
         low, high = low - (pad if low else 0.0), high + pad
     raw = (high - low) / max(count - 1, 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * m for m in (1.0, 2.0, 2.5, 5.0, 10.0) if power * m >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(step * n, 12) for n in range(first, last + 1)]
+    return [float(f"{step * n:.12g}") for n in range(first, last + 1)]
 
 
 def whole_ticks(low: float, high: float, count: int = 8) -> list[int]:
@@ -227,10 +228,9 @@ def whole_ticks(low: float, high: float, count: int = 8) -> list[int]:
 def label_of(value: float, steps: Sequence[float]) -> str:
     """A value of an axis, with as many places as its steps need."""
     step = min((b - a for a, b in pairwise(steps)), default=1.0)
-    places = max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else (0 if step == int(step) else 1)
-    text = f"{value:,.{places}f}"
-    exact = abs(float(text.replace(",", "")) - value) < step / 100
-    return text if exact else f"{value:,.{places + 1}f}"
+    exact = (p for p in range(MOST_PLACES) if all(abs(round(one, p) - one) < step / 100 for one in steps))
+    places = next(exact, None)
+    return f"{value:.4g}" if places is None else f"{value:,.{places}f}"
 
 
 def _spread(lines: list[Line], bottom: float) -> list[Line]:

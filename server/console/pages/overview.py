@@ -1,5 +1,6 @@
 """The first page: the three promises with what stands behind them today, who is connected, what runs."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -61,12 +62,13 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """What stands behind the second: charges, the population that has spent most of its promise, and
-    the one that was charged most."""
+    """What stands behind the second: charges, the population that has spent most of its promise, the
+    one that was charged most, and how many were charged for releases without any protection."""
 
     charges: int
     populations: int
     over: int
+    unbounded: int
     unpromised: int
     tightest: Population | None
     largest: Population | None
@@ -180,6 +182,7 @@ def _bounded(populations: tuple[Population, ...]) -> Bounded:
         charges=sum(one.releases for one in populations),
         populations=len(populations),
         over=sum(share > 1 for share, _ in shares),
+        unbounded=sum(math.isinf(one.epsilon) for one in populations),
         unpromised=sum(one.share is None and one.releases > 0 for one in populations),
         tightest=max(shares, key=lambda pair: pair[0])[1] if shares else None,
         largest=max(populations, key=lambda one: one.epsilon, default=None),
