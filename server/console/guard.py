@@ -22,9 +22,9 @@ _POLICY = (
     "trusted-types fedseal",
 )
 CONTENT_POLICY = "; ".join(_POLICY)
+# Not "no-referrer": browsers then say "null" where a form comes from, and every form is refused.
 HEADERS = {
     "content-security-policy": CONTENT_POLICY,
-    # Not no-referrer: browsers would then hide the origin of our own forms, too.
     "referrer-policy": "same-origin",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",

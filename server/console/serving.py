@@ -10,6 +10,8 @@ import uvicorn
 
 from fedseal.compliance.log.database import LOG_VARIABLE
 from fedseal.errors import ConfigError
+from fedseal.operation.events import ConsoleListening
+from fedseal.operation.logs import say
 from fedseal.server.console.app import console_app
 from fedseal.server.console.pages.budgets import spending_of
 from fedseal.server.console.settings import ConsoleSettings
@@ -55,7 +57,7 @@ def serve(settings: ConsoleSettings) -> None:
     threading.Thread(
         target=spending_of, args=(os.environ.get(LOG_VARIABLE) or str(settings.store),), daemon=True
     ).start()
-    log.info("console at %s://%s:%d", scheme, name, bound.getsockname()[1])
+    say(log, ConsoleListening(f"{scheme}://{name}:{bound.getsockname()[1]}"))
     uvicorn.Server(config).run(sockets=[bound])
 
 

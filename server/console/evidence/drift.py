@@ -57,6 +57,11 @@ class TestLine:
     statistic: str
     speaks: bool
 
+    @property
+    def shown(self) -> str:
+        """The p-value with two digits that count."""
+        return f"{self.p:.2g}" if self.p >= 1e-3 or not self.p else f"{self.p:.1e}".replace("e-0", "e-")
+
 
 @dataclass(frozen=True, slots=True)
 class WindowLine:

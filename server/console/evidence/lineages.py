@@ -148,10 +148,10 @@ def read_impact(questions: Questions, thing: str) -> ImpactPage:
 
 def _how(one: Influenced) -> str:
     if one.chosen:
-        return "through a choice only"
+        return "a choice only"
     if one.inherited:
-        return "inherited from the model its run began with"
-    return f"in {one.direct_rounds} round{'' if one.direct_rounds == 1 else 's'} of its own run"
+        return "inherited"
+    return f"in {one.direct_rounds} round{'' if one.direct_rounds == 1 else 's'} of its run"
 
 
 def _pictured(picture: Picture, model: str) -> ShownPicture:

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import io
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -172,13 +171,14 @@ def zipped(found: Iterable[tuple[str, bytes]], folder: str = "log") -> Iterator[
     yield pieces.taken()
 
 
-class _Pieces(io.RawIOBase):
+class _Pieces:
     """What a ZIP is written to, that only goes forwards."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes, /) -> int:
+        """Keep it until it is taken."""
         self._parts.append(bytes(data))
         return len(data)
 
