@@ -94,7 +94,10 @@ def main(grid: Grid, context: Context) -> None:
         plan=plans.update,
         update_range=contract.training.update_range,
         cohort=CohortRules(
-            minimum=contract.cohort.minimum, colluders=contract.cohort.colluders, retries=contract.privacy.retries
+            minimum=contract.cohort.minimum,
+            colluders=contract.cohort.colluders,
+            retries=contract.privacy.retries,
+            patience=3600 * contract.cohort.wait_hours,
         ),
         ring_bits=plans.ring_bits,
         rounding=config.rounding(),

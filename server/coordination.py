@@ -6,12 +6,12 @@ events, as `server.recording` writes them. A run whose process ended before its 
 with; the number by which sites and store know it is part of the order, so that it is the same run.
 """
 
-import fcntl
 import json
 import logging
 import os
 import secrets
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,8 +21,11 @@ from pathlib import Path
 from flwr.app import Context, RecordDict
 
 from fedseal.errors import ConfigError, FedsealError, LocalError
+from fedseal.operation.events import OrderUnreadable, RunBegun, RunBroken, RunFailed, WaitingForSites
+from fedseal.operation.logs import say
 from fedseal.server.app import RESUME_KEY, SITES_KEY
 from fedseal.server.link import Link, Setting
+from fedseal.server.lock import alone
 from fedseal.server.progress import told_who_is_there
 from fedseal.server.recording import EVENTS, OUTPUT_KEY, Events, RecordingGrid, app
 from fedseal.server.store import ServerStore
@@ -30,6 +33,7 @@ from fedseal.server.store import ServerStore
 log = logging.getLogger("fedseal.server")
 
 ORDER = "order.json"
+INCIDENT = "incident.txt"
 SCHEMA_VERSION = 1
 # Seconds between two looks for orders, and for sites that are missing.
 LOOK = 0.5
@@ -124,7 +128,7 @@ class Coordinator:
             try:
                 order = read_order(path.parent)
             except ConfigError as error:
-                log.error("%s", error.message)
+                say(log, OrderUnreadable(error.message))
                 continue
             if not order.over:
                 found.append(order)
@@ -141,7 +145,7 @@ class Coordinator:
     def make(self, order: Order) -> None:
         """Make one run, or go on with it, to its end. That it failed stands in its events; nothing is raised for it."""
         events = Events(order.folder)
-        log.info("run %s", order.folder.name)
+        say(log, RunBegun(order.folder.name))
         try:
             if self._closed(order):
                 self._write_result(order, events)
@@ -150,12 +154,15 @@ class Coordinator:
             with self._link.run(order.config) as grid:
                 app(grid, Context(grid.run.run_id, 1, {}, RecordDict(), dict(order.config)))
         except FedsealError as error:
-            log.error("run %s failed: %s", order.folder.name, error.message)
+            say(log, RunFailed(order.folder.name, type(error).__name__, error.message))
             self._say_failed(order, events, error)
         # What nobody foresaw fails this run, and not those that come after it.
-        except Exception:
-            log.exception("run %s failed", order.folder.name)
-            self._say_failed(order, events, LocalError("the run failed unexpectedly; see the server's log"))
+        except Exception as error:  # noqa: BLE001
+            # Its text may quote what a peer sent: it stays in the run's folder.
+            with (order.folder / INCIDENT).open("a", encoding="utf-8") as kept:
+                kept.write("".join(traceback.format_exception(error)))
+            say(log, RunBroken(order.folder.name, type(error).__name__, INCIDENT))
+            self._say_failed(order, events, LocalError(f"the run failed unexpectedly; see {INCIDENT} in its folder"))
 
     def _say_failed(self, order: Order, events: Events, error: FedsealError) -> None:
         if not order.over:
@@ -181,17 +188,5 @@ class Coordinator:
         while len(online := self._link.online()) < count:
             if time.monotonic() - told >= TELL:
                 told = time.monotonic()
-                log.info("waiting for sites: %d of %d are connected (%s)", len(online), count, ", ".join(online))
+                say(log, WaitingForSites.of(online, count))
             self._sleep(LOOK)
-
-
-@contextmanager
-def alone(runs: Path) -> Iterator[None]:
-    """Hold the folder of runs for one server; ConfigError if another one holds it."""
-    runs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (runs / ".server.lock").open("w", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another server works in {runs}", next_step="Stop it first.") from None
-        yield

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
+from fedseal.operation.config import OperationPart
 from fedseal.server.link import Listener
 from fedseal.server.store import ServerStore
 
@@ -60,6 +61,7 @@ class ServerConfig(Frozen):
     server: CoordinationPart
     nodes: dict[str, Path] = Field(min_length=1)
     console: ConsolePart | None = None
+    operation: OperationPart = OperationPart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,23 @@ class Coordination:
     store: Path
     runs: Path
     nodes: Mapping[str, bytes]
+    operation: OperationPart
+
+
+def parse_server(path: Path) -> ServerConfig:
+    """A server's file as it is written; what it names is not looked at.
+
+    Raises:
+        ConfigError: it cannot be read, or a restore was begun here and has not ended.
+    """
+    if (note := restore_note(path)).exists():
+        raise ConfigError(
+            "a restore was begun here and has not ended",
+            next_step=f"Make it again: fedseal server restore {note.read_text(encoding='utf-8').strip()} "
+            f"--config {path}",
+        )
+    table, text = read_toml(path)
+    return validate(ServerConfig, table, text=text, source=str(path))
 
 
 def read_server(path: Path) -> Coordination:
@@ -78,9 +97,7 @@ def read_server(path: Path) -> Coordination:
     Raises:
         ConfigError: the file is wrong, names something that is not there, or its nodes are not the roster's sites.
     """
-    table, text = read_toml(path)
-    config = validate(ServerConfig, table, text=text, source=str(path))
-    home = path.resolve().parent
+    config, home = parse_server(path), path.resolve().parent
     store = home / config.server.store
     roster = ServerStore.open(store).identity.roster
     if roster.simulated:
@@ -98,7 +115,13 @@ def read_server(path: Path) -> Coordination:
         store,
         home / config.server.runs,
         {name: public_key(home / file) for name, file in config.nodes.items()},
+        config.operation,
     )
+
+
+def restore_note(path: Path) -> Path:
+    """What stands beside a server's file while a backup is put back."""
+    return path.with_name(f".{path.name}.restoring")
 
 
 def public_key(path: Path) -> bytes:

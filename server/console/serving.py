@@ -7,6 +7,8 @@ import ssl
 import uvicorn
 
 from fedseal.errors import ConfigError
+from fedseal.operation.events import ConsoleListening
+from fedseal.operation.logs import say
 from fedseal.server.console.app import console_app
 from fedseal.server.console.settings import ConsoleSettings
 
@@ -47,7 +49,7 @@ def serve(settings: ConsoleSettings) -> None:
     bound = _bound(settings)
     scheme = "https" if settings.secure else "http"
     name = settings.names[0] if settings.secure else settings.host
-    log.info("console at %s://%s:%d", scheme, name, bound.getsockname()[1])
+    say(log, ConsoleListening(f"{scheme}://{name}:{bound.getsockname()[1]}"))
     uvicorn.Server(config).run(sockets=[bound])
 
 

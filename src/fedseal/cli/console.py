@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedseal.cli.services import service_logs
 from fedseal.errors import ConfigError
+from fedseal.operation.logs import log_to_stderr
 
 if TYPE_CHECKING:
     from fedseal.server.console.users import UserFile
@@ -44,9 +44,10 @@ def serve(config: Config) -> None:
     """Serve the pages, until stopped."""
     from fedseal.server.console.serving import serve as serve_console
     from fedseal.server.console.settings import read_console
+    from fedseal.server.server_config import parse_server
 
     settings = read_console(config)
-    service_logs()
+    log_to_stderr(parse_server(config).operation.log)
     serve_console(settings)
 
 
