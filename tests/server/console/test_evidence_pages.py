@@ -1,6 +1,5 @@
 """The pages of evidence as they are served: for whom, what is in them, and that no text of anybody's becomes markup."""
 
-import dataclasses
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ from fastapi.testclient import TestClient
 from support.consoles import HERE, HOSTILE, Place, csrf_of, make_place
 from support.evidence import FIRST, USED, WAITING, signed_file
 from support.histories import secret
+from support.hostile import poisoned as everything_hostile
 from support.keys import key
 from support.registry import actor
 
@@ -187,22 +187,6 @@ def _markup(text: str) -> _Markup:
     return found
 
 
-# Addresses, which the readers have made, escaped.
-OURS = ("href",)
-
-
-def _poisoned(value: Any) -> Any:
-    """The same facts with a hostile text in the place of every text."""
-    if isinstance(value, str) and not isinstance(value, Role):
-        return HOSTILE
-    if isinstance(value, tuple):
-        return tuple(_poisoned(one) for one in value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [field.name for field in dataclasses.fields(value) if field.name not in OURS]
-        return dataclasses.replace(value, **{name: _poisoned(getattr(value, name)) for name in fields})
-    return value
-
-
 def test_no_text_of_anybodys_becomes_markup(
     place: Place, approver: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,7 +195,7 @@ def test_no_text_of_anybodys_becomes_markup(
     real = asking.show
 
     def poisoned(request: Request, visitor: Any, page: Page, template: str, facts: Any) -> Any:
-        return real(request, visitor, page, template, _poisoned(facts))
+        return real(request, visitor, page, template, everything_hostile(facts))
 
     monkeypatch.setattr(asking, "show", poisoned)
     known = {element for page in honest.values() for element in page.elements}
