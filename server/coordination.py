@@ -24,6 +24,7 @@ from fedseal.errors import ConfigError, FedsealError, LocalError
 from fedseal.server.app import RESUME_KEY, SITES_KEY
 from fedseal.server.link import Link, Setting
 from fedseal.server.recording import EVENTS, OUTPUT_KEY, Events, RecordingGrid, app
+from fedseal.server.storage import storage_fault
 from fedseal.server.store import ServerStore
 
 log = logging.getLogger("fedseal.server")
@@ -33,6 +34,8 @@ SCHEMA_VERSION = 1
 # Seconds between two looks for orders, and for sites that are missing.
 LOOK = 0.5
 TELL = 30.0
+# Seconds between two tries where the disk does not let a run go on.
+RETRY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,10 @@ class Coordinator:
                 self._sleep(LOOK)
 
     def make(self, order: Order) -> None:
-        """Make one run, or go on with it, to its end. That it failed stands in its events; nothing is raised for it."""
+        """Make one run, or go on with it, to its end. That it failed stands in its events; nothing is raised for it.
+
+        Where the disk is full the run does not fail: it stands still, and is gone on with as after a crash.
+        """
         events = Events(order.folder)
         log.info("run %s", order.folder.name)
         try:
@@ -152,13 +158,23 @@ class Coordinator:
             log.error("run %s failed: %s", order.folder.name, error.message)
             self._say_failed(order, events, error)
         # What nobody foresaw fails this run, and not those that come after it.
-        except Exception:
+        except Exception as error:
+            if (fault := storage_fault(error)) is not None:
+                log.error("run %s stands still: %s; trying again", order.folder.name, fault)
+                self._sleep(RETRY)
+                return
             log.exception("run %s failed", order.folder.name)
             self._say_failed(order, events, LocalError("the run failed unexpectedly; see the server's log"))
 
     def _say_failed(self, order: Order, events: Events, error: FedsealError) -> None:
-        if not order.over:
+        if order.over:
+            return
+        try:
             events.write("failed", error=type(error).__name__, message=error.message, next_step=error.next_step)
+        except OSError as fault:
+            # Not on disk, so it has not failed: it is gone on with.
+            log.error("that run %s failed cannot be written down: %s", order.folder.name, fault.strerror or fault)
+            self._sleep(RETRY)
 
     def _closed(self, order: Order) -> bool:
         """Whether the run is closed already: then only its result may be missing."""
