@@ -77,17 +77,11 @@ def run(results: Results, names: list[str], end: float) -> None:
             print(f"... {part} {chunk.name}", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory(prefix="fedseal-faults-") as folder:
                 begun = time.monotonic()
-                found: dict[str, Any] = chunk.run(Path(folder), left)
-            results.add(
-                {
-                    "part": part,
-                    "name": chunk.name,
-                    "seconds": round(time.monotonic() - begun, 1),
-                    "load": [load[0], os.getloadavg()[0]],
-                    **found,
-                }
-            )
-            print(json.dumps(results.rows[-1])[:2000], file=sys.stderr, flush=True)
+                found: list[dict[str, Any]] = chunk.run(Path(folder), left)
+            facts = {"seconds": round(time.monotonic() - begun, 1), "load": [load[0], os.getloadavg()[0]]}
+            rows = [{"part": part, "name": chunk.name, **facts, **row} for row in found]
+            results.add(rows)
+            print(json.dumps(rows)[:4000], file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

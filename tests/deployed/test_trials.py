@@ -284,8 +284,8 @@ def test_rows_are_kept_and_told(tmp_path: Path) -> None:
     findings.check(Invariant.SUM, True, "")
     findings.check(Invariant.SUM, False, "wrong")
     row = row_of("kill -9", 3, "all runs finished", findings, {"n": 1})
-    results.add({"part": "kills", "name": "a", **row})
-    results.add({"part": "kills", "name": "b", **row})
+    results.add([{"part": "kills", "name": "a", **row}])
+    results.add([{"part": "kills", "name": "b", **row}])
     again = Results(path)
     assert again.rows == results.rows
     assert again.has("kills", "a")

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from support.trials.keeper import SERVER, Keeper, join, serve
 from support.trials.kills import Follower, spread
-from support.trials.network import BOUND, finish, judge_runs, pass_time, until_round
 from support.trials.oracle import Invariant, Oracle
 from support.trials.results import Chunk, row_of
+from support.trials.steps import BOUND, finish, judge_runs, pass_time, until_round
 from support.trials.study import Federation, Shape, make_federation
 
 HOUR = timedelta(hours=1)
@@ -98,7 +98,7 @@ def certificate_chunks() -> Iterator[Chunk]:
     yield Chunk("bad, then good again", 200, replaced)
 
 
-def replaced(folder: Path, left: float) -> dict[str, Any]:
+def replaced(folder: Path, left: float) -> list[dict[str, Any]]:
     """Restart the server with bad certificates and good ones, in turn, while a run goes on."""
     shape = Shape(sites=3, rounds=6)
     federation = make_federation(folder / "federation", shape)
@@ -127,7 +127,7 @@ def replaced(folder: Path, left: float) -> dict[str, Any]:
     figures = {"next_round": spread(waits), "rounds": follower.rounds, "attempts": follower.attempts}
     happened = "each node named it; all runs finished" if states == {"finished"} else ", ".join(sorted(states))
     kinds = ", ".join(shown.name for shown in BAD)
-    return row_of(f"server's certificate {kinds}; then a good one", len(BAD), happened, oracle.findings, figures)
+    return [row_of(f"server's certificate {kinds}; then a good one", len(BAD), happened, oracle.findings, figures)]
 
 
 def _restart_with(keeper: Keeper, authority: Authority, tls: Path, shown: Shown) -> None:

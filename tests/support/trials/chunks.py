@@ -29,7 +29,7 @@ def kill_chunks() -> Iterator[Chunk]:
         yield Chunk(f"{plan}-{number:02d}", 60, partial(killed, shape, number))
 
 
-def killed(shape: Shape, seed: int, folder: Path, left: float, kills: int = KILLS) -> dict[str, Any]:
+def killed(shape: Shape, seed: int, folder: Path, left: float, kills: int = KILLS) -> list[dict[str, Any]]:
     """One trial: a federation of its own, kills, and the oracle.
 
     Args:
@@ -50,4 +50,4 @@ def killed(shape: Shape, seed: int, folder: Path, left: float, kills: int = KILL
     findings = oracle.everything(trial.folders)
     figures = report.figures()
     happened = "all runs finished" if set(report.runs.values()) == {"finished"} else str(figures["runs"])
-    return row_of(f"kill -9 of server or site, plan {shape.plan}", len(report.struck), happened, findings, figures)
+    return [row_of(f"kill -9 of server or site, plan {shape.plan}", len(report.struck), happened, findings, figures)]

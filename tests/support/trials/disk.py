@@ -7,45 +7,27 @@ import contextlib
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from support.trials.keeper import SERVER, Keeper, join, serve
-from support.trials.kills import Follower, spread
-from support.trials.network import BOUND, finish, judge_runs, pass_time, until_round
-from support.trials.oracle import Findings, Invariant, Oracle
+from support.trials.oracle import Findings, Oracle
 from support.trials.results import Chunk, row_of
-from support.trials.study import PLANS, Federation, Plan, Shape, make_federation
+from support.trials.steps import Step, StepTrial
+from support.trials.study import PLANS, Plan, Shape, make_federation
 
 SIZE = 24 << 20
 FILLER = "filler"
-
-
-@dataclass(frozen=True, slots=True)
-class FullDisk:
-    """Whose disk is full, for how many seconds each time, and how often.
-
-    ``place``: "site" (its store), "server" (its store), "runs" (where runs are ordered and written down).
-    """
-
-    place: str
-    seconds: float = 6.0
-    times: int = 4
-
-
-DISKS = (FullDisk("site"), FullDisk("server"), FullDisk("runs"))
+SECONDS, TIMES = 6.0, 4
 
 
 def disk_chunks() -> Iterator[Chunk]:
-    """One chunk a place and plan."""
-    for disk in DISKS:
-        for plan in PLANS:
-            yield Chunk(f"{disk.place}, plan {plan}", 120, partial(filled, disk, plan))
+    """One chunk a plan."""
+    for plan in PLANS:
+        yield Chunk(f"plan {plan}", 300, partial(filled, plan))
 
 
 @contextmanager
@@ -86,62 +68,35 @@ def fill(folder: Path) -> None:
                 continue
 
 
-def filled(disk: FullDisk, plan: Plan, folder: Path, left: float) -> dict[str, Any]:
-    """Let a disk be full while runs of four sites go on, of which three are enough."""
-    shape = Shape(sites=4, rounds=6 if plan == "none" else 24, plan=plan, retries=3 if plan == "none" else 60)
+def filled(plan: Plan, folder: Path, left: float, times: int = TIMES) -> list[dict[str, Any]]:
+    """Let disks be full while runs of four sites go on, of which three are enough: that of a site's store, that of the
+    server's, and that of the folder of runs.
+    """
+    shape = Shape(sites=4, rounds=6 if plan == "none" else 60, plan=plan, retries=3 if plan == "none" else 80)
     federation = make_federation(folder / "federation", shape)
-    victim = SERVER if disk.place != "site" else shape.names[0]
-    place = _folder(federation, disk, victim)
-    injected = f"disk full for {disk.seconds:.0f} s: {disk.place}, plan {plan}"
-    with own_disk(place) as mounted:
-        if not mounted:
-            return row_of(injected, 0, "not tried: needs root and Linux", Findings(), {})
+    enrolled, first = federation.files.enrolled, shape.names[0]
+    federation.runs.mkdir(mode=0o700)
+    places = {
+        "a site's store": (enrolled.site_stores[first].parent, first),
+        "the server's store": (enrolled.server_store.parent, SERVER),
+        "the folder of runs": (federation.runs, SERVER),
+    }
+    with ExitStack() as stack:
+        if not all(stack.enter_context(own_disk(place)) for place, _ in places.values()):
+            return [row_of(f"disk full, plan {plan}", 0, "not tried: needs root and Linux", Findings(), {})]
         with Keeper(folder / "logs") as keeper:
             serve(keeper, federation)
             notes = join(keeper, federation, folder / "notes")
-            oracle = Oracle(federation, None, notes)
-            follower = Follower(federation, notes[shape.names[-1]])
-            waits = _through(place, disk, follower, oracle)
-            ended, said = len(keeper.codes(victim)), keeper.log(victim).read_text(encoding="utf-8", errors="replace")
-    judge_runs(folder, federation, follower, oracle)
-    oracle.everything([])
-    states = {how.partition(":")[0] for how in follower.runs.values()}
-    figures = {
-        "next_round": spread(waits),
-        "rounds": follower.rounds,
-        "attempts": follower.attempts,
-        "missing": sum(len(sites) for n in follower.runs for sites in oracle.missing(federation.runs / n).values()),
-        "runs": sorted(follower.runs.values()),
-        "programs_ended": ended,
-        "named": sorted({word for word in ("No space left on device", "disk is full") if word in said}),
-    }
-    happened = "all runs finished" if states == {"finished"} else ", ".join(sorted(states))
-    return row_of(injected, disk.times, happened, oracle.findings, figures)
+            trial = StepTrial(federation, Oracle(federation, None, notes), notes[shape.names[-1]])
+            trial.run([_step(f"{name} for {SECONDS:.0f} s", *where, keeper, times) for name, where in places.items()])
+            ended = {name: len(keeper.codes(name)) for name in (SERVER, first)}
+    return trial.rows(f"disk full, plan {plan}", folder, {"programs_ended": ended})
 
 
-def _folder(federation: Federation, disk: FullDisk, victim: str) -> Path:
-    match disk.place:
-        case "site":
-            return federation.files.enrolled.site_stores[victim].parent
-        case "server":
-            return federation.files.enrolled.server_store.parent
-        case _:
-            federation.runs.mkdir(mode=0o700)
-            return federation.runs
+def _step(name: str, place: Path, victim: str, keeper: Keeper, times: int) -> Step:
+    def said() -> str:
+        log = keeper.log(victim).read_text(encoding="utf-8", errors="replace")
+        stood = log.count("stands still")
+        return f"the server said {stood} times that the run stands still" if stood else ""
 
-
-def _through(place: Path, disk: FullDisk, follower: Follower, oracle: Oracle) -> list[float]:
-    waits: list[float] = []
-    for turn in range(disk.times):
-        until_round(follower, BOUND)
-        pass_time(follower, 0.4 * turn, again=False)
-        fill(place)
-        end = time.monotonic() + disk.seconds
-        while time.monotonic() < end:
-            pass_time(follower, 0.2, again=False)
-        (place / FILLER).unlink()
-        begun = time.monotonic()
-        oracle.findings.check(Invariant.RECOVERY, until_round(follower, BOUND), "no round within the bound")
-        waits.append(time.monotonic() - begun)
-    finish(follower)
-    return waits
+    return Step(name, times, SECONDS, lambda _: fill(place), lambda _: (place / FILLER).unlink(), said)

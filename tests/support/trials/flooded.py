@@ -12,10 +12,11 @@ from support.trials.flood import Attack, Flooded, attacks, flood
 from support.trials.keeper import SERVER, Keeper, join, serve
 from support.trials.kills import Follower, spread
 from support.trials.load import Gauge
-from support.trials.network import BOUND, finish, judge_runs, pass_time, port_of, redirect, until_round
+from support.trials.network import port_of, redirect
 from support.trials.oracle import Invariant, Oracle, found_in
 from support.trials.recorder import Recorder, canaries
 from support.trials.results import Chunk, row_of
+from support.trials.steps import BOUND, finish, judge_runs, pass_time, until_round
 from support.trials.study import PLANS, Plan, Shape, make_federation
 
 TURNS = 3
@@ -28,7 +29,7 @@ def flood_chunks() -> Iterator[Chunk]:
         yield Chunk(f"flood, plan {plan}", 250, partial(flooded, plan))
 
 
-def flooded(plan: Plan, folder: Path, left: float) -> dict[str, Any]:
+def flooded(plan: Plan, folder: Path, left: float) -> list[dict[str, Any]]:
     """Make runs of four sites in calm and flood by turns; the fourth's key is in the attackers' hands, too."""
     shape = Shape(sites=4, rounds=8 if plan == "none" else 40, plan=plan, retries=3 if plan == "none" else 40)
     federation = make_federation(folder / "federation", shape)
@@ -72,7 +73,7 @@ def flooded(plan: Plan, folder: Path, left: float) -> dict[str, Any]:
     }
     states = {how.partition(":")[0] for how in follower.runs.values()}
     happened = "all runs finished" if states == {"finished"} else ", ".join(sorted(states))
-    return row_of(f"flood of requests, plan {plan}", found.requests, happened, oracle.findings, figures)
+    return [row_of(f"flood of requests, plan {plan}", found.requests, happened, oracle.findings, figures)]
 
 
 class Recorded:

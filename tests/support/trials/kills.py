@@ -15,6 +15,7 @@ from support.trials.keeper import SERVER, Keeper
 from support.trials.oracle import Findings, Invariant, Oracle, read_notes
 from support.trials.study import Federation
 
+from fedseal.errors import ConfigError
 from fedseal.server.coordination import Order
 from fedseal.server.recording import EVENTS
 from fedseal.simulation.deployed.submission import Events
@@ -253,6 +254,13 @@ class Follower:
         self._order, self._events = order, Events(order.folder / EVENTS)
         self.runs[order.folder.name] = "open"
         return order
+
+    def order_if_possible(self) -> None:
+        """Order the next run, unless the disk has no room for an order: whoever orders tries again."""
+        try:
+            self.order()
+        except (OSError, ConfigError):
+            return
 
     def answers(self) -> int:
         """How many answers the site has given since the last round ended."""

@@ -12,10 +12,10 @@ from typing import Any, Self
 import numpy as np
 from support.trials.keeper import SERVER, Keeper, join, serve
 from support.trials.kills import Follower, spread
-from support.trials.network import pass_time
 from support.trials.oracle import Invariant, Oracle
 from support.trials.reference import simulated
 from support.trials.results import Chunk, row_of
+from support.trials.steps import pass_time
 from support.trials.study import Shape, make_federation
 
 EVERY = 5.0
@@ -100,7 +100,7 @@ def load_chunks() -> Iterator[Chunk]:
         yield Chunk(f"{sites} nodes", 300, partial(loaded, sites, rounds))
 
 
-def loaded(sites: int, rounds: int, folder: Path, left: float) -> dict[str, Any]:
+def loaded(sites: int, rounds: int, folder: Path, left: float) -> list[dict[str, Any]]:
     """One run of many sites, for so many rounds or so much time as there is."""
     begun = time.monotonic()
     shape = Shape(sites=sites, rounds=rounds, minimum=sites * 2 // 3)
@@ -137,7 +137,7 @@ def loaded(sites: int, rounds: int, folder: Path, left: float) -> dict[str, Any]
         oracle.model(place, simulated(federation, folder / "simulated", oracle.missing(place)))
     oracle.everything([])
     happened = "all rounds, the simulation's model" if whole else f"{follower.rounds} rounds in the time there was"
-    return row_of(f"load: {sites} nodes, {rounds} rounds", follower.rounds, happened, oracle.findings, figures)
+    return [row_of(f"load: {sites} nodes, {rounds} rounds", follower.rounds, happened, oracle.findings, figures)]
 
 
 def _all_joined(keeper: Keeper, names: Sequence[str], end: float) -> bool:

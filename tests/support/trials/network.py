@@ -3,7 +3,6 @@ deadline and the server's patience.
 """
 
 import re
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,15 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from support.trials.keeper import Keeper, join, serve
-from support.trials.kills import LOOK, Follower, spread
-from support.trials.oracle import Invariant, Oracle
+from support.trials.oracle import Oracle
 from support.trials.proxy import CALM, Line, Weather
-from support.trials.reference import simulated
-from support.trials.results import Chunk, row_of
+from support.trials.results import Chunk
+from support.trials.steps import Step, StepTrial
 from support.trials.study import Federation, Plan, Shape, make_federation
-
-# Seconds from the end of a disturbance until a round has to have ended.
-BOUND = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +46,10 @@ LONG = (
 
 
 def network_chunks() -> Iterator[Chunk]:
-    """One chunk a disturbance."""
-    for number, disturbance in enumerate(SHORT):
-        plan: Plan = "distributed" if number % 4 == 3 else "none"
-        yield Chunk(disturbance.name, 90, partial(disturbed, disturbance, plan))
-    for disturbance in LONG:
-        yield Chunk(disturbance.name, 400, partial(disturbed, disturbance, "none"))
+    """Short disturbances under both plans, long ones without privacy."""
+    yield Chunk("short, plan none", 300, partial(disturbed, SHORT, "none"))
+    yield Chunk("long, plan none", 400, partial(disturbed, LONG, "none"))
+    yield Chunk("short, plan distributed", 300, partial(disturbed, SHORT, "distributed"))
 
 
 def redirect(federation: Federation, name: str, port: int) -> None:
@@ -76,16 +69,16 @@ def port_of(federation: Federation) -> int:
     return int(found[1])
 
 
-def disturbed(disturbance: Disturbance, plan: Plan, folder: Path, left: float) -> dict[str, Any]:
+def disturbed(disturbances: tuple[Disturbance, ...], plan: Plan, folder: Path, left: float) -> list[dict[str, Any]]:
     """Disturb runs of four sites, of which three are enough for a sum.
 
     Args:
-        disturbance: of the lines.
+        disturbances: of the lines, one after the other.
         plan: of the runs.
         folder: a new one.
         left: not used: it takes what it takes.
     """
-    shape = Shape(sites=4, rounds=6 if plan == "none" else 24, plan=plan, retries=3 if plan == "none" else 40)
+    shape = Shape(sites=4, rounds=6 if plan == "none" else 120, plan=plan, retries=3 if plan == "none" else 80)
     federation = make_federation(folder / "federation", shape)
     with ExitStack() as stack:
         lines = {name: stack.enter_context(Line(port_of(federation))) for name in shape.names}
@@ -94,82 +87,16 @@ def disturbed(disturbance: Disturbance, plan: Plan, folder: Path, left: float) -
         keeper = stack.enter_context(Keeper(folder / "logs"))
         serve(keeper, federation)
         notes = join(keeper, federation, folder / "notes")
-        oracle = Oracle(federation, None, notes)
-        follower = Follower(federation, next(iter(notes.values())))
-        waits = _through(lines, disturbance, follower, oracle)
+        trial = StepTrial(federation, Oracle(federation, None, notes), notes[shape.names[0]])
+        trial.run([_step(disturbance, list(lines.values())) for disturbance in disturbances])
         broken = sum(line.broken for line in lines.values())
-    judge_runs(folder, federation, follower, oracle)
-    oracle.everything([])
-    states = {how.partition(":")[0] for how in follower.runs.values()}
-    figures = {"next_round": spread(waits), "broken_connections": broken, "rounds": follower.rounds} | {
-        "attempts": follower.attempts,
-        "runs": sorted(follower.runs.values()),
-    }
-    happened = "all runs finished" if states == {"finished"} else ", ".join(sorted(states))
-    return row_of(f"line: {disturbance.name}", disturbance.times, happened, oracle.findings, figures)
+    return trial.rows(f"line, plan {plan}", folder, {"broken_connections": broken})
 
 
-def _through(lines: dict[str, Line], disturbance: Disturbance, follower: Follower, oracle: Oracle) -> list[float]:
-    waits: list[float] = []
-    names = list(lines)
-    for turn in range(disturbance.times):
-        until_round(follower, BOUND)
-        struck = names if disturbance.everyone else [names[turn % len(names)]]
-        # Not always at the beginning of a round.
-        pass_time(follower, 0.3 * (turn % 4))
-        for name in struck:
-            lines[name].set(disturbance.weather)
-        pass_time(follower, disturbance.seconds)
-        for name in struck:
-            lines[name].set(CALM)
-        begun = time.monotonic()
-        oracle.findings.check(Invariant.RECOVERY, until_round(follower, BOUND), "no round within the bound")
-        waits.append(time.monotonic() - begun)
-    finish(follower)
-    return waits
+def _step(disturbance: Disturbance, lines: list[Line]) -> Step:
+    def change(weather: Weather, turn: int) -> None:
+        for line in lines if disturbance.everyone else [lines[turn % len(lines)]]:
+            line.set(weather)
 
-
-def finish(follower: Follower) -> None:
-    """Let the run that goes on come to its end."""
-    end = time.monotonic() + BOUND
-    while not follower.over and time.monotonic() < end:
-        pass_time(follower, LOOK, again=False)
-
-
-def pass_time(follower: Follower, seconds: float, *, again: bool = True) -> None:
-    """Let time pass, and order the next run where one is over."""
-    end = time.monotonic() + seconds
-    while True:
-        follower.look()
-        if follower.over and again and follower.affordable:
-            follower.order()
-        if time.monotonic() >= end:
-            return
-        time.sleep(LOOK)
-
-
-def until_round(follower: Follower, within: float) -> bool:
-    """Wait for the end of a round; whether it came."""
-    rounds, end = follower.rounds, time.monotonic() + within
-    while follower.rounds == rounds:
-        if time.monotonic() > end or (follower.over and not follower.affordable):
-            return False
-        pass_time(follower, LOOK)
-    return True
-
-
-def judge_runs(folder: Path, federation: Federation, follower: Follower, oracle: Oracle) -> None:
-    """Look at each run that was ordered: it has finished, with the model of a simulation in which the same sites were
-    missing from the same rounds.
-    """
-    for number, (name, how) in enumerate(follower.runs.items()):
-        oracle.findings.check(Invariant.RECOVERY, how == "finished", f"{name}: {how}")
-        if how != "finished":
-            continue
-        place = federation.runs / name
-        if federation.shape.plan == "none":
-            missing = oracle.missing(place)
-            expected = simulated(federation, folder / f"simulated-{number}", missing)
-            oracle.model(place, expected)
-        else:
-            oracle.model(place)
+    begin, end = partial(change, disturbance.weather), partial(change, CALM)
+    return Step(disturbance.name, disturbance.times, disturbance.seconds, begin, end)

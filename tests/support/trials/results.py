@@ -17,12 +17,12 @@ class Chunk:
     """A piece of a part that is run in one go.
 
     ``least``: seconds that have to be left for it to begin; ``run`` takes a new folder and the seconds left, and gives
-    the columns of a row.
+    the columns of rows.
     """
 
     name: str
     least: float
-    run: Callable[[Path, float], dict[str, Any]]
+    run: Callable[[Path, float], list[dict[str, Any]]]
 
 
 class Results:
@@ -40,9 +40,9 @@ class Results:
         """Whether that chunk was run."""
         return any((row["part"], row["name"]) == (part, name) for row in self.rows)
 
-    def add(self, row: Row) -> None:
-        """Keep a row, on disk."""
-        self.rows.append(row)
+    def add(self, rows: Iterable[Row]) -> None:
+        """Keep the rows of a chunk, on disk."""
+        self.rows.extend(rows)
         self._write()
 
     def forget(self, parts: Iterable[str]) -> None:
