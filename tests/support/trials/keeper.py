@@ -20,7 +20,7 @@ from fedseal.simulation.deployed.guard import send, with_descendants
 FEDSEAL = [sys.executable, "-c", "from fedseal.cli.main import main; main()"]
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
 LIGHT = [sys.executable, "-m", "support.trials.light"]
-SERVER = "server"
+SERVER, FORKED = "server", "forked"
 LOOK = 0.05
 
 
@@ -231,4 +231,13 @@ def join(
         file = federation.files.nodes[name]
         command = [*LIGHT, "--config", str(file), "--note", str(note)]
         keeper.add(name, command, (environment or {}).get(name))
+    return found
+
+
+def join_forked(keeper: Keeper, federation: Federation, notes: Path, names: Sequence[str]) -> dict[str, Path]:
+    """As `join`, but as one service whose processes are forked from one that has loaded the program."""
+    notes.mkdir(parents=True, exist_ok=True)
+    found = {name: notes / f"{name}.notes" for name in names}
+    files = [str(federation.files.nodes[name]) for name in names]
+    keeper.add(FORKED, [*LIGHT, "--config", *files, "--note", *map(str, found.values())])
     return found

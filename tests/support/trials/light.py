@@ -1,5 +1,5 @@
 """A resident node whose task is numpy: all of a site's node but torch. As a program: --config FILE, and --note FILE
-where it is to write down what it answers.
+where it is to write down what it answers; several files for several nodes.
 
 The node, its connection, the seal, the policy, the ledger and the store are those of `fedseal site run`; only the
 function behind the seal is this file's.
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import cast
 
@@ -100,14 +101,25 @@ def place_of(control: bytes) -> str:
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM. Of several files each gets a process of its own, forked from this one once the program is
+    loaded: so many of them start at once on a small machine.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--note", type=Path)
+    parser.add_argument("--config", type=Path, required=True, nargs="+")
+    parser.add_argument("--note", type=Path, nargs="*", default=[])
     options = parser.parse_args()
     service_logs()
-    site = read_site(options.config)
-    node = ResidentNode(Fleet(site.address, site.trust, site.key), site, light_app(options.note))
+    last = len(options.config) - 1
+    for number, (config, note) in enumerate(zip_longest(options.config, options.note)):
+        if number == last or os.fork() == 0:
+            serve(config, note)
+            return
+
+
+def serve(config: Path, note: Path | None) -> None:
+    """One node, as `fedseal site run` has it but for the task."""
+    site = read_site(config)
+    node = ResidentNode(Fleet(site.address, site.trust, site.key), site, light_app(note))
     handle_signals(node)
     with contextlib.suppress(KeyboardInterrupt):
         node.run()

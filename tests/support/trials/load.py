@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from support.trials.keeper import SERVER, Keeper, join, serve
+from support.trials.keeper import FORKED, SERVER, Keeper, join, join_forked, serve
 from support.trials.kills import Follower, spread
 from support.trials.oracle import Invariant, Oracle
 from support.trials.reference import simulated
@@ -18,9 +18,12 @@ from support.trials.results import Chunk, row_of
 from support.trials.steps import pass_time
 from support.trials.study import Shape, make_federation
 
+from fedseal.simulation.deployed.guard import listed
+
 EVERY = 5.0
 # Seconds for all nodes to start and join: each starts a Python program.
 JOINED = 1500.0
+JOINED_TEXT = "connected to"
 
 
 class Gauge:
@@ -101,17 +104,22 @@ def load_chunks() -> Iterator[Chunk]:
 
 
 def loaded(sites: int, rounds: int, folder: Path, left: float) -> list[dict[str, Any]]:
-    """One run of many sites, for so many rounds or so much time as there is."""
+    """One run of many sites, for so many rounds or so much time as there is.
+
+    Two nodes are programs of their own, whose memory is measured; the others are forked from one that has loaded the
+    program, and share with it what they do not change.
+    """
     begun = time.monotonic()
     shape = Shape(sites=sites, rounds=rounds, minimum=sites * 2 // 3)
     federation = make_federation(folder / "federation", shape)
     with Keeper(folder / "logs") as keeper:
         serve(keeper, federation)
-        notes = join(keeper, federation, folder / "notes")
-        first = shape.names[0]
-        ready = _all_joined(keeper, shape.names, time.monotonic() + JOINED)
+        first, last = alone = (shape.names[0], shape.names[-1])
+        notes = join_forked(keeper, federation, folder / "notes", shape.names[1:-1])
+        notes |= join(keeper, federation, folder / "notes", alone)
+        ready = _all_joined(keeper, alone, sites - 2, time.monotonic() + JOINED)
         joined = time.monotonic() - begun
-        with Gauge(keeper, [SERVER, first, shape.names[-1]]) as gauge:
+        with Gauge(keeper, [SERVER, first, last]) as gauge:
             oracle = Oracle(federation, None, notes)
             follower = Follower(federation, notes[first])
             follower.order()
@@ -119,12 +127,12 @@ def loaded(sites: int, rounds: int, folder: Path, left: float) -> list[dict[str,
             # What is left has to be enough for a simulation and for looking at all stores.
             while not follower.over and time.monotonic() - begun < left * 0.8:
                 pass_time(follower, 0.5, again=False)
-            nodes = [row[0] for name in shape.names if (pid := keeper.pid(name)) and (row := usage(pid))]
+            forked = [row[0] for pid in children_of(keeper.pid(FORKED)) if (row := usage(pid)) is not None]
         figures = {"joined_after": round(joined, 1), "round": spread(follower.seconds), "rounds": follower.rounds} | {
             "attempts": follower.attempts,
             "bytes_up_a_round": follower.bytes_up[-1] if follower.bytes_up else 0,
             "processes": gauge.figures(start),
-            "node_mb": spread(nodes),
+            "forked_node_mb": spread(forked),
             "seconds_by_tenth": [round(float(np.median(part)), 2) for part in np.array_split(follower.seconds, 10)]
             if len(follower.seconds) >= 10
             else [],
@@ -140,9 +148,14 @@ def loaded(sites: int, rounds: int, folder: Path, left: float) -> list[dict[str,
     return [row_of(f"load: {sites} nodes, {rounds} rounds", follower.rounds, happened, oracle.findings, figures)]
 
 
-def _all_joined(keeper: Keeper, names: Sequence[str], end: float) -> bool:
+def children_of(parent: int | None) -> list[int]:
+    """The processes that a process has started."""
+    return [row.number for row in listed() if row.parent == parent and not row.has_ended]
+
+
+def _all_joined(keeper: Keeper, alone: Sequence[str], forked: int, end: float) -> bool:
     while time.monotonic() < end:
-        if all(keeper.said(name, "connected to") for name in names):
+        if keeper.said(FORKED, JOINED_TEXT) >= forked and all(keeper.said(name, JOINED_TEXT) for name in alone):
             return True
         time.sleep(1)
     return False
