@@ -139,7 +139,11 @@ class ResidentNode:
 
     def _join(self) -> None:
         number = self._server.join(self._number.read())
-        self._number.write(number)
+        try:
+            self._number.write(number)
+        except OSError as error:
+            # A full disk: only a server of another make asks for the number of before.
+            log.warning("the node's number could not be kept: %s", error.strerror or error)
         self._lost.clear()
         say(log, Connected(self._site.address, number))
 

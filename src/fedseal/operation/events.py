@@ -191,6 +191,20 @@ class RunBroken(LogEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class RunStandsStill(LogEvent):
+    """The disk takes nothing more: the run is tried again, and goes on when there is room."""
+
+    name: ClassVar[str] = "run.standing"
+    level: ClassVar[int] = logging.ERROR
+    run: str
+    fault: str
+
+    @property
+    def words(self) -> str:
+        return f"run {self.run} stands still: {self.fault}; trying again"
+
+
+@dataclass(frozen=True, slots=True)
 class OrderUnreadable(LogEvent):
     """A folder among the runs holds no order that can be read."""
 
