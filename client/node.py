@@ -40,6 +40,7 @@ from fedseal.operation.events import (
     MessageAnswered,
     MessageNotFetched,
     MessageTooLate,
+    NumberNotKept,
     OtherTask,
     StudyWithin,
 )
@@ -143,7 +144,7 @@ class ResidentNode:
             self._number.write(number)
         except OSError as error:
             # A full disk: only a server of another make asks for the number of before.
-            log.warning("the node's number could not be kept: %s", error.strerror or error)
+            say(log, NumberNotKept(error.strerror or type(error).__name__))
         self._lost.clear()
         say(log, Connected(self._site.address, number))
 

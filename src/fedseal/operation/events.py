@@ -371,6 +371,19 @@ class PolicyAdopted(LogEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class NumberNotKept(LogEvent):
+    """The node's number could not be written beside the store: after a crash it joins as a new one."""
+
+    name: ClassVar[str] = "node.number_not_kept"
+    level: ClassVar[int] = logging.WARNING
+    fault: str
+
+    @property
+    def words(self) -> str:
+        return f"the node's number could not be kept: {self.fault}"
+
+
+@dataclass(frozen=True, slots=True)
 class Connected(LogEvent):
     """The server has let the node in."""
 
