@@ -1,5 +1,6 @@
 """What programs that stay have in common: the form of their log, and the listener for those who look after them."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -8,7 +9,9 @@ import typer
 from prometheus_client import CollectorRegistry
 
 from fedseal.operation.config import LogFormat, OperationPart
+from fedseal.operation.counting import EventCounter
 from fedseal.operation.listener import Operation, Readiness
+from fedseal.operation.logs import ROOT
 
 LogOption = Annotated[
     LogFormat | None, typer.Option("--log-format", help="In place of what the file says under [operation].")
@@ -21,5 +24,10 @@ def operated(part: OperationPart, registry: CollectorRegistry, ready: Readiness)
     if part.endpoint is None:
         yield
         return
-    with Operation(part.endpoint, registry, ready):
-        yield
+    counter, log = EventCounter(registry), logging.getLogger(ROOT)
+    log.addHandler(counter)
+    try:
+        with Operation(part.endpoint, registry, ready):
+            yield
+    finally:
+        log.removeHandler(counter)
