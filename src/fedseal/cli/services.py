@@ -10,8 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from fedseal.operation.config import LogFormat, OperationPart
 from fedseal.operation.counting import EventCounter
+from fedseal.operation.events import EpochEnds
 from fedseal.operation.listener import Operation, Readiness
-from fedseal.operation.logs import ROOT
+from fedseal.operation.logs import ROOT, say
 
 LogOption = Annotated[
     LogFormat | None, typer.Option("--log-format", help="In place of what the file says under [operation].")
@@ -31,3 +32,9 @@ def operated(part: OperationPart, registry: CollectorRegistry, ready: Readiness)
             yield
     finally:
         log.removeHandler(counter)
+
+
+def warn(log: logging.Logger, what: str | None) -> None:
+    """Say that something has to be done before the federation's epoch ends, if anything has."""
+    if what is not None:
+        say(log, EpochEnds(what))

@@ -98,6 +98,45 @@ class Listening(LogEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class EpochBegun(LogEvent):
+    """A running server follows its store to the next epoch of the federation."""
+
+    name: ClassVar[str] = "epoch.begun"
+    epoch: int
+    sites: int
+
+    @property
+    def words(self) -> str:
+        return f"epoch {self.epoch} of the federation: {self.sites} sites"
+
+
+@dataclass(frozen=True, slots=True)
+class EpochUnclear(LogEvent):
+    """A server's files do not fit the epoch of its store, or not yet. ``reason`` is fedseal's own words."""
+
+    name: ClassVar[str] = "epoch.unclear"
+    level: ClassVar[int] = logging.WARNING
+    reason: str
+
+    @property
+    def words(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnds(LogEvent):
+    """The epoch that a server or a site has adopted ends soon. ``reason`` says when, in fedseal's own words."""
+
+    name: ClassVar[str] = "epoch.ends"
+    level: ClassVar[int] = logging.WARNING
+    reason: str
+
+    @property
+    def words(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
 class ConsoleListening(LogEvent):
     """The console answers at an address."""
 
@@ -263,6 +302,18 @@ class LogWordRefused(LogEvent):
     @property
     def words(self) -> str:
         return f"{self.peer}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed(LogEvent):
+    """Sites asked to be asked later, outside their hours or for a person to decide: the attempt is made again."""
+
+    name: ClassVar[str] = "round.postponed"
+    seconds: float
+
+    @property
+    def words(self) -> str:
+        return f"a site asks to be asked later; again in {self.seconds:.0f} s"
 
 
 @dataclass(frozen=True, slots=True)
