@@ -21,7 +21,7 @@ from pathlib import Path
 from flwr.app import Context, RecordDict
 
 from fedseal.errors import ConfigError, FedsealError, LocalError
-from fedseal.operation.events import OrderUnreadable, RunBegun, RunBroken, RunFailed, WaitingForSites
+from fedseal.operation.events import OrderUnreadable, RunBegun, RunBroken, RunFailed, RunStandsStill, WaitingForSites
 from fedseal.operation.logs import say
 from fedseal.privacy.membership.standing import SERVER_MOVES, standing
 from fedseal.server.app import RESUME_KEY, SITES_KEY
@@ -29,6 +29,7 @@ from fedseal.server.link import Link, Setting
 from fedseal.server.lock import alone
 from fedseal.server.progress import told_who_is_there
 from fedseal.server.recording import EVENTS, OUTPUT_KEY, Events, RecordingGrid, app
+from fedseal.server.storage import storage_fault
 from fedseal.server.store import ServerStore
 
 log = logging.getLogger("fedseal.server")
@@ -39,6 +40,8 @@ SCHEMA_VERSION = 1
 # Seconds between two looks for orders, and for sites that are missing.
 LOOK = 0.5
 TELL = 30.0
+# Seconds between two tries where the disk does not let a run go on.
+RETRY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,10 @@ class Coordinator:
                 self._sleep(LOOK)
 
     def make(self, order: Order) -> None:
-        """Make one run, or go on with it, to its end. That it failed stands in its events; nothing is raised for it."""
+        """Make one run, or go on with it, to its end. That it failed stands in its events; nothing is raised for it.
+
+        Where the disk is full the run does not fail: it stands still, and is gone on with as after a crash.
+        """
         events = Events(order.folder)
         say(log, RunBegun(order.folder.name))
         try:
@@ -160,6 +166,10 @@ class Coordinator:
             self._say_failed(order, events, error)
         # What nobody foresaw fails this run, and not those that come after it.
         except Exception as error:  # noqa: BLE001
+            if (fault := storage_fault(error)) is not None:
+                say(log, RunStandsStill(order.folder.name, fault))
+                self._sleep(RETRY)
+                return
             # Its text may quote what a peer sent: it stays in the run's folder.
             with (order.folder / INCIDENT).open("a", encoding="utf-8") as kept:
                 kept.write("".join(traceback.format_exception(error)))
@@ -180,8 +190,14 @@ class Coordinator:
             )
 
     def _say_failed(self, order: Order, events: Events, error: FedsealError) -> None:
-        if not order.over:
+        if order.over:
+            return
+        try:
             events.write("failed", error=type(error).__name__, message=error.message, next_step=error.next_step)
+        except OSError as fault:
+            # Not on disk, so it has not failed: it is gone on with.
+            say(log, RunStandsStill(order.folder.name, fault.strerror or type(fault).__name__))
+            self._sleep(RETRY)
 
     def _closed(self, order: Order) -> bool:
         """Whether the run is closed already: then only its result may be missing."""

@@ -191,6 +191,20 @@ class RunBroken(LogEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class RunStandsStill(LogEvent):
+    """The disk takes nothing more: the run is tried again, and goes on when there is room."""
+
+    name: ClassVar[str] = "run.standing"
+    level: ClassVar[int] = logging.ERROR
+    run: str
+    fault: str
+
+    @property
+    def words(self) -> str:
+        return f"run {self.run} stands still: {self.fault}; trying again"
+
+
+@dataclass(frozen=True, slots=True)
 class OrderUnreadable(LogEvent):
     """A folder among the runs holds no order that can be read."""
 
@@ -354,6 +368,19 @@ class PolicyAdopted(LogEvent):
     @property
     def words(self) -> str:
         return "the policy has changed; its commitment goes into both logs"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberNotKept(LogEvent):
+    """The node's number could not be written beside the store: after a crash it joins as a new one."""
+
+    name: ClassVar[str] = "node.number_not_kept"
+    level: ClassVar[int] = logging.WARNING
+    fault: str
+
+    @property
+    def words(self) -> str:
+        return f"the node's number could not be kept: {self.fault}"
 
 
 @dataclass(frozen=True, slots=True)
