@@ -12,9 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import Field, StringConstraints
 
+from fedseal.client.isolation.settings import IsolationPart
 from fedseal.compliance.data.code import code_digest
+from fedseal.compliance.policy import SitePolicy
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
+from fedseal.operation.config import OperationPart
 from fedseal.study import Study, load_study
 
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
@@ -51,11 +54,14 @@ class StudyPart(Frozen):
 
 
 class NodeConfig(Frozen):
-    """The file of a resident node."""
+    """The file of a resident node. A ``policy`` in it becomes the site's when the node starts."""
 
     server: ServerPart
     site: SitePart
     study: StudyPart
+    isolation: IsolationPart = IsolationPart()
+    operation: OperationPart = OperationPart()
+    policy: SitePolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,11 @@ class Site:
     digest: bytes
     threads: int
     preload: bool
+    key_file: Path
+    isolation: IsolationPart
+    authority: Path
+    operation: OperationPart
+    policy: SitePolicy | None
 
     def check_code(self) -> None:
         """Look whether the study's code is still what was approved; ConfigError if not."""
@@ -102,6 +113,11 @@ def read_site(path: Path) -> Site:
         digest,
         site.threads,
         site.preload,
+        home / site.key,
+        config.isolation,
+        home / config.server.authority,
+        config.operation,
+        config.policy,
     )
 
 

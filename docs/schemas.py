@@ -14,6 +14,7 @@ from fedseal.compliance.policy import SitePolicy
 from fedseal.compliance.registry.bundle import InputSchema, Manifest, Recipe
 from fedseal.compliance.registry.description import Description
 from fedseal.compliance.registry.rules import RegistryRules
+from fedseal.server.archive import Archive
 from fedseal.server.monitoring.policy import MonitorFile
 from fedseal.server.server_config import ServerConfig
 from fedseal.simulation.result import Result
@@ -30,9 +31,10 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "scenario-comparison-1": Comparison,
     "scenario-golden-1": Recorded,
     "study-1": Contract,
-    "site-policy-1": SitePolicy,
+    "site-policy-2": SitePolicy,
     "site-node-1": NodeConfig,
     "coordination-server-1": ServerConfig,
+    "server-backup-1": Archive,
     "registry-1": RegistryRules,
     "monitor-1": MonitorFile,
     "model-description-1": Description,

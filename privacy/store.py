@@ -20,6 +20,8 @@ from sqlalchemy.exc import DatabaseError
 
 from fedseal.database import connect, engine_for, free_to_use
 from fedseal.errors import ConfigError
+from fedseal.migration import upgrade
+from fedseal.privacy.formats import SITE_STORE
 from fedseal.privacy.ledger import Terms, open_ledger
 from fedseal.privacy.randomness import KeyedRandomness, Randomness, SystemRandomness
 from fedseal.privacy.roster import Roster, SignedRoster, open_roster
@@ -29,7 +31,7 @@ from fedseal.privacy.tables import META, METADATA, TERMS
 from fedseal.privacy.transaction import Transaction, insert_entry
 from fedseal.wire import decode, encode
 
-FORMAT = 1
+FORMAT = SITE_STORE.newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,10 @@ class SiteStore:
     def open(cls, path: Path, *, reading: bool = False) -> "SiteStore":
         """Open a store; with ``reading`` its transactions write nothing and hold up nobody.
 
+        One of an earlier format is brought to today's, after a copy of it is kept beside it.
+
         Raises:
-            ConfigError: there is none at ``path``, or it has another format.
+            ConfigError: there is none at ``path``, it has a later format, or an earlier one and nothing may be written.
         """
         if not path.is_file():
             raise ConfigError(
@@ -146,11 +150,17 @@ class SiteStore:
                 meta = {row.key: row.value for row in connection.execute(select(META))}
         except DatabaseError:
             raise ConfigError(f"{path} is not a site store") from None
-        if meta.get("format") != str(FORMAT).encode():
-            raise ConfigError(f"{path} has another format than {FORMAT}", next_step="Use the fedseal that made it.")
+        current = SITE_STORE.check(path, meta.get("format"))
         if "number" not in meta:
             # A server's store has the same form.
             raise ConfigError(f"{path} is not a site store")
+        if not current and reading:
+            raise ConfigError(
+                f"{path} is of an earlier fedseal, and is only read here",
+                next_step=f"Bring it to today's format first, keeping a copy: fedseal site upgrade {path}",
+            )
+        if not current:
+            upgrade(path, engine, SITE_STORE)
         number = int(meta["number"])
         roster = open_roster(decode(meta["roster"], SignedRoster), pinned=meta["pinned"])
         entry = roster.entry(number)

@@ -1,11 +1,12 @@
 """What can be read and written inside one transaction of a site's store."""
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, delete, func, insert, literal_column, select
+from sqlalchemy import Connection, Row, Table, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from fedseal.errors import ConfigError, LocalError
@@ -18,7 +19,7 @@ from fedseal.privacy.runs import RunRecord
 from fedseal.privacy.secagg.client_states import STORED_STATES, StoredState
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secagg.masks import RingVector, vector_from_bytes
-from fedseal.privacy.tables import ENTRIES, INCIDENTS, MEMORIES, PEERS, PINS, REPLIES, RUNS, SESSIONS, TERMS
+from fedseal.privacy.tables import ENTRIES, INCIDENTS, MEMORIES, META, PEERS, PINS, REPLIES, RUNS, SESSIONS, TERMS
 from fedseal.wire import DecodeError, decode, encode
 
 MOST_INCIDENTS = 200
@@ -52,6 +53,10 @@ class Transaction:
     def connection(self) -> Connection:
         """The open connection, for tables of higher layers."""
         return self._connection
+
+    def put_policy(self, text: str) -> None:
+        """Replace the text of the site's policy; whoever opens the store from now on finds it."""
+        self._connection.execute(update(META).where(META.c.key == "policy").values(value=text.encode("utf-8")))
 
     def populations(self) -> list[str]:
         """The populations that have a ledger."""
@@ -289,7 +294,8 @@ class Transaction:
         disk.
         """
         kept = text[-LONGEST_INCIDENT:].encode("utf-8", "backslashreplace").decode("utf-8")[-LONGEST_INCIDENT:]
-        number = self._connection.execute(insert(INCIDENTS).values(code=code, text=kept)).inserted_primary_key
+        values = {"code": code, "text": kept, "at": int(time.time())}
+        number = self._connection.execute(insert(INCIDENTS).values(values)).inserted_primary_key
         if number is not None:
             self._connection.execute(delete(INCIDENTS).where(INCIDENTS.c.number <= number[0] - MOST_INCIDENTS))
 
@@ -297,6 +303,13 @@ class Transaction:
         """Codes and texts of errors, oldest first."""
         rows = self._connection.execute(select(INCIDENTS.c.code, INCIDENTS.c.text).order_by(INCIDENTS.c.number))
         return [(row.code, row.text) for row in rows]
+
+    def last_incident(self) -> tuple[int | None, str, str] | None:
+        """When the newest error was, in seconds since 1970 where that is known, its code and its text; None if there
+        is none.
+        """
+        row = self._connection.execute(select(INCIDENTS).order_by(INCIDENTS.c.number.desc()).limit(1)).one_or_none()
+        return None if row is None else (row.at, row.code, row.text)
 
     def _put(self, table: Table, **values: object) -> None:
         keys = [column.name for column in table.primary_key]

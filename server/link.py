@@ -357,6 +357,10 @@ class Link:
             self._server.should_exit = True
             self._thread.join(15)
 
+    def alive(self) -> bool:
+        """Whether the listener still listens."""
+        return self._thread is not None and self._thread.is_alive()
+
     def online(self) -> list[str]:
         """The sites whose nodes are connected."""
         infos = self.state.get_node_info(node_ids=list(self._names))

@@ -26,9 +26,12 @@ from fedseal.errors import FedsealError
 from fedseal.privacy.inference.evaluation import estimates
 from fedseal.privacy.inference.tally import Tally
 from fedseal.privacy.planning import RunPlans
+from fedseal.privacy.secagg.header import Header
+from fedseal.privacy.secagg.messages import Stage
 from fedseal.server.app import RunConfig
 from fedseal.server.app import main as run_study
 from fedseal.server.means import Means
+from fedseal.server.progress import Progress, write_progress
 from fedseal.server.rounds import Arrays, RoundRecord
 from fedseal.server.statistics import Moments
 
@@ -90,7 +93,7 @@ def cut_half_a_line(file: FileIO) -> None:
 
 
 class RecordingGrid(Grid):
-    """Any Grid, and a `RoundObserver` that writes events.
+    """Any Grid, and a `RoundObserver` that writes events; where a round stands goes into a small file beside them.
 
     Args:
         grid: carries the messages.
@@ -100,6 +103,23 @@ class RecordingGrid(Grid):
     def __init__(self, grid: Grid, events: Events) -> None:
         self._grid = grid
         self._events = events
+        self._round = -1
+        self._asked = 0
+        self._lost: dict[str, int] = {}
+
+    # A StageObserver
+
+    def stage_began(self, header: Header, stage: Stage, asked: int) -> None:
+        """Say where the run stands."""
+        if header.fl_round != self._round:
+            self._round, self._asked, self._lost = header.fl_round, asked, {}
+        standing = Progress(time.time(), header.release_name, header.fl_round, header.attempt, stage.label, asked)
+        write_progress(self._events.folder, standing)
+
+    def stage_ended(self, header: Header, stage: Stage, lost: int) -> None:
+        """Count who fell out."""
+        if lost:
+            self._lost[stage.label] = self._lost.get(stage.label, 0) + lost
 
     # A RoundObserver
 
@@ -116,8 +136,11 @@ class RecordingGrid(Grid):
             number=record.number,
             seconds=record.seconds,
             sites=record.sites,
+            asked=self._asked,
+            lost=self._lost,
             attempts=record.attempts,
             stages=stages,
+            metrics=record.metrics,
         )
 
     def run_evaluated(self, tally: Tally) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
+from fedseal.operation.config import OperationPart
 from fedseal.server.link import Listener
 from fedseal.server.store import ServerStore
 
@@ -33,6 +34,24 @@ class CoordinationPart(Frozen):
     runs: Path
 
 
+class ConsolePart(Frozen):
+    """Where the console listens, for `fedseal console serve`. Without a certificate it listens on the loopback address
+    only. ``names``: by which people reach it. ``users``: the file of its users and of its access log. ``rules``: what
+    aliases ask for, without which it takes no signatures; ``bundles``: where models are, beside the store if None.
+    """
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8480, ge=0, le=65535)
+    certificate: Path | None = None
+    key: Path | None = None
+    names: tuple[str, ...] = ()
+    users: Path = Path("console.sqlite")
+    rules: Path = Path("registry.toml")
+    bundles: Path | None = None
+    idle_minutes: float = Field(default=30, ge=1, le=1440)
+    session_hours: float = Field(default=10, gt=0, le=24)
+
+
 class ServerConfig(Frozen):
     """The file of a coordination server. ``nodes`` has for every site of the roster the file of its node's public
     key, in OpenSSH's form.
@@ -41,6 +60,8 @@ class ServerConfig(Frozen):
     listen: ListenPart
     server: CoordinationPart
     nodes: dict[str, Path] = Field(min_length=1)
+    console: ConsolePart | None = None
+    operation: OperationPart = OperationPart()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +72,23 @@ class Coordination:
     store: Path
     runs: Path
     nodes: Mapping[str, bytes]
+    operation: OperationPart
+
+
+def parse_server(path: Path) -> ServerConfig:
+    """A server's file as it is written; what it names is not looked at.
+
+    Raises:
+        ConfigError: it cannot be read, or a restore was begun here and has not ended.
+    """
+    if (note := restore_note(path)).exists():
+        raise ConfigError(
+            "a restore was begun here and has not ended",
+            next_step=f"Make it again: fedseal server restore {note.read_text(encoding='utf-8').strip()} "
+            f"--config {path}",
+        )
+    table, text = read_toml(path)
+    return validate(ServerConfig, table, text=text, source=str(path))
 
 
 def read_server(path: Path) -> Coordination:
@@ -59,9 +97,7 @@ def read_server(path: Path) -> Coordination:
     Raises:
         ConfigError: the file is wrong, names something that is not there, or its nodes are not the roster's sites.
     """
-    table, text = read_toml(path)
-    config = validate(ServerConfig, table, text=text, source=str(path))
-    home = path.resolve().parent
+    config, home = parse_server(path), path.resolve().parent
     store = home / config.server.store
     roster = ServerStore.open(store).identity.roster
     if roster.simulated:
@@ -79,7 +115,13 @@ def read_server(path: Path) -> Coordination:
         store,
         home / config.server.runs,
         {name: public_key(home / file) for name, file in config.nodes.items()},
+        config.operation,
     )
+
+
+def restore_note(path: Path) -> Path:
+    """What stands beside a server's file while a backup is put back."""
+    return path.with_name(f".{path.name}.restoring")
 
 
 def public_key(path: Path) -> bytes:

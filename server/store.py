@@ -31,14 +31,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError
 
-from fedseal.database import engine_for
+from fedseal.database import connect, engine_for
 from fedseal.errors import ConfigError, LocalError
+from fedseal.migration import Format, upgrade
 from fedseal.privacy.roster import Roster, SignedRoster, open_roster
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secret import Secret
 from fedseal.wire import decode, encode
 
-FORMAT = 1
+SERVER_STORE = Format("server's store")
+FORMAT = SERVER_STORE.newest
 
 _metadata = MetaData()
 _meta = Table("meta", _metadata, Column("key", String, primary_key=True), Column("value", LargeBinary))
@@ -126,7 +128,11 @@ class ServerStore:
 
     @classmethod
     def open(cls, path: Path) -> "ServerStore":
-        """Open a store; ConfigError if there is none at ``path`` or it has another format."""
+        """Open a store; one of an earlier format is brought to today's, after a copy of it is kept beside it.
+
+        Raises:
+            ConfigError: there is none at ``path``, or it has a later format.
+        """
         if not path.is_file():
             raise ConfigError(f"no server store at {path}")
         engine = engine_for(path)
@@ -135,8 +141,8 @@ class ServerStore:
                 meta = {row.key: row.value for row in connection.execute(select(_meta))}
         except DatabaseError:
             raise ConfigError(f"{path} is not a server store") from None
-        if meta.get("format") != str(FORMAT).encode():
-            raise ConfigError(f"{path} has another format than {FORMAT}", next_step="Use the fedseal that made it.")
+        if not SERVER_STORE.check(path, meta.get("format")):
+            upgrade(path, engine, SERVER_STORE)
         roster = open_roster(decode(meta["roster"], SignedRoster), pinned=meta["pinned"])
         return cls(engine, ServerIdentity(SigningKey(Secret(meta["key"])), roster))
 
@@ -221,6 +227,26 @@ class ServerStore:
                 "the checkpoint is damaged", next_step="Restore the server's store from a backup."
             ) from None
         return Checkpoint(row.fl_round, model, row.strategy, memory, json.loads(row.settings))
+
+
+def roster_at(path: Path) -> Roster:
+    """The roster of a server's store, for whoever only looks: nothing is written, and the server's key is not read.
+
+    Raises:
+        ConfigError: there is no server's store of this format at ``path``.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no server store at {path}")
+    engine = connect(path, reading=True)
+    try:
+        with engine.begin() as connection:
+            query = select(_meta).where(_meta.c.key.in_(("format", "roster", "pinned")))
+            meta = {row.key: row.value for row in connection.execute(query)}
+    except DatabaseError:
+        raise ConfigError(f"{path} is not a server store") from None
+    if meta.get("format") != str(FORMAT).encode():
+        raise ConfigError(f"{path} has another format than {FORMAT}", next_step="Use the fedseal that made it.")
+    return open_roster(decode(meta["roster"], SignedRoster), pinned=meta["pinned"])
 
 
 def read_model(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,6 +1,7 @@
 """A simulation's run folder as the registry takes it: its model, what is known of how it was made, and its scores."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from fedseal.compliance.events.bodies import RunCreated, RunFinished
 from fedseal.compliance.events.fields import decimal, sha256
 from fedseal.compliance.events.subjects import Measure
 from fedseal.compliance.registry.bundle import Standardisation
+from fedseal.compliance.registry.description import CardFacts
 from fedseal.compliance.registry.entries import Entries, names_of
 from fedseal.compliance.registry.gates import measure_name
 from fedseal.compliance.registry.promotion import Origin
+from fedseal.compliance.registry.recipe import Abstention, ScoreReference
 from fedseal.errors import ConfigError
 from fedseal.privacy.inference.evaluation import PERSONS
 from fedseal.server.store import ServerStore
@@ -97,6 +100,27 @@ def measures(result: Result) -> tuple[Measure, ...]:
     interval.
     """
     return tuple(_measures(result.final, result.metric_errors)) + tuple(_private(result))
+
+
+def card_facts(result: Result, contract: Contract) -> CardFacts:
+    """What the card of a simulation's private evaluation gives whoever applies the model."""
+    evaluation = result.evaluation
+    card = None if evaluation is None else evaluation.card
+    if evaluation is None or card is None:
+        return CardFacts()
+    rule, rows = card.conformal, card.reliability
+    abstention = None
+    if rule is not None:
+        abstention = Abstention(coverage=rule.coverage, level=rule.level, quantile=rule.quantile)
+    counts = tuple(row.persons.value or 0.0 for row in rows)
+    edges = (*(row.low for row in rows), rows[-1].high)
+    if len(counts) < 2 or sum(counts) <= 0:
+        return CardFacts(abstention)
+    # A row is a sum over bins, labels and groups, with the noise of each; rows of fewer bins have less of it.
+    groups = max(len(contract.evaluation.groups), 1)
+    widest = max(row.high - row.low for row in rows) * contract.evaluation.bin_count
+    noise = evaluation.noise_deviation**2 * 2 * groups * math.ceil(widest - 1e-9)
+    return CardFacts(abstention, ScoreReference(edges=edges, counts=counts, noise=noise))
 
 
 def _private(result: Result) -> Iterator[Measure]:

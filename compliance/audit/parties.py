@@ -43,10 +43,10 @@ class Parties:
             if book is Book.FEDERATION:
                 self._add(SERVER_ORG, Author.SERVER, entry.key.public)
             else:
-                self._add(_site_of(entry.key.name), Author.SITE, entry.key.public)
+                self._add(site_named(entry.key.name), Author.SITE, entry.key.public)
         for witness in policy.witnesses:
             if not is_person(witness.name):
-                self._add(_site_of(witness.name), Author.SITE, witness.key.public)
+                self._add(site_named(witness.name), Author.SITE, witness.key.public)
             elif alone:
                 org, _, actor = witness.name.split("/")
                 self._add(org, Author.PERSON, witness.key.public, actor)
@@ -122,7 +122,7 @@ def with_persons(policy: Policy, leaves: Iterable[bytes]) -> Policy:
     return replace(policy, witnesses=tuple(found.values()))
 
 
-def _site_of(origin: str) -> str:
+def site_named(origin: str) -> str:
     """The name of the site whose log or witness is called so; see `checkpoint.site_origin`."""
     parts = origin.split("/")
     return public_name(unquote(parts[2])) if len(parts) == 3 and parts[1] == "site" else public_name(origin)

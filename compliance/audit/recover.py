@@ -14,6 +14,7 @@ from fedseal.compliance.events.leaf import Place, read_event
 from fedseal.compliance.journal.tables import AUTHORS, TYPES, WITNESSES, create_tables
 from fedseal.compliance.journal.witnesses import policy_of
 from fedseal.compliance.log.checkpoint import server_origin
+from fedseal.compliance.log.exported import ExportedLog
 from fedseal.compliance.log.store import Log
 from fedseal.errors import PeerError
 from fedseal.privacy.roster import Roster
@@ -33,15 +34,17 @@ class Recovered:
     after: int
 
 
-def recover(connection: Connection, key: SigningKey, roster: Roster, mirror: Log, site: int) -> Recovered:
+def recover(
+    connection: Connection, key: SigningKey, roster: Roster, mirror: Log | ExportedLog, site: int | None
+) -> Recovered:
     """Append to the server's log what a site's mirror has beyond it, and put its places and index right.
 
     Args:
         connection: a transaction in the database of the server's log. Whatever is raised, end it without a commit.
         key: the server's.
         roster: the federation's.
-        mirror: a site's copy of the log.
-        site: that site's number.
+        mirror: a site's copy of the log, or one that somebody exported.
+        site: that site's number; None for an exported one.
 
     Raises:
         PeerError: the mirror does not hold, or is of another history than what is left. Nothing has changed.
@@ -62,24 +65,25 @@ def recover(connection: Connection, key: SigningKey, roster: Roster, mirror: Log
                 log.put_checkpoint(note)
         log.sign_checkpoint(key)
     _index(connection, log)
-    _witnessed(connection, mirror, site)
+    if isinstance(mirror, Log) and site is not None:
+        _witnessed(connection, mirror, site)
     return Recovered(before, log.size)
 
 
-def _promised(mirror: Log, log: Log, site: int) -> int:
+def _promised(mirror: Log | ExportedLog, log: Log, site: int | None) -> int:
     """How much of a mirror has a checkpoint; PeerError if what is left of the log is not its beginning."""
     size = max((kept for kept, _ in mirror.checkpoints()), default=0)
     common = min(size, log.size)
     if common and mirror.root(common) != log.root(common):
         raise PeerError(
-            f"the first {common} entries of this site's mirror are others than the server's: two histories",
-            peer=f"site {site}",
+            f"the first {common} entries of this copy are others than the server's: two histories",
+            peer=_whose(site),
             next_step=_FORK,
         )
     return size
 
 
-def _check(leaves: list[bytes], mirror: Log, roster: Roster, size: int, site: int) -> None:
+def _check(leaves: list[bytes], mirror: Log | ExportedLog, roster: Roster, size: int, site: int | None) -> None:
     """PeerError unless all that a mirror says is signed by whom it has to be."""
     policy = policy_of(roster, 0)
     notes = [(kept, mirror.checkpoint(kept) or "") for kept, _ in mirror.checkpoints()]
@@ -88,10 +92,14 @@ def _check(leaves: list[bytes], mirror: Log, roster: Roster, size: int, site: in
         first = verdict.findings[0]
         place = "" if first.index is None else f" (entry {first.index})"
         raise PeerError(
-            f"this site's mirror does not hold: {first.what}{place}",
-            peer=f"site {site}",
+            f"this copy does not hold: {first.what}{place}",
+            peer=_whose(site),
             next_step="Take the entries from another site.",
         )
+
+
+def _whose(site: int | None) -> str:
+    return "an exported log" if site is None else f"site {site}"
 
 
 def _index(connection: Connection, log: Log) -> None:

@@ -18,7 +18,7 @@ from fedseal.compliance.events.fields import public_name
 from fedseal.compliance.events.leaf import SERVER_ORG, TIME_FORMAT, Event, Place, keyid_of, read_event, sign_event
 from fedseal.compliance.events.registry import Author, Book, EventType, type_of, type_of_form
 from fedseal.compliance.journal.attachment import CONFLICT, OK, UNPROCESSABLE, LogReply, LogRequest
-from fedseal.compliance.journal.tables import AUTHORS, TYPES, WITNESSES, create_tables
+from fedseal.compliance.journal.tables import AUTHORS, TYPES, WITNESSES, create_tables, place_in
 from fedseal.compliance.journal.witnesses import behind, policy_of, server_genesis
 from fedseal.compliance.log import checkpoint, witness
 from fedseal.compliance.log.malformed import MalformedError
@@ -199,9 +199,7 @@ class FederationJournal:
             return self._place(connection, keyid_of(public_key))
 
     def _place(self, connection: Connection, keyid: str) -> Place:
-        query = select(AUTHORS).where(AUTHORS.c.origin == self.origin, AUTHORS.c.keyid == keyid)
-        row = connection.execute(query).one_or_none()
-        return Place() if row is None else Place(row.seq, row.prev)
+        return place_in(connection, self.origin, keyid)
 
     def _all_places(self, connection: Connection) -> dict[str, Place]:
         rows = connection.execute(select(AUTHORS).where(AUTHORS.c.origin == self.origin))

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from fedseal.compliance.events.bodies import ForeignAnchor
 from fedseal.compliance.events.fields import public_name, sha256
-from fedseal.compliance.events.leaf import TIME_FORMAT, Place, read_event, sign_event
+from fedseal.compliance.events.leaf import TIME_FORMAT, Event, Place, read_event, sign_event
 from fedseal.compliance.events.registry import EventType, type_of_form
 from fedseal.compliance.events.subjects import RequestClosed, RequestReceived, Shared
 from fedseal.compliance.journal.attachment import MOST_EVENTS, OK, UNPROCESSABLE, LogReply, LogRequest
@@ -101,6 +101,12 @@ class SiteJournal:
         body = None if leaf is None else read_event(leaf, "this site").body
         return body if isinstance(body, form) else None
 
+    def last_shared(self, kind: str) -> Event | None:
+        """The newest event of a type that this site has signed for the federation's log, whatever run it is about."""
+        query = select(OUTBOX.c.leaf).where(OUTBOX.c.type == kind).order_by(OUTBOX.c.seq.desc()).limit(1)
+        leaf = self._connection.execute(query).scalar()
+        return None if leaf is None else read_event(leaf, "this site")
+
     def has_received(self, request: str) -> bool:
         """Whether this site has said that it got a request, and not yet how it was answered."""
         forms = [type_of_form(form).name for form in (RequestReceived, RequestClosed)]
@@ -113,6 +119,13 @@ class SiteJournal:
         """Whether the site has signed an event of this form about a run."""
         query = select(OUTBOX.c.seq).where(OUTBOX.c.run == run.hex(), OUTBOX.c.type == type_of_form(body).name).limit(1)
         return self._connection.execute(query).first() is not None
+
+    def said_of_run(self, form: type[F], run: bytes) -> list[F]:
+        """The events of a form about a run that this site has signed for the federation's log, oldest first."""
+        own = (OUTBOX.c.run == run.hex(), OUTBOX.c.type == type_of_form(form).name)
+        leaves = self._connection.execute(select(OUTBOX.c.leaf).where(*own).order_by(OUTBOX.c.seq)).scalars()
+        bodies = [read_event(leaf, "this site").body for leaf in leaves]
+        return [body for body in bodies if isinstance(body, form)]
 
     def published(self, what: str) -> int:
         """Up to which number something on record has become events; 0 if nothing has."""

@@ -1,9 +1,10 @@
-"""A bundle: a model with what it takes to apply it. Four files in a folder, safetensors and JSON, nothing that runs.
+"""A bundle: a model with what it takes to apply it. Files in a folder, safetensors and JSON, no code.
 
     model.safetensors   the parameters
     recipe.json         how the model is applied
     schema.json         what goes in, and which arrays the model has
-    manifest.json       SHA-256 and length of the other three; the bundle's digest is SHA-256 of this file
+    model.onnx          the model as one graph, where it was registered with it
+    manifest.json       SHA-256 and length of the others; the bundle's digest is SHA-256 of this file
 
 Whoever reads a bundle hashes the bytes that it uses: a changed byte, another file, a link or a pickle is refused.
 """
@@ -14,107 +15,61 @@ from pathlib import Path
 from typing import Literal, TypeVar, cast
 
 import safetensors
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 from safetensors import SafetensorError
 
 from fedseal.compliance.events.fields import Count, Digest, sha256
 from fedseal.compliance.log.canonical import CanonicalError, Json, decode, encode
+from fedseal.compliance.registry.recipe import Column, InputSchema, Output, Recipe, Standardisation, Tensor
 from fedseal.config import Frozen
 from fedseal.errors import ConfigError
-from fedseal.study_code import REFERENCE
+
+# Forms of a bundle's files are looked for beside the bundle.
+__all__ = [
+    "Bundle",
+    "BundleStore",
+    "Column",
+    "InputSchema",
+    "Manifest",
+    "Output",
+    "Recipe",
+    "Standardisation",
+    "Tensor",
+    "json_bytes",
+    "make_bundle",
+    "manifest_bytes",
+    "read_bundle",
+    "short",
+    "tensors_of",
+    "write_bundle",
+]
 
 MODEL, RECIPE, SCHEMA, MANIFEST = "model.safetensors", "recipe.json", "schema.json", "manifest.json"
 CONTENTS = (MODEL, RECIPE, SCHEMA)
+# Not every bundle has it. Last in the manifest, so that the others have their places.
+GRAPH = "model.onnx"
 LARGEST_TEXT = 1 << 20
 OTHER_COPY = "Take the bundle from another copy; the digest that it has to have stands in the federation's log."
-
-Text = Field(min_length=1, max_length=256)
-
-
-class Standardisation(Frozen):
-    """What is done to features before the model sees them: (x - mean) / deviation, one number for each feature."""
-
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-
-    @model_validator(mode="after")
-    def _pairs(self) -> "Standardisation":
-        if len(self.mean) != len(self.deviation) or any(d <= 0 for d in self.deviation):
-            raise ValueError("expected one mean and one deviation above 0 for each feature")
-        return self
-
-
-class Output(Frozen):
-    """What the model's numbers mean. ``classes`` are in the order of the outputs, or that of a logit being 0 and 1."""
-
-    kind: Literal["unstated", "logit", "logits", "probability", "probabilities", "value"] = "unstated"
-    classes: tuple[str, ...] = ()
-
-
-class Recipe(Frozen):
-    """``recipe.json``: how the model is applied.
-
-    ``task`` is the study's code, as module:Name, ``code`` the digest of its folder where the run's log has one;
-    ``thresholds`` are by the name of the decision that they make.
-    """
-
-    version: Literal[1] = 1
-    study: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    task: str = Field(pattern=f"^{REFERENCE}$")
-    code: Digest | None = None
-    normalisation: Standardisation | None = None
-    output: Output = Output()
-    thresholds: dict[str, float] = Field(default_factory=dict)
-
-
-class Column(Frozen):
-    """A column of a table that the model reads: its type, and its range or its categories where they are known."""
-
-    name: str = Text
-    type: Literal["number", "integer", "boolean", "category", "text"] = "number"
-    low: float | None = None
-    high: float | None = None
-    categories: tuple[str, ...] = ()
-
-
-class Tensor(Frozen):
-    """An array of the model."""
-
-    name: str = Text
-    dtype: str = Field(pattern=r"^[A-Z0-9_]{1,12}$")
-    shape: tuple[Count, ...]
-
-
-class InputSchema(Frozen):
-    """``schema.json``: what goes in. ``shape`` is that of one item's features, without the batch; None if not known.
-
-    ``tensors`` are the arrays of model.safetensors, by name.
-    """
-
-    version: Literal[1] = 1
-    columns: tuple[Column, ...] = ()
-    shape: tuple[Count, ...] | None = None
-    tensors: tuple[Tensor, ...]
 
 
 class ManifestEntry(Frozen):
     """A file of a bundle."""
 
-    name: Literal["model.safetensors", "recipe.json", "schema.json"]
+    name: Literal["model.safetensors", "recipe.json", "schema.json", "model.onnx"]
     sha256: Digest
     bytes: Count
 
 
 class Manifest(Frozen):
-    """``manifest.json``, in canonical JSON: the three files by name, each once."""
+    """``manifest.json``, in canonical JSON: the files, each once, in the order of the module's docstring."""
 
     version: Literal[1] = 1
     files: tuple[ManifestEntry, ...]
 
     @model_validator(mode="after")
     def _all(self) -> "Manifest":
-        if tuple(entry.name for entry in self.files) != CONTENTS:
-            raise ValueError("expected the three files of a bundle, by name")
+        if tuple(entry.name for entry in self.files) not in (CONTENTS, (*CONTENTS, GRAPH)):
+            raise ValueError("expected the files of a bundle, each once and in their order")
         return self
 
     def encoded(self) -> bytes:
@@ -124,13 +79,16 @@ class Manifest(Frozen):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle that was read and holds. ``digest`` names it, ``model`` are the bytes of model.safetensors."""
+    """A bundle that was read and holds. ``digest`` names it, ``model`` are the bytes of model.safetensors, ``graph``
+    those of model.onnx if there is one.
+    """
 
     digest: str
     model: bytes
     recipe: Recipe
     schema: InputSchema
     manifest: Manifest
+    graph: bytes | None = None
 
     @property
     def model_digest(self) -> str:
@@ -141,20 +99,22 @@ class Bundle:
 M = TypeVar("M", bound=Frozen)
 
 
-def make_bundle(model: bytes, recipe: Recipe, schema: InputSchema) -> Bundle:
-    """A bundle of these parts.
+def make_bundle(model: bytes, recipe: Recipe, schema: InputSchema, graph: bytes | None = None) -> Bundle:
+    """A bundle of these parts; ``graph`` is the model as ONNX.
 
     Raises:
         ConfigError: the model is no safetensors file, or has other arrays than the schema says.
     """
     _check_model(model, schema, "the model")
-    parts = (model, json_bytes(recipe), json_bytes(schema))
+    parts = {MODEL: model, RECIPE: json_bytes(recipe), SCHEMA: json_bytes(schema)}
+    if graph is not None:
+        parts[GRAPH] = graph
     entries = [
         ManifestEntry.model_validate({"name": name, "sha256": sha256(part), "bytes": len(part)})
-        for name, part in zip(CONTENTS, parts, strict=True)
+        for name, part in parts.items()
     ]
     manifest = Manifest(files=tuple(entries))
-    return Bundle(sha256(manifest.encoded()), model, recipe, schema, manifest)
+    return Bundle(sha256(manifest.encoded()), model, recipe, schema, manifest, graph)
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
@@ -163,11 +123,14 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     Raises:
         ConfigError: the folder exists, or cannot be made.
     """
-    contents = (bundle.model, json_bytes(bundle.recipe), json_bytes(bundle.schema), bundle.manifest.encoded())
+    contents = {MODEL: bundle.model, RECIPE: json_bytes(bundle.recipe), SCHEMA: json_bytes(bundle.schema)}
+    if bundle.graph is not None:
+        contents[GRAPH] = bundle.graph
+    contents[MANIFEST] = bundle.manifest.encoded()
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
-        for name, content in zip((*CONTENTS, MANIFEST), contents, strict=True):
+        for name, content in contents.items():
             with (partial / name).open("xb") as file:
                 file.write(content)
                 file.flush()
@@ -196,11 +159,11 @@ def read_bundle(folder: Path, digest: str | None = None) -> Bundle:
     Raises:
         ConfigError: there is none, it is another one, or anything in it is not what its manifest says.
     """
-    _check_names(folder)
-    raw = _bytes_of(folder / MANIFEST, LARGEST_TEXT)
+    raw = manifest_bytes(folder)
     if digest is not None and sha256(raw) != digest:
         raise ConfigError(f"{folder} is another bundle than {short(digest)}, or changed", next_step=OTHER_COPY)
     manifest = _manifest(raw, folder)
+    _check_complete(folder, manifest)
     parts = []
     for entry in manifest.files:
         content = _bytes_of(folder / entry.name, entry.bytes)
@@ -210,7 +173,17 @@ def read_bundle(folder: Path, digest: str | None = None) -> Bundle:
     recipe = _read(Recipe, parts[1], folder / RECIPE)
     schema = _read(InputSchema, parts[2], folder / SCHEMA)
     _check_model(parts[0], schema, str(folder / MODEL))
-    return Bundle(sha256(raw), parts[0], recipe, schema, manifest)
+    return Bundle(sha256(raw), parts[0], recipe, schema, manifest, parts[3] if len(parts) > 3 else None)
+
+
+def manifest_bytes(folder: Path) -> bytes:
+    """A bundle's manifest as it is in its folder, whose digest names the bundle; nothing else of it is read.
+
+    Raises:
+        ConfigError: there is no folder, or what is in it cannot be files of a bundle.
+    """
+    _check_names(folder)
+    return _bytes_of(folder / MANIFEST, LARGEST_TEXT)
 
 
 def tensors_of(model: bytes, source: str = "the model") -> tuple[Tensor, ...]:
@@ -249,17 +222,25 @@ def _check_model(model: bytes, schema: InputSchema, source: str) -> None:
 
 
 def _check_names(folder: Path) -> None:
-    """That a folder holds the four files and nothing else; a link may lead anywhere, so it is none of them."""
+    """That a folder holds files of a bundle and nothing else; a link may lead anywhere, so it is none of them."""
     if folder.is_symlink() or not folder.is_dir():
         raise ConfigError(f"no bundle at {folder}", next_step="Register the model, or copy its bundle there.")
     with os.scandir(folder) as entries:
         found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
     for name, is_file in sorted(found.items()):
-        if name not in (*CONTENTS, MANIFEST) or not is_file:
+        if name not in (*CONTENTS, GRAPH, MANIFEST) or not is_file:
             raise ConfigError(f"{folder} holds {name!r}, which is no file of a bundle", next_step=OTHER_COPY)
     for name in (*CONTENTS, MANIFEST):
         if name not in found:
             raise ConfigError(f"{folder} has no {name}", next_step=OTHER_COPY)
+
+
+def _check_complete(folder: Path, manifest: Manifest) -> None:
+    """The graph is there where the manifest says so, and nowhere else."""
+    named = len(manifest.files) > len(CONTENTS)
+    if os.path.lexists(folder / GRAPH) != named:
+        what = "has no" if named else "holds a"
+        raise ConfigError(f"{folder} {what} {GRAPH}, other than its manifest says", next_step=OTHER_COPY)
 
 
 def _bytes_of(path: Path, most: int) -> bytes:

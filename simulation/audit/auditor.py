@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedseal.client.app import ReleaseStreams
+from fedseal.client.facts import ReleaseStreams
 from fedseal.client.task import SiteData
 from fedseal.client.trainer import Arrays, Trainer, TrainSettings
 from fedseal.errors import ConfigError, LocalError

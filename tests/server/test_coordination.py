@@ -19,8 +19,9 @@ from support.flower import make_federation
 from fedseal.errors import ConfigError, RoundAborted
 from fedseal.server import coordination
 from fedseal.server.app import RESUME_KEY, SITES_KEY
-from fedseal.server.coordination import ORDER, Coordinator, Order, alone, ordered, read_order
+from fedseal.server.coordination import ORDER, Coordinator, Order, ordered, read_order
 from fedseal.server.link import Link
+from fedseal.server.lock import alone
 from fedseal.server.recording import EVENTS, OUTPUT_KEY, Events
 from fedseal.server.store import Checkpoint, ServerStore
 

@@ -13,6 +13,7 @@ from fedseal.client.app import app as client_app
 from fedseal.client.task import size
 from fedseal.errors import ConfigError
 from fedseal.privacy.planning import plan_run
+from fedseal.server.progress import read_progress
 from fedseal.server.recording import EVENTS, MODEL, OUTPUT_KEY, Events, app
 from fedseal.simulation.federation import enrol
 from fedseal.simulation.grid import LocalGrid, Setting
@@ -41,6 +42,10 @@ def test_every_round_is_written_down_and_the_model_kept(tmp_path: Path) -> None:
     assert (planned["plan"], planned["moments"], len(bytes.fromhex(planned["run"]))) == ("local", {}, 16)
     assert [first["number"], second["number"]] == [1, 2]
     assert set(first["stages"]) == {"advertise", "share", "mask", "consistency", "unmask"}
+    assert (first["sites"], first["asked"], first["lost"], first["metrics"]) == (4, 4, {}, {})
+    standing = read_progress(tmp_path)
+    assert standing is not None
+    assert (standing.release, standing.round, standing.stage, standing.asked) == ("update", 2, "unmask", 4)
     content = (tmp_path / MODEL).read_bytes()
     assert hashlib.sha256(content).hexdigest() == finished["model_sha256"]
     assert {name: array.shape for name, array in safetensors.numpy.load(content).items()} == {

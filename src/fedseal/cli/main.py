@@ -15,18 +15,21 @@ from rich.console import Console
 
 from fedseal import __version__
 from fedseal.cli.audit import audit
+from fedseal.cli.console import console
 from fedseal.cli.data import data
 from fedseal.cli.erase import erase
+from fedseal.cli.health import health
 from fedseal.cli.labels import labels
 from fedseal.cli.lineage import lineage
 from fedseal.cli.monitor import monitor
 from fedseal.cli.person import person
+from fedseal.cli.predicting import predict
 from fedseal.cli.privacy import privacy
 from fedseal.cli.report import report
 from fedseal.cli.scenario import scenario
 from fedseal.cli.server import server
 from fedseal.cli.signing import model
-from fedseal.cli.site import site
+from fedseal.cli.site_operator import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
 from fedseal.study import Strategy
 
@@ -62,6 +65,9 @@ cli.add_typer(scenario, name="scenario")
 cli.add_typer(model, name="model")
 cli.add_typer(person, name="person")
 cli.add_typer(monitor, name="monitor")
+cli.command()(health)
+cli.add_typer(console, name="console")
+cli.command()(predict)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print result.json to standard output and nothing else there.")]

@@ -35,6 +35,9 @@ def register(
     describe: Annotated[
         Path | None, typer.Option(help="A TOML file: what the outputs mean, thresholds, columns.")
     ] = None,
+    study: Annotated[
+        Path | None, typer.Option(help="The study's folder: puts the model as ONNX into the bundle, too.")
+    ] = None,
     bundles: Bundles = None,
     as_json: AsJson = False,
 ) -> None:
@@ -43,7 +46,7 @@ def register(
     from fedseal.compliance.registry.bundle import short
     from fedseal.compliance.registry.description import Description, bundle_of
     from fedseal.config import read_toml, validate
-    from fedseal.simulation.registration import made, measures, normalisation, read_run
+    from fedseal.simulation.registration import card_facts, made, measures, normalisation, read_run
 
     found = read_run(run)
     said = None
@@ -56,7 +59,12 @@ def register(
         registry = opening.registry
         of_run = made(registry.entries, f"sha256:{found.result.model_sha256}")
         scaled = normalisation(opening.store, of_run.origin.run)
-        bundle = bundle_of(found.model, found.contract, said, scaled, of_run.code)
+        card = card_facts(found.result, found.contract)
+        bundle = bundle_of(found.model, found.contract, said, scaled, of_run.code, card)
+        if study is not None:
+            from fedseal.cli.exporting import with_graph
+
+            bundle = with_graph(bundle, study)
         index = registry.register(bundle, of_run.origin)
         registry.evaluate(
             bundle.model_digest,

@@ -11,7 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedseal.cli.services import service_logs
+from fedseal.cli.server_upkeep import backup, restore, stop
+from fedseal.cli.services import LogOption, operated
+from fedseal.operation.events import Listening, Stopped, Stopping
+from fedseal.operation.logs import log_to_stderr, say
 
 if TYPE_CHECKING:
     from fedseal.simulation.deployed.submission import Event
@@ -24,24 +27,30 @@ server = typer.Typer(
 Config = Annotated[Path, typer.Option("--config", help="The server's file; see docs/deploy.md.")]
 log = logging.getLogger("fedseal.server")
 POLL = 0.2
+for command in (stop, backup, restore):
+    server.command()(command)
 
 
 @server.command()
-def up(config: Config) -> None:
+def up(config: Config, log_format: LogOption = None) -> None:
     """Listen for the sites, and make the runs that are ordered, until stopped."""
     from fedseal.server.coordination import Coordinator
     from fedseal.server.link import Link
     from fedseal.server.server_config import read_server
+    from fedseal.server.telemetry import ServerTelemetry
 
-    service_logs()
+    log_to_stderr(log_format or "text")
     found = read_server(config)
+    log_to_stderr(log_format or found.operation.log)
     with Link(found.listener, found.nodes) as link:
-        log.info("listening at %s:%d for %d sites", found.listener.host, link.port, len(found.nodes))
-        try:
-            Coordinator(link, found.store, found.runs).serve()
-        except KeyboardInterrupt:
-            log.info("stopping; a run that is under way is gone on with at the next start")
-    log.info("stopped")
+        say(log, Listening(found.listener.host, link.port, len(found.nodes)))
+        telemetry = ServerTelemetry(found, link)
+        with operated(found.operation, telemetry.registry, telemetry.ready):
+            try:
+                Coordinator(link, found.store, found.runs).serve()
+            except KeyboardInterrupt:
+                say(log, Stopping("; a run that is under way is gone on with at the next start"))
+    say(log, Stopped())
 
 
 @server.command()

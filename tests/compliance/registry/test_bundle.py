@@ -15,6 +15,7 @@ from support.registry import bundle, weights
 from fedseal.compliance.events.fields import sha256
 from fedseal.compliance.registry.bundle import (
     CONTENTS,
+    GRAPH,
     MANIFEST,
     MODEL,
     RECIPE,
@@ -125,6 +126,36 @@ def test_another_bundle_in_its_place_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another bundle"):
         store.get(bundle(1).digest)
     assert read_bundle(store.path(bundle(1).digest)) == bundle(2)
+
+
+def test_a_bundle_from_before_keeps_its_digest() -> None:
+    """What later builds can say beside it is left out of its files where it says nothing."""
+    assert bundle().digest == "sha256:a39a99deb54465149b40b74ffbadc31d7ab0b57eadf615db5c03c6f066563211"
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 63))
+def test_a_graph_is_named_by_the_manifest(tmp_path: Path, place: int) -> None:
+    graphed = make_bundle(weights(1), bundle().recipe, bundle().schema, b"graph" * 13)
+    folder = tmp_path / str(place)
+    if not folder.exists():
+        write_bundle(graphed, folder)
+    assert read_bundle(folder) == graphed
+    assert graphed.digest != bundle().digest
+    whole = (folder / GRAPH).read_bytes()
+    (folder / GRAPH).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(ConfigError, match="not the file"):
+        read_bundle(folder)
+    (folder / GRAPH).unlink()
+    with pytest.raises(ConfigError, match=r"has no model\.onnx"):
+        read_bundle(folder)
+    (folder / GRAPH).write_bytes(whole)
+
+
+def test_a_graph_that_no_manifest_names_is_refused(kept: Path) -> None:
+    (kept / GRAPH).write_bytes(b"graph")
+    with pytest.raises(ConfigError, match=r"holds a model\.onnx"):
+        read_bundle(kept)
 
 
 class Boom:
