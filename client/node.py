@@ -142,8 +142,9 @@ class ResidentNode:
         number = self._server.join(self._number.read())
         try:
             self._number.write(number)
-        except OSError:
-            say(log, NumberNotKept())
+        except OSError as error:
+            # A full disk: only a server of another make asks for the number of before.
+            say(log, NumberNotKept(error.strerror or type(error).__name__))
         self._lost.clear()
         say(log, Connected(self._site.address, number))
 

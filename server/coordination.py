@@ -23,6 +23,7 @@ from flwr.app import Context, RecordDict
 from fedseal.errors import ConfigError, FedsealError, LocalError
 from fedseal.operation.events import OrderUnreadable, RunBegun, RunBroken, RunFailed, RunStandsStill, WaitingForSites
 from fedseal.operation.logs import say
+from fedseal.privacy.membership.standing import SERVER_MOVES, standing
 from fedseal.server.app import RESUME_KEY, SITES_KEY
 from fedseal.server.link import Link, Setting
 from fedseal.server.lock import alone
@@ -156,6 +157,7 @@ class Coordinator:
             if self._closed(order):
                 self._write_result(order, events)
                 return
+            self._check_epoch(int(order.config[SITES_KEY]))
             self._wait_for_sites(int(order.config[SITES_KEY]))
             with self._link.run(order.config) as grid:
                 app(grid, Context(grid.run.run_id, 1, {}, RecordDict(), dict(order.config)))
@@ -174,6 +176,19 @@ class Coordinator:
                 kept.write("".join(traceback.format_exception(error)))
             say(log, RunBroken(order.folder.name, type(error).__name__, INCIDENT))
             self._say_failed(order, events, LocalError(f"the run failed unexpectedly; see {INCIDENT} in its folder"))
+
+    def _check_epoch(self, count: int) -> None:
+        """ConfigError if the federation's epoch does not hold now, or has another number of sites than was ordered."""
+        epoch = ServerStore.open(self._store).identity.epoch
+        if epoch is None:
+            return
+        standing(epoch, datetime.now(UTC), moves=SERVER_MOVES)
+        if len(epoch.roster.sites) != count:
+            raise ConfigError(
+                f"the run was ordered for {count} sites, and the federation has {len(epoch.roster.sites)} in epoch "
+                f"{epoch.number}",
+                next_step="Order it anew.",
+            )
 
     def _say_failed(self, order: Order, events: Events, error: FedsealError) -> None:
         if order.over:

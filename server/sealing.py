@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedseal.errors import LocalError, PeerError, RoundAborted
-from fedseal.operation.events import AnswerRefused, AnswerUnreadable, CloseUnconfirmed, NotIntroduced
+from fedseal.operation.events import AnswerRefused, AnswerUnreadable, CloseUnconfirmed, NotIntroduced, Postponed
 from fedseal.operation.logs import say
 from fedseal.privacy.plan import decode_plan
 from fedseal.privacy.quantize import Layout
@@ -463,7 +463,7 @@ def seconds() -> float:
 
 def sleep_before_asking_again(pause: float) -> None:
     """Leave sites that said "later" alone for so many seconds."""
-    log.info("a site asks to be asked later; again in %.0f s", pause)
+    say(log, Postponed(pause))
     time.sleep(pause)
 
 

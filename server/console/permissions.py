@@ -78,6 +78,7 @@ ACCOUNT = Page("/account", "Your account", "your roles, your sessions, appearanc
 PAGES: tuple[Page, ...] = (
     OVERVIEW,
     RUNS,
+    BUDGETS,
     MODELS,
     LINEAGE,
     DRIFT,

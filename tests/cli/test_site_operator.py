@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import shutil
 import ssl
 import threading
@@ -14,6 +15,7 @@ import pytest
 from support.commands import Run, told
 from support.flower import PRIVATE, Nodes, Script, flower_task, header_for, make_federation, ordinary_app
 from support.keys import key
+from support.residents import write_contract
 
 from fedseal.client.running import alone
 from fedseal.compliance.data.code import code_digest
@@ -31,7 +33,7 @@ from fedseal.privacy.store import SiteStore
 from fedseal.simulation.deployed.certificates import ServerCertificate, make_server_certificate
 from fedseal.simulation.deployed.demo import demo_contract
 from fedseal.simulation.deployed.residence import settle
-from fedseal.study import Study, load_study
+from fedseal.study import load_study
 
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "breast-cancer"
 RUN = b"r" * 16
@@ -199,13 +201,13 @@ def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "study").mkdir()
     for name in ("pyproject.toml", "task.py"):
         (folder / "study" / name).write_bytes((DEMO / name).read_bytes())
-    contract = load_study(folder / "study").contract
+    contract = demo_contract(load_study(folder / "study").contract, "local")
+    write_contract(folder / "study" / "pyproject.toml", contract)
     persons = {"a": 100, "b": 100, "c": 100}
     data = {name: folder / "data" / name for name in persons}
     for place in data.values():
         place.mkdir(parents=True)
-    study = Study(folder / "study", demo_contract(contract, "local"))
-    settle(folder / "made", study, plan_run(contract), persons, data, 9)
+    settle(folder / "made", load_study(folder / "study"), plan_run(contract), persons, data, 9)
     return folder
 
 
@@ -329,10 +331,9 @@ def test_the_server_is_asked_by_a_certificate_that_the_site_trusts(fedseal: Run,
     text = site.read_text(encoding="utf-8")
     with answering(made["ours"]) as port:
         text = text.replace("127.0.0.1:9", f"127.0.0.1:{port}")
-        lines = [line for line in text.splitlines() if line.startswith("authority")]
         for name, trusted in (("ours", True), ("other", False)):
             authority = f"authority = {json.dumps(str(made[name].authority))}"
-            site.write_text(text.replace(lines[0], authority), encoding="utf-8")
+            site.write_text(re.sub(r"(?m)^authority = .*$", lambda _, line=authority: line, text), encoding="utf-8")
             found = found_by(fedseal, site, "--json")
             assert found["server"][0] is trusted
             if trusted:
