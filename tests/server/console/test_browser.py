@@ -66,7 +66,12 @@ def visit(chromium: Any, place: Place, address: str, role: str, **looks: Any) ->
     page, wrong = context.new_page(), list[str]()
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" and "403" not in said.text else 0)
-    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+
+    def dismiss(dialog: Any) -> None:
+        wrong.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
     page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(address) else None)
     sign_in_at(page, address, role, place.secrets[role])
     yield page
