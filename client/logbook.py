@@ -110,6 +110,10 @@ class Logbook:
                 next_step="Let the server keep a log, or set log.required = false in the site's policy.",
             )
 
+    def now(self) -> datetime:
+        """The time by this site's clock."""
+        return self._clock()
+
     def speak(self) -> bytes | None:
         """What the answer says about the log; None if nothing was asked and nothing new was signed."""
         said = self._answer or self._heard

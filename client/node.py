@@ -40,6 +40,7 @@ from fedseal.operation.events import (
     MessageAnswered,
     MessageNotFetched,
     MessageTooLate,
+    NumberNotKept,
     OtherTask,
     StudyWithin,
 )
@@ -139,7 +140,11 @@ class ResidentNode:
 
     def _join(self) -> None:
         number = self._server.join(self._number.read())
-        self._number.write(number)
+        try:
+            self._number.write(number)
+        except OSError as error:
+            # A full disk: only a server of another make asks for the number of before.
+            say(log, NumberNotKept(error.strerror or type(error).__name__))
         self._lost.clear()
         say(log, Connected(self._site.address, number))
 

@@ -15,6 +15,7 @@ from flwr.app import ArrayRecord, Message
 from fedseal.client.charging import Charging
 from fedseal.client.datasets.recheck import recheck
 from fedseal.client.logbook import Clock, Logbook, utc_now
+from fedseal.client.membership import check_membership, other_roster
 from fedseal.client.permission import Permission
 from fedseal.client.records import arrays_of, for_the_app, log_bytes, tables_in, watch_in
 from fedseal.client.release import Computed, bounded_release, memories
@@ -167,6 +168,9 @@ class Session:
         return self._introduce(payload) if isinstance(payload, Hello) else self._close(payload)
 
     def _introduce(self, hello: Hello) -> bytes:
+        check_membership(self._identity, self.logbook.now())
+        if hello.roster_hash != self._identity.roster.digest() and self._identity.epoch is not None:
+            raise other_roster(self._identity.epoch.number)
         if hello.roster_hash != self._identity.roster.digest() or hello.node != self._node:
             raise PeerError("a HELLO for another federation, roster or node", peer="server")
         self._store.verify_ledgers()

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.adaptive import AcceptedClip
 from fedseal.privacy.chain import check_chain
+from fedseal.privacy.key_history import ONE_KEY, KeyHistory
 from fedseal.privacy.ledger import DAMAGED, Entry, EntryKind, Ledger, Reservation, SignedEntry, Terms, sign_entry
 from fedseal.privacy.plan import decode_plan
 from fedseal.privacy.receipt import Receipt
@@ -45,9 +46,10 @@ class StoredReply:
 class Transaction:
     """What can be read and written inside one transaction."""
 
-    def __init__(self, connection: Connection, key: SigningKey) -> None:
+    def __init__(self, connection: Connection, key: SigningKey, history: KeyHistory = ONE_KEY) -> None:
         self._connection = connection
         self._key = key
+        self._history = history
 
     @property
     def connection(self) -> Connection:
@@ -100,7 +102,8 @@ class Transaction:
     def _open(self, row: Row[Any]) -> Entry:
         """The entry in a row, if the site signed it and the row's other columns repeat it."""
         try:
-            entry = decode(row.entry, SignedEntry).open(self._key.public)
+            signer = self._history.signer(row.population, row.counter, self._key.public)
+            entry = decode(row.entry, SignedEntry).open(signer)
         except DecodeError as error:
             raise LocalError(f"a ledger row cannot be read: {error.message}", next_step=DAMAGED) from None
         stated = (entry.counter, entry.run, entry.plan, entry.session, entry.kind)
@@ -111,6 +114,11 @@ class Transaction:
     def append(self, population: str, entry: Entry) -> None:
         """Sign and store the next entry of a ledger."""
         insert_entry(self._connection, population, entry, self._key)
+
+    def counters(self) -> dict[str, int]:
+        """How many entries each population's ledger has."""
+        query = select(ENTRIES.c.population, func.max(ENTRIES.c.counter)).group_by(ENTRIES.c.population)
+        return {row[0]: row[1] for row in self._connection.execute(query)}
 
     def charges(self) -> int:
         """How often this site was charged, over all its ledgers: what it advertises, and what a restored backup falls

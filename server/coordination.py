@@ -13,7 +13,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,14 +21,16 @@ from pathlib import Path
 from flwr.app import Context, RecordDict
 
 from fedseal.errors import ConfigError, FedsealError, LocalError
-from fedseal.operation.events import OrderUnreadable, RunBegun, RunBroken, RunFailed, WaitingForSites
+from fedseal.operation.events import OrderUnreadable, RunBegun, RunBroken, RunFailed, RunStandsStill, WaitingForSites
 from fedseal.operation.logs import say
+from fedseal.privacy.membership.standing import SERVER_MOVES, standing
 from fedseal.server.app import RESUME_KEY, SITES_KEY
 from fedseal.server.link import Link, Setting
 from fedseal.server.lock import alone
 from fedseal.server.progress import told_who_is_there
 from fedseal.server.recording import EVENTS, OUTPUT_KEY, Events, RecordingGrid, app
 from fedseal.server.store import ServerStore
+from fedseal.storage import StorageError, storage_fault
 
 log = logging.getLogger("fedseal.server")
 
@@ -38,6 +40,8 @@ SCHEMA_VERSION = 1
 # Seconds between two looks for orders, and for sites that are missing.
 LOOK = 0.5
 TELL = 30.0
+# Seconds between two tries where the disk does not let a run go on.
+RETRY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ def read_order(folder: Path) -> Order:
         config = content["run_config"]
         if content["schema_version"] != SCHEMA_VERSION or len(bytes.fromhex(config[RESUME_KEY])) != 16:
             raise ValueError
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise ConfigError(f"{folder / ORDER} is no order that can be read") from None
     return Order(folder, config)
 
@@ -143,30 +147,61 @@ class Coordinator:
                 self._sleep(LOOK)
 
     def make(self, order: Order) -> None:
-        """Make one run, or go on with it, to its end. That it failed stands in its events; nothing is raised for it."""
+        """Make one run, or go on with it, to its end. That it failed stands in its events; nothing is raised for it.
+
+        Where the disk is full the run does not fail: it stands still, and is gone on with as after a crash.
+        """
         events = Events(order.folder)
         say(log, RunBegun(order.folder.name))
         try:
             if self._closed(order):
                 self._write_result(order, events)
                 return
+            self._check_epoch(int(order.config[SITES_KEY]))
             self._wait_for_sites(int(order.config[SITES_KEY]))
             with self._link.run(order.config) as grid:
                 app(grid, Context(grid.run.run_id, 1, {}, RecordDict(), dict(order.config)))
+        except StorageError as error:
+            self._stand_still(order, error)
         except FedsealError as error:
             say(log, RunFailed(order.folder.name, type(error).__name__, error.message))
             self._say_failed(order, events, error)
         # What nobody foresaw fails this run, and not those that come after it.
         except Exception as error:  # noqa: BLE001
+            if storage_fault(error) is not None:
+                self._stand_still(order, error)
+                return
             # Its text may quote what a peer sent: it stays in the run's folder.
-            with (order.folder / INCIDENT).open("a", encoding="utf-8") as kept:
+            with suppress(OSError), (order.folder / INCIDENT).open("a", encoding="utf-8") as kept:
                 kept.write("".join(traceback.format_exception(error)))
             say(log, RunBroken(order.folder.name, type(error).__name__, INCIDENT))
             self._say_failed(order, events, LocalError(f"the run failed unexpectedly; see {INCIDENT} in its folder"))
 
+    def _check_epoch(self, count: int) -> None:
+        """ConfigError if the federation's epoch does not hold now, or has another number of sites than was ordered."""
+        epoch = ServerStore.open(self._store).identity.epoch
+        if epoch is None:
+            return
+        standing(epoch, datetime.now(UTC), moves=SERVER_MOVES)
+        if len(epoch.roster.sites) != count:
+            raise ConfigError(
+                f"the run was ordered for {count} sites, and the federation has {len(epoch.roster.sites)} in epoch "
+                f"{epoch.number}",
+                next_step="Order it anew.",
+            )
+
     def _say_failed(self, order: Order, events: Events, error: FedsealError) -> None:
-        if not order.over:
+        if order.over:
+            return
+        try:
             events.write("failed", error=type(error).__name__, message=error.message, next_step=error.next_step)
+        except OSError as fault:
+            # Not on disk, so it has not failed: it is gone on with.
+            self._stand_still(order, fault)
+
+    def _stand_still(self, order: Order, error: BaseException) -> None:
+        say(log, RunStandsStill(order.folder.name, storage_fault(error) or "its events cannot be written"))
+        self._sleep(RETRY)
 
     def _closed(self, order: Order) -> bool:
         """Whether the run is closed already: then only its result may be missing."""

@@ -5,12 +5,14 @@ line of JSON in events.jsonl for everything a `RoundObserver` is told, one for a
 Everything in it is public to the coordinator.
 """
 
+import errno
 import hashlib
 import json
 import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ from fedseal.server.statistics import Moments
 OUTPUT_KEY = "fedseal-output"
 EVENTS = "events.jsonl"
 MODEL = "model.safetensors"
+# Bytes. Of a line with all of a round's, several times over.
+LONGEST_LINE = 1 << 20
 
 app = ServerApp()
 
@@ -68,12 +72,24 @@ class Events:
         self.folder = folder
 
     def write(self, event: str, **facts: Any) -> None:
-        """Add an event with the time of day."""
+        """Add an event with the time of day; OSError if it could not be put on disk."""
         line = json.dumps({"event": event, "time": time.time(), **facts}) + "\n"
-        with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
+        with (self.folder / EVENTS).open("a+b", buffering=0) as file:
+            cut_half_a_line(file)
+            content = line.encode("utf-8")
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
+
+
+def cut_half_a_line(file: FileIO) -> None:
+    """Take away what a full disk, or the end of the process, left behind the last whole line."""
+    length = file.seek(0, os.SEEK_END)
+    start = max(length - LONGEST_LINE, 0)
+    file.seek(start)
+    rest = file.read(length - start)
+    if rest and not rest.endswith(b"\n"):
+        file.truncate(start + rest.rfind(b"\n") + 1)
 
 
 class RecordingGrid(Grid):

@@ -47,7 +47,9 @@ def registry_at(path: Path, bundles: Path | None = None, database: str | None = 
     store = ServerStore.open(path)
     with free_to_use(path), _engine(store, database) as engine:
         identity = store.identity
-        journal = FederationJournal(engine, identity.key, identity.roster, faulty=0, now=lambda: datetime.now(UTC))
+        journal = FederationJournal(
+            engine, identity.key, identity.roster, faulty=0, now=lambda: datetime.now(UTC), former=identity.former
+        )
         kept = BundleStore(bundles or path.parent / "bundles")
         yield Opened(Registry(journal, engine, kept), journal, store, path)
 

@@ -93,16 +93,17 @@ class Supervised:
             StoppedError: the process was ended, or ended by itself.
             TaskError, ConfigError, DataError: what the study's code raised.
         """
+        again = False
         while True:
-            again = self._process is not None
             try:
                 process = self._ready(loading, seen)
                 return self._read(process.ask(call, message, limit), Answered)
             except StoppedError as error:
                 say(log, StudyStopped(error.message))
                 self.close()
-                if not (again and error.killed):
+                if again or not error.killed:
                     raise
+                again = True
 
     def load(self, loading: Loading, seen: Callable[[], object]) -> None:
         """Have the study and the data loaded; raises as `ask` does."""

@@ -5,6 +5,7 @@ its author's, each author's entries are complete, and what is left has to be the
 histories are not mended, they are evidence.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert
@@ -15,8 +16,10 @@ from fedseal.compliance.journal.tables import AUTHORS, TYPES, WITNESSES, create_
 from fedseal.compliance.journal.witnesses import policy_of
 from fedseal.compliance.log.checkpoint import server_origin
 from fedseal.compliance.log.exported import ExportedLog
+from fedseal.compliance.log.quorum import Policy
 from fedseal.compliance.log.store import Log
 from fedseal.errors import PeerError
+from fedseal.privacy.membership.documents import FormerKey
 from fedseal.privacy.roster import Roster
 from fedseal.privacy.secagg.keys import SigningKey
 
@@ -35,7 +38,12 @@ class Recovered:
 
 
 def recover(
-    connection: Connection, key: SigningKey, roster: Roster, mirror: Log | ExportedLog, site: int | None
+    connection: Connection,
+    key: SigningKey,
+    roster: Roster,
+    mirror: Log | ExportedLog,
+    site: int | None,
+    former: Sequence[FormerKey] = (),
 ) -> Recovered:
     """Append to the server's log what a site's mirror has beyond it, and put its places and index right.
 
@@ -45,6 +53,7 @@ def recover(
         roster: the federation's.
         mirror: a site's copy of the log, or one that somebody exported.
         site: that site's number; None for an exported one.
+        former: the keys that counted in the federation once.
 
     Raises:
         PeerError: the mirror does not hold, or is of another history than what is left. Nothing has changed.
@@ -57,7 +66,7 @@ def recover(
     size = _promised(mirror, log, site)
     if size > before:
         leaves = [leaf for start in range(0, size, CHUNK) for leaf in mirror.leaves(start, min(start + CHUNK, size))]
-        _check(leaves, mirror, roster, size, site)
+        _check(leaves, mirror, policy_of(roster, 0, former), size, site)
         log.append(leaves[before:])
         for kept, _ in mirror.checkpoints():
             note = mirror.checkpoint(kept)
@@ -83,9 +92,8 @@ def _promised(mirror: Log | ExportedLog, log: Log, site: int | None) -> int:
     return size
 
 
-def _check(leaves: list[bytes], mirror: Log | ExportedLog, roster: Roster, size: int, site: int | None) -> None:
+def _check(leaves: list[bytes], mirror: Log | ExportedLog, policy: Policy, size: int, site: int | None) -> None:
     """PeerError unless all that a mirror says is signed by whom it has to be."""
-    policy = policy_of(roster, 0)
     notes = [(kept, mirror.checkpoint(kept) or "") for kept, _ in mirror.checkpoints()]
     verdict = verify(leaves, mirror.checkpoint(size), policy, earlier=[note for kept, note in notes if kept < size])
     if verdict.findings:

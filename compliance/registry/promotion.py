@@ -96,7 +96,7 @@ class Registry:
         self._journal = journal
         self._entries = Entries(engine, journal.origin)
         self.bundles = bundles
-        self.parties = Parties.of(journal.roster)
+        self.parties = Parties.of(journal.roster, journal.former)
 
     @property
     def entries(self) -> Entries:

@@ -1,15 +1,19 @@
 """The console's process: one listener, over TLS or on the loopback address."""
 
 import logging
+import os
 import socket
 import ssl
+import threading
 
 import uvicorn
 
+from fedseal.compliance.log.database import LOG_VARIABLE
 from fedseal.errors import ConfigError
 from fedseal.operation.events import ConsoleListening
 from fedseal.operation.logs import say
 from fedseal.server.console.app import console_app
+from fedseal.server.console.pages.budgets import spending_of
 from fedseal.server.console.settings import ConsoleSettings
 
 log = logging.getLogger("fedseal.console")
@@ -49,6 +53,10 @@ def serve(settings: ConsoleSettings) -> None:
     bound = _bound(settings)
     scheme = "https" if settings.secure else "http"
     name = settings.names[0] if settings.secure else settings.host
+    # The first accounting loads libraries and takes seconds; it need not be the first visitor's.
+    threading.Thread(
+        target=spending_of, args=(os.environ.get(LOG_VARIABLE) or str(settings.store),), daemon=True
+    ).start()
     say(log, ConsoleListening(f"{scheme}://{name}:{bound.getsockname()[1]}"))
     uvicorn.Server(config).run(sockets=[bound])
 

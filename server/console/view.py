@@ -88,6 +88,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"day": day, "moment": moment, "iso": iso, "digest": digest, "figure": figure, "span": span}
+    made.filters["number_column"] = number_column
     return made
 
 
@@ -117,7 +118,12 @@ def figure(value: float, places: int = 3) -> str:
     if value == float("inf"):
         return "∞"
     text = f"{value:.{places}g}"
-    return f"{value:,.0f}" if "e" in text and abs(value) < 1e9 else text
+    if "e" not in text:
+        return text
+    if 1 <= abs(value) < 1e9:
+        return f"{value:,.0f}"
+    mantissa, _, power = text.partition("e")
+    return f"{mantissa}e{int(power)}"
 
 
 def span(seconds: float) -> str:
@@ -132,6 +138,11 @@ def span(seconds: float) -> str:
     if whole < 7200:
         return f"{whole // 60} min"
     return f"{whole // 3600} h" if whole < 172_800 else f"{whole // 86_400} days"
+
+
+def number_column(name: str) -> tuple[str, str]:
+    """A table's column of numbers, as the macro ``table`` wants it."""
+    return name, "num"
 
 
 def status_text(code: int) -> str:

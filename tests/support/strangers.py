@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fedseal.client.isolation import linux, process
-from fedseal.client.isolation.messages import Answered, Asked, Failed, Load, Loaded
+from fedseal.client.isolation.messages import Answered, ArrayPart, Asked, Failed, Load, Loaded
 from fedseal.client.isolation.output import StudyLog
 from fedseal.client.isolation.pieces import Call
 from fedseal.client.isolation.places import readable
@@ -29,11 +29,20 @@ def landlocked() -> bool:
 
 
 @contextmanager
-def stranger(study: Path, data: Path, printed: StudyLog | None = None, **limits: Any) -> Iterator[StudyProcess]:
-    """A running process that has loaded."""
+def with_strangers(program: str = "support.stranger") -> Iterator[None]:
+    """In this block every process of a study is a stranger's, which may read the tests' own modules."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(process, "PROGRAM", "support.stranger")
+        patch.setattr(process, "PROGRAM", program)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *sys.path]))
+        yield
+
+
+@contextmanager
+def stranger(
+    study: Path, data: Path, printed: StudyLog | None = None, program: str = "support.stranger", **limits: Any
+) -> Iterator[StudyProcess]:
+    """A running process that has loaded."""
+    with with_strangers(program):
         made = StudyProcess(IsolationPart(**limits), (*readable(study, data), TESTS), 1, printed)
     try:
         decode(made.ask(Call.LOAD, encode(load(study, data)), LIMIT), Loaded)
@@ -53,3 +62,9 @@ def asked(do: str, **settings: object) -> Asked:
 def asking(made: StudyProcess, do: str, **settings: object) -> Any:
     """What came of it: an answer or a failure."""
     return decode(made.ask(Call.TRAIN, encode(asked(do, **settings)), LIMIT), Answered, Failed)
+
+
+def asking_bytes(made: StudyProcess, do: str, arrays: tuple[ArrayPart, ...], limit: int) -> bytes:
+    """The bytes of an answer to a request with arrays."""
+    asked_of_it = Asked("1", (), "arrays", arrays, "config", values_of({"do": do}), None)
+    return made.ask(Call.TRAIN, encode(asked_of_it), limit)

@@ -9,7 +9,6 @@ import binascii
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from fedseal.compliance.events.bodies import Charged
 from fedseal.compliance.events.fields import Alias, Meaning, Role
 from fedseal.compliance.events.leaf import keyid_of, read_event
 from fedseal.compliance.events.subjects import Signature
@@ -18,11 +17,11 @@ from fedseal.compliance.log.canonical import MAX_BYTES
 from fedseal.compliance.registry.aliases import Registration, State, Status
 from fedseal.compliance.registry.approvals import Request, count, request
 from fedseal.compliance.registry.bundle import CONTENTS, MANIFEST, BundleStore
-from fedseal.compliance.registry.entries import names_of
 from fedseal.compliance.registry.people import Person
 from fedseal.compliance.registry.rules import AliasRules, RegistryRules
 from fedseal.errors import ConfigError, PeerError, PolicyRefused
-from fedseal.server.console.evidence.models import GateLine, find_bundle, way_of
+from fedseal.server.console.evidence.gating import GateLine, Standing, rules_for, way_of
+from fedseal.server.console.evidence.models import find_bundle
 from fedseal.server.console.evidence.place import Evidence, View
 from fedseal.server.console.evidence.witnessed import zipped
 from fedseal.server.console.evidence.words import digits, line
@@ -112,17 +111,16 @@ def read_approvals(view: View, rules: RegistryRules | None, names: Mapping[str, 
     """
     if rules is None:
         return ApprovalsPage((), rules=False)
-    state = view.state()
-    charges = view.entries.of(names_of(Charged))
-    found = []
+    standing = Standing.of(view)
+    state, found = standing.state, []
     for registration in reversed(list(state.registered.values())):
         if state.status(registration.model) is not Status.ACTIVE:
             continue
         for alias in Alias:
-            asked = _rules(rules, alias)
+            asked = rules_for(rules, alias)
             if asked is None or _was_there(state, registration, alias):
                 continue
-            way = way_of(view, state, registration, alias, asked, charges)
+            way = way_of(standing, registration, alias, asked)
             given = tuple(_given(state, asked, registration, alias, names))
             signers = tuple(_signers(state, asked, registration, alias, names)) if way.missing else ()
             aim = (registration.bundle, registration.model, alias.value)
@@ -228,11 +226,6 @@ def leaf_in(raw: bytes) -> bytes:
     if not 0 < len(leaf) <= MAX_BYTES:
         raise ConfigError("this is no signed file: it is empty, or too long for the log", next_step=_HOW)
     return leaf
-
-
-def _rules(rules: RegistryRules, alias: Alias) -> AliasRules | None:
-    found: AliasRules | None = getattr(rules, alias.value)
-    return found
 
 
 def _was_there(state: State, registration: Registration, alias: Alias) -> bool:

@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from fedseal.compliance.events.bodies import Charged
 from fedseal.compliance.events.fields import Alias
 from fedseal.compliance.events.leaf import read_event
 from fedseal.compliance.events.subjects import ModelStatus, Promoted, RolledBack
 from fedseal.compliance.registry.aliases import RETIRED, SUSPENDED, Registration, State, Status
 from fedseal.compliance.registry.approvals import count
 from fedseal.compliance.registry.bundle import BundleStore
-from fedseal.compliance.registry.entries import Entry, names_of
-from fedseal.compliance.registry.gates import Finality, check_gates, evaluations_of
+from fedseal.compliance.registry.entries import names_of
+from fedseal.compliance.registry.gates import evaluations_of
 from fedseal.compliance.registry.recheck import recheck
-from fedseal.compliance.registry.rules import AliasRules, RegistryRules
+from fedseal.compliance.registry.rules import RegistryRules
 from fedseal.errors import ConfigError
+from fedseal.server.console.evidence.gating import Standing, WayLine, rules_for, way_of
 from fedseal.server.console.evidence.place import Evidence, View
 from fedseal.server.console.evidence.words import digits
 
@@ -100,18 +100,6 @@ class MeasureLine:
 
 
 @dataclass(frozen=True, slots=True)
-class GateLine:
-    """A gate, computed now."""
-
-    kind: str
-    name: str
-    limit: str
-    found: str
-    passed: bool
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class SignatureLine:
     """A person's signature. ``counts``: for the alias it is for, by today's rules; None where there are none."""
 
@@ -124,21 +112,6 @@ class SignatureLine:
     time: str
     index: int
     counts: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class WayLine:
-    """What a bundle has and lacks for one alias."""
-
-    alias: str
-    stands: bool
-    gates: tuple[GateLine, ...]
-    missing: tuple[str, ...]
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Everything that stands in the way."""
-        return (*self.missing, *(gate.reason for gate in self.gates if not gate.passed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,17 +189,19 @@ def read_bundle_page(
     Raises:
         ConfigError: there is no such bundle, or several.
     """
-    state = view.state()
+    standing = Standing.of(view)
+    state = standing.state
     registration = find_bundle(state, name)
-    charges = view.entries.of(names_of(Charged))
-    asked = [] if rules is None else [(alias, found) for alias in Alias if (found := _rules(rules, alias)) is not None]
+    asked = (
+        [] if rules is None else [(alias, found) for alias in Alias if (found := rules_for(rules, alias)) is not None]
+    )
     files, wanting, output, thresholds = _files(evidence, registration)
     return BundlePage(
         line=_bundle(view, state, registration),
         parent=registration.body.parent,
         measures=tuple(measures_of(state, registration.model)),
         signatures=tuple(_signatures(state, registration, rules, names)),
-        ways=tuple(way_of(view, state, registration, alias, found, charges) for alias, found in asked),
+        ways=tuple(way_of(standing, registration, alias, found) for alias, found in asked),
         moves=tuple(_moves(view, registration, rules)),
         files=files,
         wanting=wanting,
@@ -254,29 +229,9 @@ def _scaled(value: Decimal) -> float:
     return round(float(value) * SCALE, 1)
 
 
-def way_of(
-    view: View, state: State, registration: Registration, alias: Alias, rules: AliasRules, charges: list[Entry]
-) -> WayLine:
-    """What a bundle has and lacks for an alias, as `Registry.check` finds it, without writing it down."""
-    counted = count(state, rules, registration, alias)
-    evaluations = evaluations_of(state, registration.model)
-    indices = [registration.index, *(a.index for a in counted.approvals), *(e.index for e in evaluations)]
-    final, needed = view.final_size(), max(indices) + 1
-    included = final >= needed and view.entries.included(indices, final)
-    found = check_gates(rules, evaluations, charges, Finality(final, needed, included))
-    gates = tuple(GateLine(g.kind.value, g.name or "", g.limit or "", g.found or "", g.passed, g.reason) for g in found)
-    binding = state.aliases.get(alias)
-    return WayLine(alias.value, binding is not None and binding.bundle == registration.bundle, gates, counted.missing)
-
-
-def _rules(rules: RegistryRules, alias: Alias) -> AliasRules | None:
-    found: AliasRules | None = getattr(rules, alias.value)
-    return found
-
-
 def _alias(view: View, state: State, alias: Alias, rules: RegistryRules | None) -> AliasLine:
     binding = state.aliases.get(alias)
-    is_open = rules is not None and _rules(rules, alias) is not None
+    is_open = rules is not None and rules_for(rules, alias) is not None
     if binding is None:
         return AliasLine(alias.value, None, None, None, "", is_open, usable=False)
     usable = state.status(binding.model) is Status.ACTIVE
@@ -311,7 +266,7 @@ def _signatures(
 ) -> Iterator[SignatureLine]:
     counting: dict[Alias, frozenset[int]] = {}
     for alias in Alias if rules is not None else ():
-        asked = None if rules is None else _rules(rules, alias)
+        asked = None if rules is None else rules_for(rules, alias)
         counted = () if asked is None else count(state, asked, registration, alias).approvals
         counting[alias] = frozenset(approval.index for approval in counted)
     for a in state.approvals:

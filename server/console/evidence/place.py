@@ -30,7 +30,7 @@ from fedseal.compliance.registry.rules import RegistryRules, read_rules
 from fedseal.database import connect
 from fedseal.errors import ConfigError
 from fedseal.privacy.roster import Roster
-from fedseal.server.store import roster_at
+from fedseal.server.store import known_at
 
 
 class NotBegun(ConfigError):  # noqa: N818 - nothing is wrong
@@ -99,7 +99,8 @@ class Evidence:
             NotBegun: the log has no entry yet.
             ConfigError: there is no store.
         """
-        roster = roster_at(self.store)
+        roster, epoch = known_at(self.store)
+        former = () if epoch is None else epoch.membership.former
         if self.database is None and not _has_log(self.store):
             raise NotBegun
         origin = server_origin(roster.federation)
@@ -112,9 +113,9 @@ class Evidence:
                 entries = Entries(engine, origin)
                 said = [entry.event.body for entry in entries.of(names_of(Genesis, PolicyChanged))]
                 faulty = max((body.faulty for body in said if isinstance(body, Genesis | PolicyChanged)), default=0)
-                policy = policy_of(roster, min(faulty, len(roster.sites) - 1))
+                policy = policy_of(roster, min(faulty, len(roster.sites) - 1), former)
                 copy = LogCopy(log, Book.FEDERATION, policy, own_word=True)
-                yield View(copy, connection, entries, roster, Parties.of(roster))
+                yield View(copy, connection, entries, roster, Parties.of(roster, former))
         finally:
             engine.dispose()
 

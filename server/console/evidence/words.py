@@ -42,6 +42,9 @@ MEANINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "label.details": ("Label details", "In a site's own log: counts and agreement of a label set."),
         "run.created": ("Run created", "What will run: which code, from which model, under which privacy plan."),
         "run.accepted": ("Run accepted", "A site takes part, with which data and labels, by which of its rules."),
+        "policy.set": ("Site's rules set", "By these rules a site answers from here on, under a commitment."),
+        "run.refused": ("Run refused", "A site did not take part in a round, by one of its rules."),
+        "outbox.decided": ("Outbox decided", "In a site's own log: what became of a release that waited for a person."),
         "run.finished": ("Run finished", "The last round is over, and which model came of it."),
         "run.aborted": ("Run aborted", "The run ended before its last round."),
         "round.contributed": ("Contribution", "A site sent its masked vector, and where its own log stood."),
@@ -74,13 +77,14 @@ MEANINGS: Mapping[str, tuple[str, str]] = MappingProxyType(
 
 
 def title(kind: str) -> str:
-    """What a type is called, such as ``run.created/v1``."""
-    return MEANINGS[kind.partition("/")[0]][0]
+    """What a type is called, such as ``run.created/v1``; its name where there are no words for it yet."""
+    name = kind.partition("/")[0]
+    return MEANINGS.get(name, (name, ""))[0]
 
 
 def meaning(kind: str) -> str:
-    """What an entry of a type says, in a sentence."""
-    return MEANINGS[kind.partition("/")[0]][1]
+    """What an entry of a type says, in a sentence; empty where there are no words for it yet."""
+    return MEANINGS.get(kind.partition("/")[0], ("", ""))[1]
 
 
 def digits(value: str | None) -> str:
@@ -106,6 +110,9 @@ def _of_runs(body: object) -> str:
             )
         case bodies.RunAccepted():
             return f"with dataset {digits(body.dataset)}" if body.dataset else "with data that is not registered"
+        case bodies.RunRefused():
+            where = f"{body.release.value}, round {body.round}{_attempt(body.attempt)}"
+            return f"{where}: {body.rule.value.replace('_', ' ')}"
         case bodies.RunFinished():
             return f"{body.rounds} rounds, model {digits(body.model)}"
         case bodies.RunAborted():

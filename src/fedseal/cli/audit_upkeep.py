@@ -104,7 +104,8 @@ def recover(
             if theirs.roster.federation != roster.federation:
                 raise ConfigError(f"{path} is a site of another federation")
             mirror = Log(transaction.connection, server_origin(roster.federation))
-            found = mend(connection, store.identity.key, roster, mirror, theirs.number)
+            identity = store.identity
+            found = mend(connection, identity.key, roster, mirror, theirs.number, identity.former)
         _say(f"{theirs.name}: {found.after - found.before} entries taken; the log has {found.after}.")
 
 
@@ -191,7 +192,14 @@ def federation_journal(path: Path) -> "FederationJournal":
 
     store = ServerStore.open(path)
     identity = store.identity
-    return FederationJournal(store.engine, identity.key, identity.roster, faulty=0, now=lambda: datetime.now(UTC))
+    return FederationJournal(
+        store.engine,
+        identity.key,
+        identity.roster,
+        faulty=0,
+        now=lambda: datetime.now(UTC),
+        former=identity.former,
+    )
 
 
 def _engine(store: "ServerStore", database: str | None) -> "Engine":

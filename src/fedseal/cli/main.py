@@ -18,6 +18,7 @@ from fedseal.cli.audit import audit
 from fedseal.cli.console import console
 from fedseal.cli.data import data
 from fedseal.cli.erase import erase
+from fedseal.cli.federation import federation
 from fedseal.cli.health import health
 from fedseal.cli.labels import labels
 from fedseal.cli.lineage import lineage
@@ -55,6 +56,7 @@ cli = typer.Typer(
 cli.add_typer(privacy, name="privacy")
 cli.add_typer(site, name="site")
 cli.add_typer(server, name="server")
+cli.add_typer(federation, name="federation")
 cli.add_typer(labels, name="labels")
 cli.add_typer(data, name="data")
 cli.add_typer(erase, name="erase")

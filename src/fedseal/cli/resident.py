@@ -8,7 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fedseal.cli.services import operated
+from fedseal.cli.services import operated, warn
 from fedseal.operation.config import LogFormat
 from fedseal.operation.events import NodeBegun, PolicyAdopted, Stopped, Stopping
 from fedseal.operation.logs import log_to_stderr, say
@@ -42,6 +42,7 @@ def run_node(config: Path, log_format: LogFormat | None) -> None:
     log_to_stderr(log_format or "text")
     site = read_site(config)
     log_to_stderr(log_format or site.operation.log)
+    warn(log, site.check_now(datetime.now(UTC)))
     telemetry = SiteTelemetry(site, site.operation.patience)
     with ExitStack() as services:
         services.enter_context(alone(site.store))

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedseal.cli import enrolling
 from fedseal.cli.isolation import isolation
 from fedseal.cli.services import LogOption
 from fedseal.errors import ConfigError, LocalError
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
     from fedseal.privacy.transaction import Transaction
 
 site = typer.Typer(
-    help="Run a site's node, and look after its store: list its runs, close one that is stuck, take out its own model.",
+    help="Enrol a site, run its node, and look after its store: list its runs, close one, take out its own model.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
 site.command()(isolation)
+
+site.command("init")(enrolling.init_site)
+site.command("join")(enrolling.join)
+site.command("rotate")(enrolling.rotate_site)
 
 Store = Annotated[Path, typer.Argument(help="The site's store, the `fedseal-store` of its node.")]
 # Sixteen bytes, as `fedseal run` and `fedseal site runs` show them.

@@ -13,9 +13,11 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from fedseal.client.site_config import NodeConfig, check_code, node_key, trust_in
+from fedseal.client.site_config import NodeConfig, Server, check_code, check_node_key, node_key, server_of
 from fedseal.config import read_toml, validate
 from fedseal.errors import FedsealError
+from fedseal.privacy.membership.standing import SITE_MOVES, said, standing
+from fedseal.privacy.membership.tls import check_server_certificate, host_of
 from fedseal.privacy.store import SiteStore
 
 # Bytes: what a store's log of a long run takes, with room.
@@ -39,10 +41,15 @@ class Finding:
 class Looked:
     """A site's file that has been read. ``store`` is None where it cannot be opened: checks of it then say nothing."""
 
+    path: Path
     config: NodeConfig
     home: Path
     store: SiteStore | None
     online: bool
+
+    def server(self) -> Server:
+        """Where the server is and who it has to be; ConfigError if nothing says, or the authority is none."""
+        return server_of(self.path, self.config, None if self.store is None else self.store.identity.epoch)
 
     @property
     def folder(self) -> Path:
@@ -72,7 +79,7 @@ def look(path: Path, *, online: bool) -> list[Finding]:
         store = SiteStore.open(place, reading=True)
     except FedsealError as error:
         found.append(_red("store", error, "Give the store's path as site.store, or make one: fedseal site init."))
-    looked = Looked(config, home, store, online)
+    looked = Looked(path, config, home, store, online)
     for check in checks():
         found += _guarded(check, looked)
     return found
@@ -112,21 +119,31 @@ def store_holds(looked: Looked) -> Iterator[Finding]:
     except FedsealError as error:
         yield _red("ledgers", error)
     identity = looked.store.identity
-    yield Finding(
-        "member", True, f"site {identity.name} of {identity.roster.federation}, epoch {identity.roster.epoch}"
-    )
+    who = f"site {identity.name} of {identity.roster.federation}, epoch {identity.roster.epoch}"
+    if identity.epoch is None:
+        yield Finding("member", True, f"{who}; nothing says until when")
+        return
+    held = standing(identity.epoch, datetime.now(UTC), moves=SITE_MOVES)
+    yield Finding("member", True, f"{who}, until {said(held.until)}, {held.days} days left")
 
 
 def keys(looked: Looked) -> Iterator[Finding]:
     """The node's key is one, and its owner's alone; the authority is a certificate."""
+    epoch = None if looked.store is None else looked.store.identity.epoch
+    path = looked.home / looked.config.site.key
     try:
-        node_key(looked.home / looked.config.site.key)
+        key = node_key(path)
+        if looked.store is not None and epoch is not None:
+            check_node_key(path, key, epoch, looked.store.identity.number)
         yield Finding("node's key", True, str(looked.config.site.key))
     except FedsealError as error:
         yield _red("node's key", error, "Give the OpenSSH file of the node's key as site.key.")
     try:
-        trust_in(looked.home / looked.config.server.authority)
-        yield Finding("authority", True, str(looked.config.server.authority))
+        found = looked.server()
+        if epoch is not None:
+            bundle, host = epoch.bundle, host_of(epoch.membership.address)
+            check_server_certificate(bundle.authority, bundle.certificate, host, datetime.now(UTC))
+        yield Finding("authority", True, str(found.authority))
     except FedsealError as error:
         yield _red("authority", error, "Ask the coordinator for the PEM file, and compare its digest.")
 
@@ -143,8 +160,8 @@ def server(looked: Looked) -> Iterator[Finding]:
         return
     import httpx
 
-    address = looked.config.server.address
-    trust = trust_in(looked.home / looked.config.server.authority)
+    known = looked.server()
+    address, trust = known.address, known.trust
     try:
         answer = httpx.get(f"https://{address}/", verify=trust, timeout=REACH_TIMEOUT, trust_env=False)
     except httpx.HTTPError as error:

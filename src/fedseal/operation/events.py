@@ -98,6 +98,45 @@ class Listening(LogEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class EpochBegun(LogEvent):
+    """A running server follows its store to the next epoch of the federation."""
+
+    name: ClassVar[str] = "epoch.begun"
+    epoch: int
+    sites: int
+
+    @property
+    def words(self) -> str:
+        return f"epoch {self.epoch} of the federation: {self.sites} sites"
+
+
+@dataclass(frozen=True, slots=True)
+class EpochUnclear(LogEvent):
+    """A server's files do not fit the epoch of its store, or not yet. ``reason`` is fedseal's own words."""
+
+    name: ClassVar[str] = "epoch.unclear"
+    level: ClassVar[int] = logging.WARNING
+    reason: str
+
+    @property
+    def words(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnds(LogEvent):
+    """The epoch that a server or a site has adopted ends soon. ``reason`` says when, in fedseal's own words."""
+
+    name: ClassVar[str] = "epoch.ends"
+    level: ClassVar[int] = logging.WARNING
+    reason: str
+
+    @property
+    def words(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True, slots=True)
 class ConsoleListening(LogEvent):
     """The console answers at an address."""
 
@@ -149,6 +188,20 @@ class RunBroken(LogEvent):
     @property
     def words(self) -> str:
         return f"run {self.run} failed with an unexpected {self.error}; see {self.kept} in the run's folder"
+
+
+@dataclass(frozen=True, slots=True)
+class RunStandsStill(LogEvent):
+    """The disk takes nothing more: the run is tried again, and goes on when there is room."""
+
+    name: ClassVar[str] = "run.standing"
+    level: ClassVar[int] = logging.ERROR
+    run: str
+    fault: str
+
+    @property
+    def words(self) -> str:
+        return f"run {self.run} stands still: {self.fault}; trying again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +368,19 @@ class PolicyAdopted(LogEvent):
     @property
     def words(self) -> str:
         return "the policy has changed; its commitment goes into both logs"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberNotKept(LogEvent):
+    """The node's number could not be written beside the store: after a crash it joins as a new one."""
+
+    name: ClassVar[str] = "node.number_not_kept"
+    level: ClassVar[int] = logging.WARNING
+    fault: str
+
+    @property
+    def words(self) -> str:
+        return f"the node's number could not be kept: {self.fault}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,18 @@ def test_no_deed_is_done_in_the_studys_process(places: Places) -> None:
     assert found["take_memory"] in {"MemoryError", "_ArrayMemoryError"}
 
 
+def test_nor_where_the_kernel_gives_no_namespaces(places: Places) -> None:
+    """As in many containers: Landlock and seccomp hold alone, and there is no place to write."""
+    names = [name for name in DEEDS if name not in ENDS]
+    program = "support.stranger_in_a_container"
+    with stranger(Path(places.study), Path(places.data), program=program, memory_mb=448) as process:
+        held = {hold.barrier: hold.by for hold in process.holds}
+        found = json.loads(failure(asking(process, "deeds", places=as_text(places), names=names)).message)
+    assert {name for name, what in found.items() if what == "done"} == FINE - {"write_scratch"}, found
+    assert (held["network"], held["processes"]) == ("seccomp", "seccomp")
+    assert held["files"].endswith("writes nothing")
+
+
 def test_a_socket_ends_the_process(places: Places) -> None:
     with stranger(Path(places.study), Path(places.data)) as process, pytest.raises(StoppedError, match="a socket"):
         asking(process, "deeds", places=as_text(places), names=["network_socket"])
