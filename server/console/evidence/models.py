@@ -116,7 +116,7 @@ class SignatureLine:
 
 @dataclass(frozen=True, slots=True)
 class MoveLine:
-    """Something that happened to the bundle's model. ``promotion``: it is one, made by today's rules, and was made again;
+    """Something that happened to the bundle's model. ``promotion``: it is one by today's rules, and was made again;
     then ``problems`` is what is wrong with it.
     """
 
