@@ -39,8 +39,8 @@ def rounds(folder: Path, mode: str) -> dict[str, Any]:
             file.write_text(f'{file.read_text(encoding="utf-8")}\n[isolation]\nmode = "{mode}"\n', encoding="utf-8")
         made.start_all()
         for name in made.files.nodes:
-            made.said(name, "connected to")
-        events = outcome(made.order())
+            made.said(name, "connected to", within=600)
+        events = outcome(made.order(), within=900)
         taken = [event["seconds"] for event in events if event["event"] == "round"]
         return {
             "first": taken[0],

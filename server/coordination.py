@@ -102,7 +102,7 @@ def read_order(folder: Path) -> Order:
         config = content["run_config"]
         if content["schema_version"] != SCHEMA_VERSION or len(bytes.fromhex(config[RESUME_KEY])) != 16:
             raise ValueError
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise ConfigError(f"{folder / ORDER} is no order that can be read") from None
     return Order(folder, config)
 

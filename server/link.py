@@ -49,6 +49,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
+from google.protobuf.message import DecodeError
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
@@ -69,6 +70,17 @@ GRACE = 30.0
 DELIVERIES = 4
 AGAIN = 60.0
 STARTED_WITHIN = 30.0
+# What Flower's objects and protobuf raise for bytes that are none of theirs.
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    DecodeError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +237,7 @@ class LinkGrid(Grid):
                 "a site has left the federation, or has other keys, since this run was begun",
                 next_step="Order a new run. Sites give back what this one had reserved: fedseal site close-run",
             )
-        return sorted(self._state.get_nodes(self._run.run_id))
+        return self._connected()
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
@@ -300,21 +312,42 @@ class LinkGrid(Grid):
                 number = reply.metadata.message_id
                 contents = None if reply.has_error() else self._state.contents(number)
                 if contents is not None:
-                    reply = cast(Message, inflate_object_from_contents(number, contents))
-                    reply.metadata.__dict__["_message_id"] = number
+                    reply = self._inflated(reply, contents)
                 replies.append(reply)
             self._drop(ready)
         return replies
 
+    def _connected(self) -> list[int]:
+        return sorted(self._state.get_nodes(self._run.run_id))
+
+    def _inflated(self, head: Message, contents: dict[str, bytes]) -> Message:
+        """A reply with what it holds; Flower's error in its place where a node's objects are no message.
+
+        One site's bytes must not end the run of all.
+        """
+        number = head.metadata.message_id
+        try:
+            whole = inflate_object_from_contents(number, contents)
+        except UNREADABLE:
+            whole = None
+        if not isinstance(whole, Message) or whole.metadata.reply_to_message_id != head.metadata.reply_to_message_id:
+            asked = self._state.message_ins_store[head.metadata.reply_to_message_id]
+            return Message(Error(ErrorCode.UNKNOWN, "The reply is no message."), reply_to=asked)
+        whole.metadata.__dict__["_message_id"] = number
+        return whole
+
     def _gone(self, open_numbers: set[str]) -> list[Message]:
         """Errors in the place of what nodes that have been away for too long would have answered."""
-        online, now = set(self.get_node_ids()), time.monotonic()
+        online, now = set(self._connected()), time.monotonic()
         kept = self._state.message_ins_store
         asked = [m for n in open_numbers if (m := kept.get(n)) is not None]
         away = {m.metadata.dst_node_id for m in asked} - online
         self._away = {node: self._away.get(node, now) for node in away}
         lost = [
-            m for m in asked if m.metadata.dst_node_id in away and now - self._away[m.metadata.dst_node_id] >= GRACE
+            m
+            for m in asked
+            if (node := m.metadata.dst_node_id) in away
+            and (now - self._away[node] >= GRACE or node not in self._state.nodes)
         ]
         self._drop({message.metadata.message_id for message in lost})
         reason = "The node is not connected."

@@ -135,9 +135,9 @@ def test_the_log_extends_what_was_seen_and_nothing_else(view: View) -> None:
         found = extends(view, f" {size} ", "sha256:" + view.log.root(size).hex())
         assert found.holds
         assert not extends(view, str(size), view.log.root(size + 1 if size < 60 else 3).hex()).holds
-    for size, root in (("1", "00"), ("x", 64 * "0"), ("-1", 64 * "0"), ("1", 64 * "g"), (str(10**6), 64 * "0")):
+    for wrong, root in (("1", "00"), ("x", 64 * "0"), ("-1", 64 * "0"), ("1", 64 * "g"), (str(10**6), 64 * "0")):
         with pytest.raises(ConfigError):
-            extends(view, size, root)
+            extends(view, wrong, root)
 
 
 def test_a_changed_database_shows(chronicle: Path, tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from support.hostile import poisoned
 from support.keys import key
 from support.registry import actor
 
-from fedseal.server.console import asking
 from fedseal.server.console.evidence.approving import request_for
 from fedseal.server.console.permissions import Page as ConsolePage
+from fedseal.server.console.view import show
 from fedseal_verify.cli import main as verify
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'fedseal[dev]'")
@@ -116,12 +116,11 @@ def test_pages_keep_to_the_policy_and_to_their_width(
 
 @pytest.mark.slow
 def test_no_text_runs(browser: Any, place: Place, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = asking.show
 
     def hostile(request: Request, visitor: Any, page: ConsolePage, template: str, facts: Any) -> Any:
-        return real(request, visitor, page, template, poisoned(facts))
+        return show(request, visitor, page, template, poisoned(facts))
 
-    monkeypatch.setattr(asking, "show", hostile)
+    monkeypatch.setattr("fedseal.server.console.asking.show", hostile)
     with signed_in(browser, place, address) as page:
         asked: list[str] = []
         page.on("request", lambda one: asked.append(one.url.removeprefix(address)))
