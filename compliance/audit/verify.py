@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from fedseal.compliance.audit.parties import Parties, witnesses_of
+from fedseal.compliance.audit.parties import Parties, is_former, witnesses_of
 from fedseal.compliance.events.leaf import read_event
 from fedseal.compliance.events.registry import Book
 from fedseal.compliance.log.checkpoint import Checkpoint
@@ -139,7 +139,9 @@ def _judge_note(verdict: Verdict, note: str | None, policy: Policy) -> Checkpoin
         judged.checkpoint.size,
         judged.checkpoint.root,
     )
-    verdict.cosigned, verdict.final = judged.cosigned, judged.final
+    # Keys that cosign no more are in the policy for the entries that they have signed.
+    verdict.cosigned = tuple(name for name in judged.cosigned if not is_former(name))
+    verdict.final = judged.final
     return judged.checkpoint
 
 

@@ -13,7 +13,8 @@ def test_from_empty_folders_to_a_run_and_on_to_the_next_epoch(tmp_path: Path) ->
         walk.prepare()
         contract = tmp_path / "readmission" / "pyproject.toml"
         contract.write_text(contract.read_text(encoding="utf-8").replace("rounds = 15", "rounds = 2"), "utf-8")
-        walk.enrol()
+        # The study promises the budget of one run; two are made.
+        walk.enrol("--epsilon", "20")
         typed = [step.seat for step in walk.steps]
         assert typed.count(COORDINATOR) == 4
         assert {typed.count(name) for name in SITES} == {2}
@@ -34,6 +35,10 @@ def test_from_empty_folders_to_a_run_and_on_to_the_next_epoch(tmp_path: Path) ->
             walk.start_site(name)
         for command in ("server/server.sqlite", "north/site.sqlite"):
             assert '"epoch": 2' in walk.type(COORDINATOR, f"federation status {command} --json")
-        # The study promises one run's budget, and it is spent: what is left to see is that all answer, and refuse.
-        walk.type(COORDINATOR, "audit verify --log server/server.sqlite")
         assert "epoch 2 of the federation: 3 sites" in walk.said(COORDINATOR)
+        walk.type(COORDINATOR, "server run readmission --config server/server.toml")
+        assert [event["event"] for event in walk.events()].count("round") == 2
+        # One log, of two epochs, two keys a party, and final under the new ones.
+        assert "by 3 of 3 witnesses" in walk.type(COORDINATOR, "audit verify --log server/server.sqlite")
+        for name in SITES:
+            walk.type(name, f"audit verify --own --log {name}/site.sqlite")

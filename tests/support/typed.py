@@ -131,8 +131,8 @@ class Walk:
             (self.folder / f"{name}-data").mkdir()
         subprocess.run([COMMAND[0], "-c", TABLES], cwd=self.folder, check=True, capture_output=True)
 
-    def enrol(self) -> None:
-        """From empty folders to an epoch that everybody has joined."""
+    def enrol(self, *joining: str) -> None:
+        """From empty folders to an epoch that everybody has joined, sites with these options."""
         (port,) = free_ports(1)
         self.type(COORDINATOR, f"federation init town --address 127.0.0.1:{port}")
         self.ask(COORDINATOR, "server init --federation town")
@@ -143,14 +143,14 @@ class Walk:
                 f"--folder {name}",
             )
         requests = " ".join(f"{name}/{name}.request" for name in SITES)
-        self.move(f"federation admit server/server.request {requests}", 1, SITES)
+        self.move(f"federation admit server/server.request {requests}", 1, SITES, *joining)
 
-    def move(self, command: str, epoch: int, names: tuple[str, ...]) -> None:
+    def move(self, command: str, epoch: int, names: tuple[str, ...], *joining: str) -> None:
         """Make an epoch, and let the server and these sites take it."""
         fingerprint, bundle = self.admit(command), f"federation/epochs/{epoch:04}.bundle"
         self.type(COORDINATOR, f"server adopt {bundle}", "--fingerprint", fingerprint)
         for name in names:
-            self.type(name, f"site join {bundle} --folder {name}", "--fingerprint", fingerprint)
+            self.type(name, f"site join {bundle} --folder {name}", "--fingerprint", fingerprint, *joining)
 
     def start_server(self) -> None:
         self.start(COORDINATOR, "server up --config server/server.toml", "listening at")
