@@ -49,7 +49,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
@@ -65,8 +65,10 @@ HOLD = 10.0
 REPLY_HOLD = 0.25
 # Seconds that a node may be away before its answers are given up: it may be restarting.
 GRACE = 30.0
-# How often a message is given out at most, to a site that asks for work without having answered it.
+# How often a message is given out in a row, to a site that asks for work without having answered it; from then on once
+# in so many seconds: the line may have lost all of them, and the stage's deadline may be an hour away.
 DELIVERIES = 4
+AGAIN = 60.0
 STARTED_WITHIN = 30.0
 # What Flower's objects and protobuf raise for bytes that are none of theirs.
 UNREADABLE = (
@@ -102,7 +104,8 @@ class SiteState(InMemoryLinkState):
     def __init__(self) -> None:
         super().__init__(NoOpFederationManager(), InMemoryObjectStore())
         self.work, self.replies = Bell(), Bell()
-        self._given: dict[str, int] = {}
+        # How often each message was given out, and when last.
+        self._given: dict[str, tuple[int, float]] = {}
         self._asking: dict[int, object] = {}
         self.expelled = 0
 
@@ -135,7 +138,8 @@ class SiteState(InMemoryLinkState):
                 messages.extend(super(SiteState, self).get_message_ins(node_id, limit, run_id=run_id))
                 for message in messages:
                     number = message.metadata.message_id
-                    self._given[number] = self._given.get(number, 0) + 1
+                    times, _ = self._given.get(number, (0, 0.0))
+                    self._given[number] = times + 1, time.monotonic()
                 return bool(messages)
 
         self.work.wait_for(found, HOLD)
@@ -188,7 +192,8 @@ class SiteState(InMemoryLinkState):
         for number, message in self.message_ins_store.items():
             metadata = message.metadata
             lost = metadata.dst_node_id == node and metadata.delivered_at and not self.answered(number)
-            if lost and self._given.get(number, 0) < DELIVERIES:
+            times, last = self._given.get(number, (0, 0.0))
+            if lost and (times < DELIVERIES or time.monotonic() - last >= AGAIN):
                 metadata.delivered_at = ""
 
     def _cleanup_expired_task_tokens_locked(self) -> None:

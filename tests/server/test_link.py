@@ -175,12 +175,17 @@ def test_a_killed_node_comes_back_at_once_and_is_given_its_message_again(
     assert again.next() is None
 
 
-def test_a_message_that_nobody_survives_is_not_given_out_for_ever(keys: Keys, link: Link, grid: LinkGrid) -> None:
+def test_a_message_that_nobody_survives_is_given_out_a_few_times_and_then_now_and_again(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet = keys.fleet("a", link)
     fleet.join()
     ask(grid, fleet.node)
     given = [fleet.next() for _ in range(linked.DELIVERIES + 1)]
     assert [message is not None for message in given] == [True] * linked.DELIVERIES + [False]
+    # It may have been the line that lost them all.
+    monkeypatch.setattr(linked, "AGAIN", 0.0)
+    assert fleet.next() is not None
 
 
 class KilledError(Exception):
