@@ -39,8 +39,8 @@ def rounds(folder: Path, mode: str) -> dict[str, Any]:
             file.write_text(f'{file.read_text(encoding="utf-8")}\n[isolation]\nmode = "{mode}"\n', encoding="utf-8")
         made.start_all()
         for name in made.files.nodes:
-            made.said(name, "connected to")
-        events = outcome(made.order())
+            made.said(name, "connected to", within=600)
+        events = outcome(made.order(), within=900)
         taken = [event["seconds"] for event in events if event["event"] == "round"]
         return {
             "first": taken[0],
@@ -129,11 +129,11 @@ def main() -> None:
             found["calls"] = calls(Path(folder) / "calls")
             found["start"] = start(Path(folder) / "start")
         if "rounds" in parts:
-            found["rounds"] = [
-                {"mode": mode, **rounds(Path(folder) / f"{turn}-{mode}", mode)}
-                for turn in range(TURNS)
-                for mode in ("process", "off")
-            ]
+            found["rounds"] = []
+            for turn in range(TURNS):
+                for mode in ("process", "off"):
+                    found["rounds"].append({"mode": mode, **rounds(Path(folder) / f"{turn}-{mode}", mode)})
+                    print(json.dumps(found["rounds"][-1]), file=sys.stderr, flush=True)
     found["load_after"] = os.getloadavg()
     text = json.dumps(found, indent=2)
     print(text)

@@ -6,6 +6,7 @@ second when the node is gone or memory runs over. The second is the study's; it 
 Imports nothing large before the second process is confined, and no thread is made before.
 """
 
+import contextlib
 import os
 import resource
 import select
@@ -13,6 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
+from fedseal.client.isolation import linux
 from fedseal.client.isolation.confinement import MEGABYTE, Separated, close_calls, confine, separate
 from fedseal.client.isolation.messages import Launch
 from fedseal.wire import decode
@@ -32,7 +34,9 @@ def main() -> None:
     study = os.fork()
     if study == 0:
         _study(launch, separated)
-    sys.exit(watch(study, launch.memory_mb * MEGABYTE))
+    code = watch(study, launch.memory_mb * MEGABYTE)
+    clear(launch)
+    sys.exit(code)
 
 
 def _study(launch: Launch, separated: Separated) -> None:
@@ -86,6 +90,19 @@ def _seen_to_end(process: int) -> list[int]:
         return [os.pidfd_open(process)]
     except OSError:
         return []
+
+
+def clear(launch: Launch) -> None:
+    """Leave nothing behind, also where the node cannot see to it any more."""
+    socket, scratch = Path(launch.socket), Path(launch.scratch)
+    if sys.platform == "linux":
+        # Nothing is mounted where there are no namespaces.
+        with contextlib.suppress(OSError):
+            linux.unmount(scratch)
+    with contextlib.suppress(OSError):
+        socket.unlink(missing_ok=True)
+        scratch.rmdir()
+        socket.parent.rmdir()
 
 
 def held(process: int) -> int:

@@ -57,6 +57,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _MS_NOSUID, _MS_NODEV, _MS_REC, _MS_PRIVATE = 2, 4, 1 << 14, 1 << 18
+_MNT_DETACH = 2
 _TSYNC = 1
 _CAPABILITIES_3 = 0x20080522
 _O_PATH = 0o10000000
@@ -81,6 +82,11 @@ def mount_scratch(folder: Path, megabytes: int) -> None:
     _check(libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))
     options = f"size={megabytes}m,mode=0700".encode()
     _check(libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", ctypes.c_ulong(_MS_NOSUID | _MS_NODEV), options))
+
+
+def unmount(folder: Path) -> None:
+    """Let go of what is mounted there."""
+    _check(_libc().umount2(os.fsencode(folder), ctypes.c_int(_MNT_DETACH)))
 
 
 def landlock_version() -> int:

@@ -8,5 +8,5 @@ from fedseal.client.isolation.linux import Namespace
 
 if __name__ == "__main__":
     stand_in()
-    child.separate = lambda: Separated(Namespace(0), "refused")
+    vars(child)["separate"] = lambda: Separated(Namespace(0), "refused")
     child.main()

@@ -91,6 +91,8 @@ def test_it_ends_with_its_node(folders: tuple[Path, Path]) -> None:
         assert made._process.stdin is not None
         made._process.stdin.close()
         assert made._process.wait(10) == 0
+        # And leaves nothing behind, for a node that is gone cannot clear up.
+        assert not made._folder.exists()
 
 
 def test_answers_of_another_form_are_refused_by_the_node(folders: tuple[Path, Path]) -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from flwr.app import ConfigRecord, Context, Message
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 from support.flower import Nodes, Script, flower_task, header_for, make_federation, model, ordinary_app, refused_with
 from support.strangers import landlocked, with_strangers
@@ -56,7 +56,7 @@ def running(tmp_path: Path) -> Iterator[Nodes]:
 
 def masked(running: Nodes, number: int, do: str) -> Any:
     """A round up to its vectors, and what site 1 answered there."""
-    task = {"arrays": model(), "config": ConfigRecord({"do": do})}
+    task: dict[str, ArrayRecord | ConfigRecord] = {"arrays": model(), "config": ConfigRecord({"do": do})}
     header = header_for(running.federation, task=task, run_config=CONFIG, release_seq=number)
     state, seen = running.run(header, Stage.MASK, task=task)
     return state, seen[Stage.MASK, 1][1]

@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from support.trials.task import clipped_sums, read_rows, stepped
 
 from fedseal.cli.resident import handle_signals
-from fedseal.cli.services import service_logs
 from fedseal.client.fleet import Fleet
 from fedseal.client.mod import DATA_KEY, sealed_mod
 from fedseal.client.node import ResidentNode
 from fedseal.client.records import CONTROL, arrays_of, control_bytes
 from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE
+from fedseal.client.running import alone
 from fedseal.client.site_config import read_site
+from fedseal.operation.logs import log_to_stderr
 from fedseal.privacy.plan import PlanKind, decode_plan
 from fedseal.privacy.runs import ControlMessage
 from fedseal.privacy.secagg.messages import Refusal, ShareReply, Signed, Stage
@@ -108,7 +109,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, nargs="+")
     parser.add_argument("--note", type=Path, nargs="*", default=[])
     options = parser.parse_args()
-    service_logs()
+    log_to_stderr("text")
     last = len(options.config) - 1
     for number, (config, note) in enumerate(zip_longest(options.config, options.note)):
         if number == last or os.fork() == 0:
@@ -121,7 +122,7 @@ def serve(config: Path, note: Path | None) -> None:
     site = read_site(config)
     node = ResidentNode(Fleet(site.address, site.trust, site.key), site, light_app(note))
     handle_signals(node)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), alone(site.store):
         node.run()
 
 
