@@ -3,7 +3,8 @@
 Three sites, the root, and the coordinator on this machine, in folders of their own, over TLS with node authentication.
 The study is what `fedseal new` writes, with made-up patients and its privacy plan. What people do between commands
 (reading the code, mail, comparing fingerprints by telephone) is not in the seconds; fingerprints are passed on by this
-script. The seconds of a command that stays are those until it said that it was ready.
+script. The seconds of a command that stays are those until it said that it was ready. *cpu* is what commands that end
+took of the processors, also on a busy machine; not of those that stay, nor of `server run`, which trains meanwhile.
 
     PYTHONPATH=tests python bench/first_round.py --out first_round.json
 """
@@ -67,7 +68,10 @@ def measure(folder: Path) -> dict[str, Any]:
             seat: sum(s.seconds for s in steps if not s.command.startswith("server run"))
             for seat, steps in seats.items()
         },
-        "steps": [[s.seat, s.command, round(s.seconds, 2)] for s in walk.steps],
+        "cpu_in_commands": {
+            seat: sum(s.cpu for s in steps if not s.command.startswith("server run")) for seat, steps in seats.items()
+        },
+        "steps": [[s.seat, s.command, round(s.seconds, 2), round(s.cpu, 2)] for s in walk.steps],
         "enrolled_after": enrolled,
         "connected_after": connected,
         "order_to_first_round": round_one,

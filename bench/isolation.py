@@ -129,11 +129,11 @@ def main() -> None:
             found["calls"] = calls(Path(folder) / "calls")
             found["start"] = start(Path(folder) / "start")
         if "rounds" in parts:
-            found["rounds"] = [
-                {"mode": mode, **rounds(Path(folder) / f"{turn}-{mode}", mode)}
-                for turn in range(TURNS)
-                for mode in ("process", "off")
-            ]
+            found["rounds"] = []
+            for turn in range(TURNS):
+                for mode in ("process", "off"):
+                    found["rounds"].append({"mode": mode, **rounds(Path(folder) / f"{turn}-{mode}", mode)})
+                    print(json.dumps(found["rounds"][-1]), file=sys.stderr, flush=True)
     found["load_after"] = os.getloadavg()
     text = json.dumps(found, indent=2)
     print(text)

@@ -16,7 +16,6 @@ from typing import cast
 
 from fedseal.client.site_config import AUTHORITY
 from fedseal.client.site_toml import site_toml
-from fedseal.client.task import Task
 from fedseal.compliance.data.code import code_digest
 from fedseal.compliance.data.contract import DataContract
 from fedseal.compliance.default_policy import default_policy
@@ -225,7 +224,9 @@ def site_terms(study: Study, sites: int, epsilon: float | None = None) -> tuple[
     """One ledger a population, with what the study promises; where its plan has shared noise, for so many sites."""
     contract, extent = study.contract, None
     if contract.privacy.plan in ("distributed", "client"):
+        # They load torch, which nobody else here needs.
         from fedseal.client.first_model import first_arrays
+        from fedseal.client.task import Task
         from fedseal.client.trainer import trainable
 
         task = cast(Task, load_task(contract.task, study.folder))

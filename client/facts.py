@@ -14,6 +14,8 @@ from fedseal.client.release import DONE_PLAN, DONE_RELEASE
 from fedseal.errors import ConfigError
 from fedseal.privacy.randomness import Randomness, Stream
 
+# The run's configuration names the task under this key.
+TASK = "fedseal-task"
 # Where a node keeps the tables of its windows: a folder, in it one folder for each window by its number.
 WINDOWS_KEY = "fedseal-windows"
 
@@ -60,9 +62,9 @@ def setting(context: Context, key: str) -> str:
 
 def task_reference(context: Context) -> str:
     """Which task the run's configuration names; ConfigError if it names none."""
-    value = context.run_config.get("fedseal-task")
+    value = context.run_config.get(TASK)
     if not isinstance(value, str):
-        raise ConfigError("the run's configuration has no 'fedseal-task'")
+        raise ConfigError(f"the run's configuration has no {TASK!r}")
     return value
 
 

@@ -3,21 +3,17 @@
 Takes a log that is written for it, with invented values: every entry is signed, chained and cosigned as in a real one.
 """
 
-import shutil
-import socket
 import tempfile
-import threading
-import time
-from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import uvicorn
-from playwright.sync_api import Browser, sync_playwright
+from support.browsers import browser, listening, sign_in_at
 from support.consoles import Place, make_place
 from support.evidence import FIRST, USED, write_chronicle
 from support.histories import secret
 
-from fedseal.server.console import users
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 FOLDER = Path(__file__).parent / "images" / "console"
 ROLE = "approver"
@@ -37,40 +33,28 @@ SHOTS = (
 )
 
 
-def take(place: Place, address: str, browser: Browser) -> None:
+def take(place: Place, address: str, chromium: "Browser") -> None:
     """Sign in and take all pictures."""
-    for scheme in ("light", "dark"):
-        context = browser.new_context(color_scheme=scheme, viewport={"width": 1200, "height": 900})  # type: ignore[arg-type]
+    for name, path, height, scheme in SHOTS:
+        size = {"width": 1280, "height": height}
+        # Another browser each: the look is asked for, not chosen.
+        context = chromium.new_context(color_scheme=scheme, viewport=size)  # type: ignore[arg-type]
+        context.set_default_timeout(120_000)
         page = context.new_page()
-        page.goto(f"{address}/sign-in")
-        page.fill("[name=name]", ROLE)
-        page.fill("[name=secret]", place.secrets[ROLE])
-        page.keyboard.press("Enter")
-        page.wait_for_url(f"{address}/")
-        for name, path, height, wanted in SHOTS:
-            if wanted == scheme:
-                page.set_viewport_size({"width": 1200, "height": height})
-                page.goto(address + path)
-                page.screenshot(path=FOLDER / f"{name}.png")
+        sign_in_at(page, address, ROLE, place.secrets[ROLE])
+        page.goto(address + path)
+        page.screenshot(path=FOLDER / f"{name}.png")
         context.close()
 
 
 def main() -> None:
     """Take the pictures."""
-    users.COST = 16
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, closing(socket.create_server(("127.0.0.1", 0))) as listening:
+    with tempfile.TemporaryDirectory() as folder, browser() as chromium:
         write_chronicle(Path(folder), names="Muster", study="tiny")
         place = make_place(Path(folder), log=Path(folder) / "server.sqlite")
-        server = uvicorn.Server(uvicorn.Config(place.app, log_level="error", lifespan="off"))
-        threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True).start()
-        while not server.started:
-            time.sleep(0.05)
-        with sync_playwright() as running:
-            browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            take(place, f"http://localhost:{listening.getsockname()[1]}", browser)
-            browser.close()
-        server.should_exit = True
+        with listening(place.app) as address:
+            take(place, address, chromium)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,18 @@ from support.keys import key
 from fedseal.compliance.enrolment.files import read_bundle, read_request
 from fedseal.errors import ConfigError
 from fedseal.privacy.membership.armour import Form, armoured, fingerprint, same_fingerprint, unarmoured
-from fedseal.privacy.membership.documents import Bundle, Epoch, moves, open_bundle, sign_membership
+from fedseal.privacy.membership.documents import (
+    Bundle,
+    Epoch,
+    FormerKey,
+    KeyKind,
+    Membership,
+    NodeEntry,
+    Reason,
+    moves,
+    open_bundle,
+    sign_membership,
+)
 from fedseal.privacy.membership.requests import (
     Applicant,
     SignedRequest,
@@ -76,6 +87,27 @@ def test_no_text_is_taken_for_a_bundle(text: str) -> None:
 def test_no_bytes_are_taken_for_a_bundle(raw: bytes) -> None:
     with pytest.raises(DecodeError):
         decode(raw, Bundle)
+
+
+def test_a_membership_is_written_field_by_field() -> None:
+    """By hand from the rules of `fedseal.wire`: big-endian integers, 32-bit lengths and counts."""
+
+    def blob(raw: bytes) -> bytes:
+        return len(raw).to_bytes(4, "big") + raw
+
+    gone = FormerKey(int(KeyKind.SIGNING), 2, "south", bytes(range(32)), 1, int(Reason.REVOKED), 77)
+    member = Membership(
+        "town", 2, b"r" * 32, (b"p" * 32,), 5, 9, "h:1", b"a" * 32, b"c" * 32, (NodeEntry(1, "ssh x"),), (gone,)
+    )
+    expected = b"FS" + bytes((1, 93)) + blob(b"town") + (2).to_bytes(4, "big") + b"r" * 32
+    expected += (1).to_bytes(4, "big") + b"p" * 32 + (5).to_bytes(8, "big") + (9).to_bytes(8, "big")
+    expected += blob(b"h:1") + b"a" * 32 + b"c" * 32
+    expected += (1).to_bytes(4, "big") + (1).to_bytes(4, "big") + blob(b"ssh x")
+    expected += (1).to_bytes(4, "big") + bytes((1,)) + (2).to_bytes(4, "big") + blob(b"south") + blob(bytes(range(32)))
+    expected += (1).to_bytes(4, "big") + bytes((2,)) + (77).to_bytes(8, "big")
+    assert encode(member) == expected
+    assert decode(expected, Membership) == member
+    assert member.digest() == hashlib.sha256(expected).digest()
 
 
 def test_a_bundle_is_what_its_root_has_signed(epochs: list[Epoch]) -> None:

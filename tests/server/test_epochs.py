@@ -1,18 +1,24 @@
 """A running link follows the server's store: who is gone is refused at once, who is new is let in, the run is told."""
 
+import json
 import ssl
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
-from support.enrolled import Seats, settled
+from support.enrolled import NOW, Seats, settled
 from support.linked import ask
 
 from fedseal.client.fleet import Fleet, NotAdmittedError
 from fedseal.client.site_config import read_site
 from fedseal.errors import ConfigError
 from fedseal.privacy.membership.documents import Reason
+from fedseal.server.app import SITES_KEY
+from fedseal.server.coordination import Coordinator, ordered
 from fedseal.server.epochs import EpochWatch
 from fedseal.server.link import Link, Listener
+from fedseal.server.recording import EVENTS
 from fedseal.server.server_config import read_server
 
 
@@ -83,3 +89,35 @@ def test_a_certificate_that_is_not_there_yet_keeps_nobody_in(tmp_path: Path) -> 
     seats.take(seats.root.bundle(2))
     watch.look()
     assert len(link.state.nodes) == 1
+
+
+class NoLink:
+    """A link that nothing may be asked of."""
+
+    def online(self) -> list[str]:
+        raise AssertionError
+
+    def run(self, config: object) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("begun", "sites", "message"),
+    [
+        (NOW, 3, "the run was ordered for 3 sites, and the federation has 2 in epoch 1"),
+        (NOW - timedelta(days=400), 2, "the membership of federation 'town', epoch 1, ended on"),
+    ],
+)
+def test_a_run_does_not_begin_in_an_epoch_that_is_not_its(
+    tmp_path: Path, begun: datetime, sites: int, message: str
+) -> None:
+    seats = Seats(tmp_path, now=begun)
+    seats.take(seats.admit([seats.begin(), seats.apply("north"), seats.apply("south")]))
+    runs = tmp_path / "runs"
+    with ordered(runs, "x") as (_, place):
+        order = place({SITES_KEY: sites})
+    Coordinator(cast(Link, NoLink()), seats.server_folder / "server.sqlite", runs).make(order)
+    (event,) = map(json.loads, (order.folder / EVENTS).read_text(encoding="utf-8").splitlines())
+    assert event["event"] == "failed"
+    assert message in event["message"]
+    assert event["next_step"]

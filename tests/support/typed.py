@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shlex
 import signal
 import subprocess
@@ -32,13 +33,23 @@ for place, name in enumerate(("north", "south", "east")):
 """
 
 
+def cpu_of_children() -> float:
+    """Seconds of the processors that commands which have ended took."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @dataclass(frozen=True)
 class Step:
-    """One command: whose, what, and how many seconds until it was over, or for one that stays until it was ready."""
+    """One command: whose, what, and how many seconds until it was over, or for one that stays until it was ready.
+
+    ``cpu``: seconds of the processors, of commands that end; 0 of those that stay.
+    """
 
     seat: str
     command: str
     seconds: float
+    cpu: float = 0.0
 
 
 @dataclass
@@ -52,7 +63,7 @@ class Walk:
 
     def type(self, seat: str, command: str, *more: str) -> str:
         """Type a command that ends; what it said."""
-        begun = time.monotonic()
+        begun, used = time.monotonic(), cpu_of_children()
         done = subprocess.run(
             [*COMMAND, *shlex.split(command), *more],
             cwd=self.folder,
@@ -62,7 +73,7 @@ class Walk:
             check=False,
         )
         assert done.returncode == 0, (command, done.stdout, done.stderr)
-        self.steps.append(Step(seat, command, time.monotonic() - begun))
+        self.steps.append(Step(seat, command, time.monotonic() - begun, cpu_of_children() - used))
         return done.stdout
 
     def ask(self, seat: str, command: str) -> None:

@@ -31,8 +31,9 @@ def run_node(config: Path, log_format: LogFormat | None) -> None:
     Raises:
         ConfigError: the file, or something that it names, is not as it has to be. Nothing was sent anywhere.
     """
+    from fedseal.client.approved import resident_app, work_of
     from fedseal.client.fleet import Fleet
-    from fedseal.client.node import ResidentNode, resident_app, work_of
+    from fedseal.client.node import ResidentNode
     from fedseal.client.running import alone
     from fedseal.client.site_config import read_site
     from fedseal.client.telemetry import SiteTelemetry

@@ -64,15 +64,19 @@ def visit(chromium: Any, place: Place, address: str, role: str, **looks: Any) ->
     context.set_default_timeout(60_000)
     context.add_init_script(LISTEN)
     page, wrong = context.new_page(), list[str]()
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" and "403" not in said.text else 0)
+
+    def note(text: str, *, bad: bool = True) -> None:
+        if bad:
+            wrong.append(text)
 
     def dismiss(dialog: Any) -> None:
-        wrong.append(dialog.message)
+        note(dialog.message)
         dialog.dismiss()
 
+    page.on("pageerror", lambda error: note(str(error)))
+    page.on("console", lambda said: note(said.text, bad=said.type == "error" and "403" not in said.text))
     page.on("dialog", dismiss)
-    page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(address) else None)
+    page.on("request", lambda asked: note(asked.url, bad=not asked.url.startswith(address)))
     sign_in_at(page, address, role, place.secrets[role])
     yield page
     context.close()

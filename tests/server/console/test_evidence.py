@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
-from support.evidence import BARRED, FIRST, SECOND, USED, WAITING, WEAK, evidence_at
+from support.evidence import BARRED, FIRST, RULES, SECOND, USED, WAITING, WEAK, evidence_at
 from support.histories import secret
 from support.keys import SERVER, make_roster, signed
+from support.registry import rules as rules_of
 from support.stores import backup_of
 
 from fedseal.compliance.events.registry import EVENTS
@@ -194,6 +195,10 @@ def test_a_bundles_gates_are_computed_again(evidence: Evidence, view: View) -> N
     assert all(not way.reasons for way in used.ways)
     assert [(move.said, move.problems) for move in used.moves] == [("became candidate", ()), ("became production", ())]
     assert {one.person for one in used.signatures if one.org == "server"} == {"Ana <b>Muster</b>", "Ben <b>Muster</b>"}
+    stricter = rules_of(RULES.replace("at_least = 0.8", "at_least = 0.95"))
+    moves = read_bundle_page(evidence, view, USED.digest, stricter, {}).moves
+    assert [(move.promotion, move.problems) for move in moves] == [(False, ())] * 2
+    assert all(move.said.endswith("by other rules than today's") for move in moves)
     weak = read_bundle_page(evidence, view, WEAK.digest[7:20], rules, {})
     production = next(way for way in weak.ways if way.alias == "production")
     assert any("auc is 0.69" in reason for reason in production.reasons)
