@@ -19,32 +19,43 @@ from numpy.typing import NDArray
 from fedseal.client.clusters import membership
 from fedseal.client.counting import count_persons
 from fedseal.client.datasets.recheck import recheck
+from fedseal.client.facts import (
+    Participant,
+    ReleaseStreams,
+    done,
+    reports_folder,
+    setting,
+    settings_of,
+    task_of,
+    task_reference,
+    windows_folder,
+)
 from fedseal.client.metrics import Measured, measure
-from fedseal.client.mod import DATA_KEY, STORE_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
-from fedseal.client.monitoring.window import WINDOWS_KEY, window_answer
+from fedseal.client.mod import DATA_KEY, STUDY_KEY, data_folder, open_store, sealed_mod
+from fedseal.client.monitoring.reference import kept_reference, reference_key, window_of
+from fedseal.client.monitoring.report import chart_before, write_report
+from fedseal.client.monitoring.window import Watched, compared, past_counts
 from fedseal.client.noise import clipped_sum, noisy_mean
 from fedseal.client.normalise import moment_rows, normalised
-from fedseal.client.personal import FINETUNE_STEPS, MEMORY_NAME
+from fedseal.client.personal import MEMORY_NAME
 from fedseal.client.records import CONTROL, arrays_of, tables_in
-from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE, DONE_UNCLIPPED, MEMORY
+from fedseal.client.release import DONE, DONE_UNCLIPPED, MEMORY
+from fedseal.client.remembered import FINETUNE_STEPS, last_counted, memory_name
 from fedseal.client.site_round import (
     WEIGHT,
     Assignment,
     Contribution,
     contribute,
     fine_tune,
-    memory_name,
     personal_model,
 )
 from fedseal.client.task import Persons, SiteData, Task, build_model
 from fedseal.client.trainer import load
-from fedseal.client.variates import last_counted
 from fedseal.client.work import SiteWork, normalisation_of
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, PlanKind, SharedSkellam, Unit, decode_plan
-from fedseal.privacy.randomness import Stream
 from fedseal.privacy.releases import COUNTS, DRIFT, MEMBERS, MOMENTS, REGISTRY
-from fedseal.privacy.store import Identity, SiteStore
+from fedseal.privacy.store import SiteStore
 from fedseal.study_code import load_task
 
 # A laptop simulates dozens of sites in one process; a real site is one.
@@ -61,7 +72,7 @@ class SiteMemory(Protocol):
     """Who a site is and what it remembers: its store, or what stands for it in a simulation."""
 
     @property
-    def identity(self) -> Identity: ...
+    def identity(self) -> Participant: ...
 
     def transaction(self) -> AbstractContextManager[Remembered]: ...
 
@@ -80,7 +91,7 @@ class Warm:
             DataError: the data is not the registered version, or stopped being it while it was read.
         """
         identity, version = store.identity, recheck(store, data_folder(context))
-        folder, reference = _setting(context, DATA_KEY), _task_reference(context)
+        folder, reference = setting(context, DATA_KEY), task_reference(context)
         study = context.node_config.get(STUDY_KEY)
         # With the federation: its roster says what the site is called and by how many persons noisy sums are divided.
         number = None if version is None else version.number
@@ -130,7 +141,7 @@ def evaluate_answer(message: Message, store: SiteMemory, work: SiteWork) -> Mess
         return _counts(message, facts, work, work.split.test, work.split.test_columns)
     settings, received = settings_of(message), arrays_of(next(iter(message.content.array_records.values())))
     if FINETUNE_STEPS in settings:
-        tuned = fine_tune(work, received, settings, _streams(store.identity, facts))
+        tuned = fine_tune(work, received, settings, ReleaseStreams.of(store.identity, facts))
         kept = ConfigRecord({MEMORY_NAME: tuned.memory})
         content = RecordDict({"metrics": _metric_record(tuned.measured), MEMORY: kept})
         return Message(content, reply_to=message)
@@ -156,18 +167,18 @@ def _train(message: Message, facts: ConfigRecord, store: SiteMemory, work: SiteW
     (limit,) = cast(list[float], facts["ranges"])
     plan = decode_plan(cast(bytes, facts["plan"]))
     assignment = Assignment(received, settings_of(message), plan, limit)
-    streams, name = _streams(store.identity, facts), memory_name(assignment)
+    streams, name = ReleaseStreams.of(store.identity, facts), memory_name(received, assignment.settings)
     kept = None if name is None else _recalled(store, facts, assignment, name)
-    done = _done(facts)
+    made = done(facts)
     if plan.kind is PlanKind.DISTRIBUTED:
         summed = work.gradient_sum(normalisation_of(assignment.settings)).counted(received, limit, streams("torch"))
-        done[DONE_UNCLIPPED] = summed.unclipped
+        made[DONE_UNCLIPPED] = summed.unclipped
         memory = personal_model(work, assignment, streams, kept)
         contribution = Contribution(summed.arrays, None, memory)
     else:
         contribution = contribute(work, assignment, streams, kept)
     arrays = ArrayRecord({name: Array(array) for name, array in contribution.arrays.items()})
-    content = RecordDict({DONE: done, "arrays": arrays})
+    content = RecordDict({DONE: made, "arrays": arrays})
     if contribution.metrics is not None:
         content["metrics"] = MetricRecord(dict(contribution.metrics))
     if name is not None and contribution.memory is not None:
@@ -182,16 +193,15 @@ def _recalled(store: SiteMemory, facts: ConfigRecord, assignment: Assignment, na
         return transaction.recall(cast(bytes, facts["run"]), name, counted=counted)
 
 
-def _moments(message: Message, facts: ConfigRecord, identity: Identity, work: SiteWork) -> Message:
+def _moments(message: Message, facts: ConfigRecord, identity: Participant, work: SiteWork) -> Message:
     """The mean of (u, u^2) over this site's training persons, under the plan of the round."""
     settings, plan = settings_of(message), decode_plan(cast(bytes, facts["plan"]))
     rows = moment_rows(work.split.train, cast(list[float], settings["low"]), cast(list[float], settings["high"]))
-    entry = identity.roster.entry(identity.number)
     if isinstance(plan, LocalGaussian):
         if plan.sample_rate != 1.0 or plan.steps != 1:
             raise ConfigError("statistics need a plan with sample_rate 1 and one step")
-        persons = max(entry.persons if entry else 0, 1)
-        mean = noisy_mean(rows, plan, persons=persons, stream=_streams(identity, facts)("noise"))
+        persons = max(work.public_persons, 1)
+        mean = noisy_mean(rows, plan, persons=persons, stream=ReleaseStreams.of(identity, facts)("noise"))
     elif isinstance(plan, SharedSkellam) and plan.unit == Unit.PERSON:
         # Under this plan not the mean leaves but the sum, with noise to come.
         mean = clipped_sum(rows, plan.clip_norm)
@@ -199,7 +209,7 @@ def _moments(message: Message, facts: ConfigRecord, identity: Identity, work: Si
         mean = rows.mean(axis=0) if len(rows) else np.zeros(rows.shape[1])
     content = RecordDict(
         {
-            DONE: _done(facts),
+            DONE: done(facts),
             "arrays": ArrayRecord({MOMENTS: Array(mean)}),
             "metrics": MetricRecord({WEIGHT: len(rows)}),
         }
@@ -218,7 +228,7 @@ def _counts(
         load(module, arrays_of(next(iter(message.content.array_records.values()))))
         model = (module, normalised(persons, normalisation_of(settings_of(message))))
     counts = count_persons(tables, work.task, persons, model, columns)
-    content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({COUNTS: Array(counts)})})
+    content = RecordDict({DONE: done(facts), "arrays": ArrayRecord({COUNTS: Array(counts)})})
     return Message(content, reply_to=message)
 
 
@@ -226,44 +236,33 @@ def _members(message: Message, facts: ConfigRecord, work: SiteWork) -> Message:
     """Which of the received models fits this site's training persons best."""
     (received,) = (arrays_of(record) for record in message.content.array_records.values())
     counts = membership(work, received, settings_of(message))
-    content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({MEMBERS: Array(counts)})})
+    content = RecordDict({DONE: done(facts), "arrays": ArrayRecord({MEMBERS: Array(counts)})})
     return Message(content, reply_to=message)
 
 
-def _window(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWork, context: Context) -> Message:
-    """By how much a window of new persons differs from this site's past; exact tests of it stay here."""
-    settings = settings_of(message)
-    records = {name: r for name, r in message.content.items() if isinstance(r, ArrayRecord | ConfigRecord)}
+def watched_in(message: Message, work: SiteWork) -> Watched:
+    """What a window's request watches at this site."""
     module = None
     if message.content.array_records:
         module = build_model(work.task)
         load(module, arrays_of(next(iter(message.content.array_records.values()))))
-    windows = context.node_config.get(WINDOWS_KEY)
-    vector = window_answer(
-        {name: record for name, record in records.items() if name != CONTROL},
-        settings,
-        work.task,
-        work.split,
-        module,
-        normalisation_of(settings),
-        store,
-        Path(windows) if isinstance(windows, str) else None,
-        reports_folder(context),
-        _streams(store.identity, facts)("reference"),
-    )
-    content = RecordDict({DONE: _done(facts), "arrays": ArrayRecord({COUNTS: Array(vector)})})
+    return Watched(work.task, work.split, module, normalisation_of(settings_of(message)))
+
+
+def _window(message: Message, facts: ConfigRecord, store: SiteStore, work: SiteWork, context: Context) -> Message:
+    """By how much a window of new persons differs from this site's past; exact tests of it stay here, and are written
+    before anything is handed on.
+    """
+    settings, watched, reports = settings_of(message), watched_in(message, work), reports_folder(context)
+    watch, number = window_of(settings)
+    stream = ReleaseStreams.of(store.identity, facts)("reference")
+    key = reference_key(task_of(message))
+    reference = kept_reference(store, key, watch, lambda: past_counts(watch, watched), stream)
+    errors = chart_before(reports, number)
+    found = compared(settings, watched, store.identity.name, windows_folder(context), reference, errors)
+    write_report(reports, found.report)
+    content = RecordDict({DONE: done(facts), "arrays": ArrayRecord({COUNTS: Array(found.vector)})})
     return Message(content, reply_to=message)
-
-
-def reports_folder(context: Context) -> Path:
-    """Where a site's reports of its windows are: beside its store."""
-    store = Path(_setting(context, STORE_KEY))
-    return store.with_name(f"{store.stem}-windows")
-
-
-def _done(facts: ConfigRecord) -> ConfigRecord:
-    """What this app made: the release of these facts, under their plan. Only code that did it may say so."""
-    return ConfigRecord({DONE_RELEASE: facts["release"], DONE_PLAN: facts["plan"]})
 
 
 def _metric_record(measured: Measured) -> MetricRecord:
@@ -271,41 +270,6 @@ def _metric_record(measured: Measured) -> MetricRecord:
     for name, mean in measured.means.items():
         record[name] = float(mean[0]) if len(mean) == 1 else [float(v) for v in mean]
     return record
-
-
-def _streams(identity: Identity, facts: ConfigRecord) -> "ReleaseStreams":
-    return ReleaseStreams(identity, int(cast(int, facts["sequence"])), int(cast(int, facts["attempt"])))
-
-
-class ReleaseStreams:
-    """A site's randomness for one attempt at one release."""
-
-    def __init__(self, identity: Identity, sequence: int, attempt: int) -> None:
-        self._randomness = identity.randomness()
-        self._release = (sequence, attempt)
-
-    def __call__(self, *purpose: str | int) -> Stream:
-        """The stream of one purpose."""
-        return self._randomness.stream(*purpose, *self._release)
-
-
-def settings_of(message: Message) -> ConfigRecord:
-    records = [r for name, r in message.content.config_records.items() if name != CONTROL]
-    return records[0] if records else ConfigRecord()
-
-
-def _setting(context: Context, key: str) -> str:
-    value = context.node_config.get(key)
-    if not isinstance(value, str):
-        raise ConfigError(f"the node's configuration has no {key!r}")
-    return value
-
-
-def _task_reference(context: Context) -> str:
-    value = context.run_config.get("fedseal-task")
-    if not isinstance(value, str):
-        raise ConfigError("the run's configuration has no 'fedseal-task'")
-    return value
 
 
 app = client_app()

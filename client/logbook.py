@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fedseal.compliance.data.code import code_digest
 from fedseal.compliance.data.registry import DatasetVersion
-from fedseal.compliance.events.bodies import Access, Anchor, Charged, Contributed, Joined, RunAccepted
-from fedseal.compliance.events.fields import ReleaseName, decimal, public_name
+from fedseal.compliance.events.bodies import Access, Anchor, Charged, Contributed, Joined, RunAccepted, RunRefused
+from fedseal.compliance.events.fields import RefusedRule, ReleaseName, decimal, public_name
 from fedseal.compliance.events.plans import plan_facts
 from fedseal.compliance.journal.announcements import label_set_of, publish
 from fedseal.compliance.journal.attachment import OK, LogReply, read_request
@@ -110,6 +110,10 @@ class Logbook:
                 next_step="Let the server keep a log, or set log.required = false in the site's policy.",
             )
 
+    def now(self) -> datetime:
+        """The time by this site's clock."""
+        return self._clock()
+
     def speak(self) -> bytes | None:
         """What the answer says about the log; None if nothing was asked and nothing new was signed."""
         said = self._answer or self._heard
@@ -150,6 +154,23 @@ class Logbook:
             ),
             run=header.run,
         )
+        self._say(journal)
+
+    def refused(self, transaction: Transaction, header: Header, rule: RefusedRule) -> None:
+        """Say once for each rule and release of a run that this site refused, in both logs."""
+        journal = self._journal(transaction)
+        body = RunRefused(
+            rule=rule,
+            release=ReleaseName(header.release_name),
+            round=header.fl_round,
+            sequence=header.release_seq,
+            attempt=header.attempt,
+            header="sha256:" + header.digest().hex(),
+        )
+        before = journal.said_of_run(RunRefused, header.run)
+        if all((said.rule, said.release) != (body.rule, body.release) for said in before):
+            journal.record(body, run=header.run)
+            journal.share(body, run=header.run)
         self._say(journal)
 
     def charged(self, transaction: Transaction, header: Header, terms: Terms) -> None:

@@ -18,6 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fedseal.client.records import control_bytes, sealed_reply, without_run_config
 from fedseal.client.session import Session
+from fedseal.compliance.events.fields import RefusedRule
+from fedseal.compliance.site_rules.refused import Refused
 from fedseal.errors import (
     BudgetExceeded,
     ConfigError,
@@ -83,6 +85,12 @@ def code_folder(context: Context) -> Path | None:
 def refusal_for(error: BaseException) -> Refusal:
     """The fixed code of an error, and nothing of its text."""
     match error:
+        case Refused(rule=RefusedRule.HOURS):
+            code = RefusalCode.LATER
+        case Refused(rule=RefusedRule.WAITING):
+            code = RefusalCode.WAITING
+        case Refused(rule=RefusedRule.PERIOD):
+            code = RefusalCode.BUDGET
         case PolicyRefused():
             code = RefusalCode.POLICY
         case BudgetExceeded():

@@ -31,6 +31,20 @@ from fedseal.client.fleet import (
 )
 from fedseal.client.mod import DATA_KEY, STORE_KEY, STUDY_KEY, sealed_mod
 from fedseal.client.site_config import Site
+from fedseal.client.telemetry import SiteTelemetry, outcome_of, stage_of
+from fedseal.operation.events import (
+    AnswerNotArrived,
+    AnswerUnwanted,
+    Connected,
+    ConnectionLost,
+    MessageAnswered,
+    MessageNotFetched,
+    MessageTooLate,
+    NumberNotKept,
+    OtherTask,
+    StudyWithin,
+)
+from fedseal.operation.logs import say
 
 if TYPE_CHECKING:
     from fedseal.client.app import Warm
@@ -75,13 +89,22 @@ class ResidentNode:
         server: the connection.
         site: whose node it is.
         app: what is run on a message; see `resident_app`.
+        telemetry: told what happens, if there is one.
         clock: monotonic seconds; replaced in tests.
     """
 
-    def __init__(self, server: Server, site: Site, app: ClientApp, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        server: Server,
+        site: Site,
+        app: ClientApp,
+        telemetry: SiteTelemetry | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._server = server
         self._site = site
         self._app = app
+        self._telemetry = telemetry
         self._clock = clock
         self._stopped, self._lost = threading.Event(), threading.Event()
         self._runs: OrderedDict[int, RunRecord] = OrderedDict()
@@ -98,12 +121,15 @@ class ResidentNode:
                 try:
                     self._join()
                     pause = FIRST_RETRY
+                    self._watch(connected=True)
                     self._serve()
                 except FleetError as error:
-                    log.warning("%s; trying again", error)
+                    say(log, ConnectionLost(str(error)))
+                    self._watch(connected=False)
                     self._stopped.wait(pause)
                     pause = min(2 * pause, SLOWEST_RETRY)
         finally:
+            self._watch(connected=False)
             self._stopped.set()
             self._server.leave()
             self._number.forget()
@@ -114,9 +140,17 @@ class ResidentNode:
 
     def _join(self) -> None:
         number = self._server.join(self._number.read())
-        self._number.write(number)
+        try:
+            self._number.write(number)
+        except OSError as error:
+            # A full disk: only a server of another make asks for the number of before.
+            say(log, NumberNotKept(error.strerror or type(error).__name__))
         self._lost.clear()
-        log.info("connected to %s as node %d", self._site.address, number)
+        say(log, Connected(self._site.address, number))
+
+    def _watch(self, *, connected: bool) -> None:
+        if self._telemetry is not None:
+            self._telemetry.connection(connected=connected)
 
     def _serve(self) -> None:
         pause = FASTEST_POLL
@@ -125,7 +159,7 @@ class ResidentNode:
             try:
                 message = self._server.next()
             except DeclinedError as error:
-                log.warning("a message could not be fetched: %s", error)
+                say(log, MessageNotFetched(str(error)))
                 message = None
             if message is not None:
                 self.busy = True
@@ -143,19 +177,22 @@ class ResidentNode:
         try:
             record = self._record(run)
         except DeclinedError:
-            log.info("a message of a run that is over; not answered")
+            say(log, MessageTooLate())
             return
         begun = self._clock()
         reply = self._reply(message, record)
         seconds = self._clock() - begun
-        log.info("answered a message of group %s after %.2f s", message.metadata.group_id, seconds)
+        stage, outcome = stage_of(message), outcome_of(reply)
+        say(log, MessageAnswered(message.metadata.group_id, stage, outcome, round(seconds, 3)))
+        if self._telemetry is not None:
+            self._telemetry.answered(stage, outcome, seconds)
         self._send(message, reply)
 
     def _reply(self, message: Message, record: RunRecord) -> Message:
         if message.metadata.message_type not in KINDS:
             return refusal(message, "This site answers train and evaluate messages only.")
         if record.config.get(TASK, self._site.study.contract.task) != self._site.study.contract.task:
-            log.error("a run names the task %r, which is not the approved study's; refused", record.config.get(TASK))
+            say(log, OtherTask())
             return refusal(message, NOT_APPROVED)
         run, node = message.metadata.run_id, self._server.node
         context = Context(run, node, node_config(self._site), RecordDict(), dict(record.config), record.series)
@@ -170,10 +207,10 @@ class ResidentNode:
             try:
                 self._server.answer(message, reply)
             except DeclinedError as error:
-                log.info("an answer is no longer wanted: %s", error)
+                say(log, AnswerUnwanted(str(error)))
             except UnreachableError as error:
                 if not self._stopped.wait(pause):
-                    log.warning("an answer has not arrived: %s; sending it again", error)
+                    say(log, AnswerNotArrived(str(error)))
                     pause = min(2 * pause, SLOWEST_RETRY)
                     continue
             return
@@ -232,8 +269,20 @@ class NumberFile:
         self._path.unlink(missing_ok=True)
 
 
+class Work(Protocol):
+    """The site's own functions for the messages that compute something."""
+
+    def read_data(self) -> None: ...
+
+    def train(self, message: Message, context: Context) -> Message: ...
+
+    def evaluate(self, message: Message, context: Context) -> Message: ...
+
+    def close(self) -> None: ...
+
+
 class ApprovedWork:
-    """The site's own functions for the messages that compute something: loaded once, from code that is approved.
+    """The site's own functions in the node's own process: loaded once, from code that is approved.
 
     Args:
         site: whose code and data.
@@ -276,10 +325,34 @@ class ApprovedWork:
         """Measure, as `client.app` does."""
         return self.load().evaluate(message, context)
 
+    def close(self) -> None:
+        """Nothing to end: it ends with the node."""
 
-def resident_app(site: Site) -> ClientApp:
-    """The sealed ClientApp that a site's node runs."""
-    work, app = ApprovedWork(site), ClientApp(mods=[sealed_mod])
+
+def work_of(site: Site) -> Work:
+    """The site's own functions, in a process of their own unless the site's file says otherwise.
+
+    Raises:
+        ConfigError: that process cannot be kept apart as the file requires.
+    """
+    if site.isolation.mode == "off":
+        say(log, StudyWithin())
+        return ApprovedWork(site)
+    from fedseal.client.isolation.work import IsolatedWork
+
+    work = IsolatedWork(site)
+    work.start()
+    return work
+
+
+def resident_app(site: Site, work: Work) -> ClientApp:
+    """The sealed ClientApp that a site's node runs.
+
+    Args:
+        site: whose.
+        work: what it computes with; to be closed when the node stops.
+    """
+    app = ClientApp(mods=[sealed_mod])
     app.train()(work.train)
     app.evaluate()(work.evaluate)
     if site.preload:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import nn
 
+from fedseal.client.remembered import DITTO_LAMBDA, LAYERS, NORMS
 from fedseal.client.task import Task, build_model
 from fedseal.client.trainer import Arrays, Streams, Trainer, TrainSettings
 from fedseal.client.work import Settings, number
@@ -25,9 +26,9 @@ from fedseal.study import Training
 
 # Under this name the personal model stands in a site's store; it outlives the run.
 MEMORY_NAME = PERSONAL_MODEL
-DITTO_LAMBDA, DITTO_STEPS, DITTO_RATE = "ditto-lambda", "ditto-steps", "ditto-rate"
-FINETUNE_STEPS, FINETUNE_RATE = "finetune-steps", "finetune-rate"
-NORMS, LAYERS, HEAD_STEPS = "personal-norms", "personal-layers", "head-steps"
+DITTO_STEPS, DITTO_RATE = "ditto-steps", "ditto-rate"
+FINETUNE_RATE = "finetune-rate"
+HEAD_STEPS = "head-steps"
 
 # Layers that bring their inputs to one scale: Li et al. 2021 keep batch normalisation, others do the same job.
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from flwr.app import ArrayRecord, Message
 
+from fedseal.client.charging import Charging
 from fedseal.client.datasets.recheck import recheck
-from fedseal.client.logbook import Logbook
-from fedseal.client.monitoring.reference import reference_key
+from fedseal.client.logbook import Clock, Logbook, utc_now
+from fedseal.client.membership import check_membership, other_roster
+from fedseal.client.permission import Permission
 from fedseal.client.records import arrays_of, for_the_app, log_bytes, tables_in, watch_in
 from fedseal.client.release import Computed, bounded_release, memories
 from fedseal.client.requests import (
@@ -31,20 +33,17 @@ from fedseal.client.requests import (
     task_in,
 )
 from fedseal.compliance.data.registry import DatasetVersion
-from fedseal.compliance.policy import check_header, read_policy
-from fedseal.errors import PeerError
+from fedseal.compliance.policy import read_policy
+from fedseal.errors import BudgetExceeded, PeerError, PolicyRefused
 from fedseal.inputs import Setting
 from fedseal.privacy.adaptive import accepted
 from fedseal.privacy.counts import check_tables
-from fedseal.privacy.ledger import Release
-from fedseal.privacy.plan import AdaptiveSkellam, PlanKind, decode_plan, encode_plan
+from fedseal.privacy.plan import AdaptiveSkellam, PlanKind, decode_plan
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.receipt import Receipt
 from fedseal.privacy.releases import (
     DRIFT,
-    REGISTRY,
     VALUES,
-    Population,
     ReleaseKind,
     check_layout,
     terms_digest,
@@ -76,7 +75,7 @@ from fedseal.privacy.secagg.messages import (
 from fedseal.privacy.shares import room_of
 from fedseal.privacy.store import SiteStore
 from fedseal.privacy.transaction import StoredReply, Transaction, request_digest
-from fedseal.privacy.watch import check_watch, reference_plan
+from fedseal.privacy.watch import check_watch
 from fedseal.wire import DecodeError, decode, encode
 
 # The app's own function on a task; the truth value says whether it may see the run's configuration.
@@ -101,10 +100,14 @@ class Session:
         run_config: Mapping[str, Setting],
         data: Path | None = None,
         code: Path | None = None,
+        clock: Clock = utc_now,
     ) -> None:
         self._store = store
-        self._policy = read_policy(store.identity.policy)
-        self.logbook = Logbook(store, self._policy, code)
+        policy = read_policy(store.identity.policy)
+        self.logbook = Logbook(store, policy, code, clock)
+        self._permission = Permission(store, policy, code, run_config, clock)
+        self._charging = Charging(self.logbook, self._permission, clock)
+        self._asked: Header | None = None
         self._identity = store.identity
         self._node = node
         self._dataset: DatasetVersion | None = None
@@ -128,6 +131,20 @@ class Session:
         """
         request = decode_request(raw)
         self.logbook.hear(log_bytes(message))
+        try:
+            return self._answer(raw, request, message, call_app)
+        except (PolicyRefused, BudgetExceeded) as error:
+            if self._asked is not None:
+                self._permission.note(error, self._asked, self.logbook)
+            raise
+
+    def _answer(
+        self,
+        raw: bytes,
+        request: AdvertiseRequest | LaterRequest | ControlMessage,
+        message: Message,
+        call_app: AppCall,
+    ) -> Answer:
         match request:
             case ControlMessage():
                 return Answer(self._control(request))
@@ -151,6 +168,9 @@ class Session:
         return self._introduce(payload) if isinstance(payload, Hello) else self._close(payload)
 
     def _introduce(self, hello: Hello) -> bytes:
+        check_membership(self._identity, self.logbook.now())
+        if hello.roster_hash != self._identity.roster.digest() and self._identity.epoch is not None:
+            raise other_roster(self._identity.epoch.number)
         if hello.roster_hash != self._identity.roster.digest() or hello.node != self._node:
             raise PeerError("a HELLO for another federation, roster or node", peer="server")
         self._store.verify_ledgers()
@@ -167,7 +187,7 @@ class Session:
     # Rounds
 
     def _advertise(self, raw: bytes, request: AdvertiseRequest, message: Message) -> Answer:
-        header = open_header(request, self._identity.roster, self._identity.number)
+        header = self._asked = open_header(request, self._identity.roster, self._identity.number)
         kind, plan = kind_of(header, message), decode_plan(header.plan)
         # What was answered is answered again, whatever became of the data since; files are read in no transaction.
         with self._store.transaction() as transaction:
@@ -178,7 +198,7 @@ class Session:
             if (stored := self._answered(transaction, header.digest(), Stage.ADVERTISE, raw)) is not None:
                 return stored
             check_layout(kind, plan.kind, header.layout, len(header.cohort), room=room_of(header, plan))
-            check_header(self._policy, header, kind, plan)
+            self._permission.check_opening(transaction, header, dataset)
             self.logbook.check_witnessed()
             self.logbook.computes_from(transaction, dataset)
             before = transaction.run(header.run)
@@ -191,12 +211,8 @@ class Session:
                 transaction.accept_clip(header.run, accepted(plan, header.fl_round, clip_norm, before_clip))
             if before.release_seq == 0:
                 transaction.verify_ledgers()
-            ledger = transaction.ledger(kind.population.value, header.run, header.plan)
-            if (header.run, header.plan) not in ledger.reservations:
-                ledger, entry = ledger.reserve(header.run, plan)
-                transaction.append(kind.population.value, entry)
-            # Not kept: a round that could not be charged at MASK is refused before anyone works for it.
-            ledger.charge(_release(header), plan)
+            self._charging.reserve(transaction, header)
+            self._permission.check_outbox(transaction, header)
             step = client.step(self._site(transaction), Idle(transaction.charges()), request)
             transaction.put_run(record)
             self.logbook.accepted(transaction, header, kind.population.value)
@@ -219,7 +235,7 @@ class Session:
                 return stored
             before = transaction.state(request.header_hash)
             site = self._site(transaction)
-        header = header_of(before)
+        header = self._asked = header_of(before)
         ready = client.step(site, known(before), request).state
         if not isinstance(ready, Ready):
             raise PeerError("a round that is not ready for vectors", peer="server")
@@ -232,6 +248,8 @@ class Session:
             check_tables(tables_in(task.records), header.layout.segment(VALUES).length, plan)
         # Again: it is now that the data is used, and a site that stops here has been charged nothing.
         self._dataset = recheck(self._store, self._data)
+        with self._store.transaction() as transaction:
+            self._permission.check_use(transaction, header, self._dataset)
         # Before the data is touched: whatever happens now, a failure included, was paid for.
         if private and (stored := self._charge(raw, header, before, task)) is not None:
             return stored
@@ -270,7 +288,7 @@ class Session:
                 return stored
             self._charged(transaction, header)
             if header.release_name == DRIFT:
-                self._charge_reference(transaction, header, task)
+                self._charging.charge_reference(transaction, header, task)
         return None
 
     def _overtaken(
@@ -289,34 +307,8 @@ class Session:
         return None
 
     def _charged(self, transaction: Transaction, header: Header) -> Receipt:
-        """The receipt for this session: charged now, or before a crash or an interruption."""
-        population, session = REGISTRY[header.release_name].population.value, header.digest()
         self.logbook.computes_from(transaction, self._dataset)
-        if (receipt := transaction.receipt(population, session)) is not None:
-            return receipt
-        ledger = transaction.ledger(population, header.run, header.plan)
-        _, entry, receipt = ledger.charge(_release(header), decode_plan(header.plan))
-        transaction.append(population, entry)
-        self.logbook.charged(transaction, header, transaction.terms(population))
-        return receipt
-
-    def _charge_reference(self, transaction: Transaction, header: Header, task: Task) -> None:
-        """Before a site's past is looked at for the first time under a model: its training persons pay for that."""
-        plan, population = reference_plan(watch_in(task.records)), Population.TRAIN.value
-        if plan is None or transaction.reference(reference_key(task.records)) is not None:
-            return
-        if transaction.receipt(population, header.digest()) is not None:
-            return
-        ledger = transaction.ledger(population, header.run, encode_plan(plan))
-        if (header.run, encode_plan(plan)) in ledger.reservations:
-            # That of another model of this run, used up.
-            ledger, entry = ledger.release(header.run, plan)
-            transaction.append(population, entry)
-        ledger, entry = ledger.reserve(header.run, plan)
-        transaction.append(population, entry)
-        _, entry, _ = ledger.charge(_release(header), plan)
-        transaction.append(population, entry)
-        self.logbook.charged_besides(transaction, header, transaction.terms(population), plan)
+        return self._charging.charge(transaction, header)
 
     def _give_up(self, header: Header) -> None:
         """After a failure under a private plan this site leaves the run.
@@ -373,7 +365,3 @@ class Session:
 
     def _stream(self, *purpose: str | int) -> Stream:
         return self._identity.randomness().stream(*purpose)
-
-
-def _release(header: Header) -> Release:
-    return Release(header.run, header.release_name, header.release_seq, header.attempt, header.digest())

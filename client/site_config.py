@@ -5,6 +5,7 @@ Nothing in it comes from a server. Paths are taken from the folder of the file.
 
 import ssl
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +13,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from pydantic import Field, StringConstraints
 
+from fedseal.client.isolation.settings import IsolationPart
 from fedseal.compliance.data.code import code_digest
+from fedseal.compliance.policy import SitePolicy
 from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
+from fedseal.operation.config import OperationPart
+from fedseal.privacy.membership.documents import Epoch
+from fedseal.privacy.membership.standing import SITE_MOVES, standing
+from fedseal.privacy.membership.tls import as_pem, check_server_certificate, host_of, openssh_line
+from fedseal.privacy.store import SiteStore
 from fedseal.study import Study, load_study
 
+# Beside the store of a site that has joined an epoch: the authority as a file, for people and for metrics.
+AUTHORITY = "authority.pem"
 Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -51,11 +61,26 @@ class StudyPart(Frozen):
 
 
 class NodeConfig(Frozen):
-    """The file of a resident node."""
+    """The file of a resident node. ``server`` is for a site that has joined no epoch of its federation: the bundle that
+    others have joined says where the server is and who it has to be. A ``policy`` in it becomes the site's when the
+    node starts.
+    """
 
-    server: ServerPart
+    server: ServerPart | None = None
     site: SitePart
     study: StudyPart
+    isolation: IsolationPart = IsolationPart()
+    operation: OperationPart = OperationPart()
+    policy: SitePolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server as a site knows it. ``authority`` is a PEM file."""
+
+    address: str
+    trust: ssl.SSLContext
+    authority: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +96,20 @@ class Site:
     digest: bytes
     threads: int
     preload: bool
+    key_file: Path
+    isolation: IsolationPart
+    authority: Path
+    operation: OperationPart
+    policy: SitePolicy | None
+    epoch: Epoch | None = None
+
+    def check_now(self, now: datetime) -> str | None:
+        """What to warn of at a start, if of anything; ConfigError if the epoch does not hold now."""
+        if self.epoch is None:
+            return None
+        member, bundle = self.epoch.membership, self.epoch.bundle
+        check_server_certificate(bundle.authority, bundle.certificate, host_of(member.address), now)
+        return standing(self.epoch, now, moves=SITE_MOVES).warning
 
     def check_code(self) -> None:
         """Look whether the study's code is still what was approved; ConfigError if not."""
@@ -92,17 +131,56 @@ def read_site(path: Path) -> Site:
     for what, place in (("store", home / site.store), ("data", home / site.data)):
         if not place.exists():
             raise ConfigError(f"{path}: site.{what}: {place} does not exist")
+    key = node_key(home / site.key)
+    identity = SiteStore.open(home / site.store).identity
+    server = server_of(path, config, identity.epoch)
+    if identity.epoch is not None:
+        check_node_key(home / site.key, key, identity.epoch, identity.number)
     return Site(
-        config.server.address,
-        trust_in(home / config.server.authority),
-        node_key(home / site.key),
+        server.address,
+        server.trust,
+        key,
         home / site.store,
         home / site.data,
         load_study(folder),
         digest,
         site.threads,
         site.preload,
+        home / site.key,
+        config.isolation,
+        server.authority,
+        config.operation,
+        config.policy,
+        identity.epoch,
     )
+
+
+def server_of(path: Path, config: NodeConfig, epoch: Epoch | None) -> Server:
+    """Where the server is and who is believed to be it: by the site's file where that says so, or by its epoch.
+
+    Raises:
+        ConfigError: neither says, or the authority's file holds no certificate.
+    """
+    home, part = path.resolve().parent, config.server
+    if part is not None:
+        return Server(part.address, trust_in(home / part.authority), home / part.authority)
+    if epoch is None:
+        raise ConfigError(
+            f"{path}: 'server' is missing, and this site has joined no epoch of its federation",
+            next_step="Join: fedseal site join BUNDLE",
+        )
+    context = ssl.create_default_context(cadata=as_pem(epoch.bundle.authority).decode("ascii"))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return Server(epoch.membership.address, context, (home / config.site.store).with_name(AUTHORITY))
+
+
+def check_node_key(path: Path, key: ec.EllipticCurvePrivateKey, epoch: Epoch, site: int) -> None:
+    """Whether a node's key is the one that an epoch has for a site; ConfigError if not."""
+    if openssh_line(key.public_key()) != epoch.membership.node_key(site):
+        raise ConfigError(
+            f"{path} is not this site's node key in epoch {epoch.number} of the federation",
+            next_step="Put the right key back, or join the bundle that has this one: fedseal site join BUNDLE",
+        )
 
 
 def check_code(folder: Path, approved: bytes) -> None:

@@ -9,15 +9,12 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from fedseal.client import personal, variates
 from fedseal.client.clusters import CLUSTER_METRIC, CLUSTERS, best, block, models_in, open_clusters
 from fedseal.client.local_steps import NOVA_METRIC, nova_steps, train_settings
 from fedseal.client.metrics import Measured, measure
 from fedseal.client.normalise import Normalisation, normalised
 from fedseal.client.personal import (
-    DITTO_LAMBDA,
     FINETUNE_RATE,
-    FINETUNE_STEPS,
     HEAD_STEPS,
     PLAIN,
     Staying,
@@ -29,6 +26,7 @@ from fedseal.client.personal import (
     train_halves,
     unpack,
 )
+from fedseal.client.remembered import DITTO_LAMBDA, FINETUNE_STEPS
 from fedseal.client.trainer import Arrays, Streams, TrainSettings, load
 from fedseal.client.variates import ControlVariates, control_variates, divide, released_way
 from fedseal.client.work import Settings, SiteWork, normalisation_of, number
@@ -65,7 +63,7 @@ class Contribution:
     Args:
         arrays: the arrays to be summed, of the names and shapes of the model that was received.
         metrics: what rides along with its weight; None under a private plan.
-        memory: what the site keeps for later rounds, under `memory_name`; None keeps nothing.
+        memory: what the site keeps for later rounds, under `remembered.memory_name`; None keeps nothing.
     """
 
     arrays: Arrays
@@ -79,14 +77,6 @@ class FineTuned:
 
     measured: Measured
     memory: bytes
-
-
-def memory_name(assignment: Assignment) -> str | None:
-    """Under which name a site keeps what its strategy remembers between rounds; None if it remembers nothing."""
-    if any(name.startswith(variates.VARIATE_PREFIX) for name in assignment.received):
-        return variates.MEMORY_NAME
-    keeps = DITTO_LAMBDA in assignment.settings or staying_of(assignment.settings) is not None
-    return personal.MEMORY_NAME if keeps else None
 
 
 def contribute(work: SiteWork, assignment: Assignment, streams: Streams, memory: bytes | None) -> Contribution:

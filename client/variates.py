@@ -12,14 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedseal.client.release import brought_within
+from fedseal.client.remembered import VARIATE_PREFIX
 from fedseal.client.trainer import Arrays
 from fedseal.errors import ConfigError
-
-# As the server names them; neither side imports the other.
-VARIATE_PREFIX = "control/"
-SITES, ROUNDS = "control-sites", "control-rounds"
-# Under this name the site's own control variate stands in its store.
-MEMORY_NAME = "control-variate"
 
 Real = NDArray[np.float64]
 
@@ -89,15 +84,6 @@ def released_way(
     if brought_within(way, limit) is not None:
         return way
     return np.zeros_like(way) if private else None
-
-
-def last_counted(settings: Mapping[str, object], site: int) -> int:
-    """The last round whose sum this site's vector was in, by the task's settings; 0 if there was none."""
-    sites, rounds = settings.get(SITES), settings.get(ROUNDS)
-    if not isinstance(sites, list) or not isinstance(rounds, list) or len(sites) != len(rounds):
-        raise ConfigError("the task's settings do not say which sites were in which round's sum")
-    known = {number: last for number, last in zip(sites, rounds, strict=True) if isinstance(last, int)}
-    return known.get(site, 0)
 
 
 def _flat(arrays: Mapping[str, NDArray[Any]]) -> Real:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from fedseal.client.site_config import NodeConfig
 from fedseal.compliance.data.contract import DataContract
+from fedseal.compliance.enrolment.root import FederationFile
 from fedseal.compliance.events.leaf import Envelope
 from fedseal.compliance.events.registry import EVENTS
 from fedseal.compliance.labels.scale import LabelSchema
@@ -14,6 +15,7 @@ from fedseal.compliance.policy import SitePolicy
 from fedseal.compliance.registry.bundle import InputSchema, Manifest, Recipe
 from fedseal.compliance.registry.description import Description
 from fedseal.compliance.registry.rules import RegistryRules
+from fedseal.server.archive import Archive
 from fedseal.server.monitoring.policy import MonitorFile
 from fedseal.server.server_config import ServerConfig
 from fedseal.simulation.result import Result
@@ -30,9 +32,11 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "scenario-comparison-1": Comparison,
     "scenario-golden-1": Recorded,
     "study-1": Contract,
-    "site-policy-1": SitePolicy,
+    "site-policy-2": SitePolicy,
     "site-node-1": NodeConfig,
     "coordination-server-1": ServerConfig,
+    "server-backup-1": Archive,
+    "federation-1": FederationFile,
     "registry-1": RegistryRules,
     "monitor-1": MonitorFile,
     "model-description-1": Description,

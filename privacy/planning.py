@@ -13,8 +13,10 @@ from functools import lru_cache
 from fedseal.errors import ConfigError
 from fedseal.privacy import accounting
 from fedseal.privacy.inference.evaluation import evaluation_tables
+from fedseal.privacy.ledger import Terms, open_terms
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy, PrivacyPlan, SharedGeometric
 from fedseal.privacy.polya import SMALLEST_DECAY
+from fedseal.privacy.releases import Population
 from fedseal.privacy.shared_planning import Extent, Promise, adaptive, plan_shared
 from fedseal.study import Contract
 
@@ -58,6 +60,21 @@ def plan_run(contract: Contract, extent: Extent | None = None) -> RunPlans:
         ConfigError: no noise can keep it.
     """
     return replace(_training_plans(contract, extent), evaluation=plan_evaluation(contract))
+
+
+def ledger_terms(contract: Contract, plans: RunPlans) -> tuple[Terms, ...]:
+    """One ledger a population. Persons trained on and persons tested on are different persons."""
+    privacy, order = contract.privacy, plans.order
+    if privacy.plan == "none":
+        # Nothing is counted, so any order will do that the promise can be stated at.
+        order = max(accounting.ORDERS, key=lambda a: accounting.rdp_budget(privacy.epsilon, privacy.delta, a))
+    promises = dict.fromkeys(Population, (privacy.epsilon, order))
+    if contract.evaluation.epsilon is not None and plans.evaluation is not None:
+        promises[Population.TEST] = contract.evaluation.epsilon, plans.evaluation.order
+    return tuple(
+        open_terms(population.value, epsilon=epsilon, delta=privacy.delta, order=at)
+        for population, (epsilon, at) in promises.items()
+    )
 
 
 def plan_evaluation(contract: Contract) -> PlannedEvaluation | None:

@@ -77,6 +77,11 @@ class SignedRoster:
     signature: Bytes64
 
 
+def public_persons(persons: int) -> int:
+    """The number a site publishes: rounded to tens, at least 10."""
+    return max(10, 10 * round(persons / 10))
+
+
 def sign_roster(roster: Roster, root: SigningKey) -> SignedRoster:
     """Raises LocalError if ``root`` is not the key that the roster names."""
     if root.public != roster.root_key:

@@ -76,4 +76,38 @@ INCIDENTS = Table(
     Column("number", Integer, primary_key=True, autoincrement=True),
     Column("code", String),
     Column("text", String),
+    # Seconds since 1970, by the site's clock; as in all of these tables. Unknown of what is older than format 2.
+    Column("at", Integer),
+)
+# When this site was charged, by its own clock: a budget may be for a period. The ledger's entries carry no time.
+DATES = Table(
+    "dates",
+    METADATA,
+    Column("population", String, primary_key=True),
+    Column("counter", Integer, primary_key=True),
+    Column("at", Integer),
+)
+# Releases that wait for a person, and what the person said. ``key`` is a digest of what is asked, whichever attempt
+# asks; ``asked`` says it in words. What was asked, never what was computed: that is computed once it may leave.
+HELD = Table(
+    "held",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("key", LargeBinary, unique=True),
+    Column("run", LargeBinary),
+    Column("asked", LargeBinary),
+    Column("first_at", Integer),
+    Column("last_at", Integer),
+    Column("decision", String, index=True),
+    Column("decided_at", Integer),
+    Column("actor", String),
+)
+# What a person has decided of everything that a run asks for.
+STANDING = Table(
+    "standing",
+    METADATA,
+    Column("run", LargeBinary, primary_key=True),
+    Column("decision", String),
+    Column("decided_at", Integer),
+    Column("actor", String),
 )

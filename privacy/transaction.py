@@ -1,16 +1,18 @@
 """What can be read and written inside one transaction of a site's store."""
 
 import hashlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, Table, delete, func, insert, literal_column, select
+from sqlalchemy import Connection, Row, Table, delete, func, insert, literal_column, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from fedseal.errors import ConfigError, LocalError
 from fedseal.privacy.adaptive import AcceptedClip
 from fedseal.privacy.chain import check_chain
+from fedseal.privacy.key_history import ONE_KEY, KeyHistory
 from fedseal.privacy.ledger import DAMAGED, Entry, EntryKind, Ledger, Reservation, SignedEntry, Terms, sign_entry
 from fedseal.privacy.plan import decode_plan
 from fedseal.privacy.receipt import Receipt
@@ -18,7 +20,7 @@ from fedseal.privacy.runs import RunRecord
 from fedseal.privacy.secagg.client_states import STORED_STATES, StoredState
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secagg.masks import RingVector, vector_from_bytes
-from fedseal.privacy.tables import ENTRIES, INCIDENTS, MEMORIES, PEERS, PINS, REPLIES, RUNS, SESSIONS, TERMS
+from fedseal.privacy.tables import ENTRIES, INCIDENTS, MEMORIES, META, PEERS, PINS, REPLIES, RUNS, SESSIONS, TERMS
 from fedseal.wire import DecodeError, decode, encode
 
 MOST_INCIDENTS = 200
@@ -44,14 +46,19 @@ class StoredReply:
 class Transaction:
     """What can be read and written inside one transaction."""
 
-    def __init__(self, connection: Connection, key: SigningKey) -> None:
+    def __init__(self, connection: Connection, key: SigningKey, history: KeyHistory = ONE_KEY) -> None:
         self._connection = connection
         self._key = key
+        self._history = history
 
     @property
     def connection(self) -> Connection:
         """The open connection, for tables of higher layers."""
         return self._connection
+
+    def put_policy(self, text: str) -> None:
+        """Replace the text of the site's policy; whoever opens the store from now on finds it."""
+        self._connection.execute(update(META).where(META.c.key == "policy").values(value=text.encode("utf-8")))
 
     def populations(self) -> list[str]:
         """The populations that have a ledger."""
@@ -95,7 +102,8 @@ class Transaction:
     def _open(self, row: Row[Any]) -> Entry:
         """The entry in a row, if the site signed it and the row's other columns repeat it."""
         try:
-            entry = decode(row.entry, SignedEntry).open(self._key.public)
+            signer = self._history.signer(row.population, row.counter, self._key.public)
+            entry = decode(row.entry, SignedEntry).open(signer)
         except DecodeError as error:
             raise LocalError(f"a ledger row cannot be read: {error.message}", next_step=DAMAGED) from None
         stated = (entry.counter, entry.run, entry.plan, entry.session, entry.kind)
@@ -106,6 +114,11 @@ class Transaction:
     def append(self, population: str, entry: Entry) -> None:
         """Sign and store the next entry of a ledger."""
         insert_entry(self._connection, population, entry, self._key)
+
+    def counters(self) -> dict[str, int]:
+        """How many entries each population's ledger has."""
+        query = select(ENTRIES.c.population, func.max(ENTRIES.c.counter)).group_by(ENTRIES.c.population)
+        return {row[0]: row[1] for row in self._connection.execute(query)}
 
     def charges(self) -> int:
         """How often this site was charged, over all its ledgers: what it advertises, and what a restored backup falls
@@ -289,7 +302,8 @@ class Transaction:
         disk.
         """
         kept = text[-LONGEST_INCIDENT:].encode("utf-8", "backslashreplace").decode("utf-8")[-LONGEST_INCIDENT:]
-        number = self._connection.execute(insert(INCIDENTS).values(code=code, text=kept)).inserted_primary_key
+        values = {"code": code, "text": kept, "at": int(time.time())}
+        number = self._connection.execute(insert(INCIDENTS).values(values)).inserted_primary_key
         if number is not None:
             self._connection.execute(delete(INCIDENTS).where(INCIDENTS.c.number <= number[0] - MOST_INCIDENTS))
 
@@ -297,6 +311,13 @@ class Transaction:
         """Codes and texts of errors, oldest first."""
         rows = self._connection.execute(select(INCIDENTS.c.code, INCIDENTS.c.text).order_by(INCIDENTS.c.number))
         return [(row.code, row.text) for row in rows]
+
+    def last_incident(self) -> tuple[int | None, str, str] | None:
+        """When the newest error was, in seconds since 1970 where that is known, its code and its text; None if there
+        is none.
+        """
+        row = self._connection.execute(select(INCIDENTS).order_by(INCIDENTS.c.number.desc()).limit(1)).one_or_none()
+        return None if row is None else (row.at, row.code, row.text)
 
     def _put(self, table: Table, **values: object) -> None:
         keys = [column.name for column in table.primary_key]

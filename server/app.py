@@ -17,6 +17,7 @@ from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedPro
 from pydantic import ValidationError
 
 from fedseal.compliance.events.fields import public_name, sha256
+from fedseal.compliance.log.database import LOG_VARIABLE
 from fedseal.errors import ConfigError
 from fedseal.privacy.inference.evaluation import evaluation_tables
 from fedseal.privacy.inference.tally import Tally
@@ -48,9 +49,6 @@ METRICS_KEY = "fedseal-metrics"
 SITES_KEY = "fedseal-sites"
 ROUNDING_KEY = "fedseal-rounding"
 RESUME_KEY = "fedseal-resume"
-# The database of the federation's log. Not in the run's configuration: sites get to see that, and a URL may have a
-# password.
-LOG_VARIABLE = "FEDSEAL_LOG"
 CODE_KEY = "fedseal-code"
 # In a checkpoint: the means of what the sites' fine-tuned models came to.
 PERSONALISED = "personalised"
@@ -96,7 +94,10 @@ def main(grid: Grid, context: Context) -> None:
         plan=plans.update,
         update_range=contract.training.update_range,
         cohort=CohortRules(
-            minimum=contract.cohort.minimum, colluders=contract.cohort.colluders, retries=contract.privacy.retries
+            minimum=contract.cohort.minimum,
+            colluders=contract.cohort.colluders,
+            retries=contract.privacy.retries,
+            patience=3600 * contract.cohort.wait_hours,
         ),
         ring_bits=plans.ring_bits,
         rounding=config.rounding(),

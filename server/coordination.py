@@ -6,14 +6,14 @@ events, as `server.recording` writes them. A run whose process ended before its 
 with; the number by which sites and store know it is part of the order, so that it is the same run.
 """
 
-import fcntl
 import json
 import logging
 import os
 import secrets
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,18 +21,27 @@ from pathlib import Path
 from flwr.app import Context, RecordDict
 
 from fedseal.errors import ConfigError, FedsealError, LocalError
+from fedseal.operation.events import OrderUnreadable, RunBegun, RunBroken, RunFailed, RunStandsStill, WaitingForSites
+from fedseal.operation.logs import say
+from fedseal.privacy.membership.standing import SERVER_MOVES, standing
 from fedseal.server.app import RESUME_KEY, SITES_KEY
 from fedseal.server.link import Link, Setting
+from fedseal.server.lock import alone
+from fedseal.server.progress import told_who_is_there
 from fedseal.server.recording import EVENTS, OUTPUT_KEY, Events, RecordingGrid, app
 from fedseal.server.store import ServerStore
+from fedseal.storage import StorageError, storage_fault
 
 log = logging.getLogger("fedseal.server")
 
 ORDER = "order.json"
+INCIDENT = "incident.txt"
 SCHEMA_VERSION = 1
 # Seconds between two looks for orders, and for sites that are missing.
 LOOK = 0.5
 TELL = 30.0
+# Seconds between two tries where the disk does not let a run go on.
+RETRY = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +132,7 @@ class Coordinator:
             try:
                 order = read_order(path.parent)
             except ConfigError as error:
-                log.error("%s", error.message)
+                say(log, OrderUnreadable(error.message))
                 continue
             if not order.over:
                 found.append(order)
@@ -131,34 +140,68 @@ class Coordinator:
 
     def serve(self, until: Callable[[], bool] = lambda: False) -> None:
         """Make runs as they are ordered, until it is interrupted or told to end."""
-        with alone(self._runs):
+        with alone(self._runs), told_who_is_there(self._runs, self._link.online):
             while not until():
                 for order in self.open_orders():
                     self.make(order)
                 self._sleep(LOOK)
 
     def make(self, order: Order) -> None:
-        """Make one run, or go on with it, to its end. That it failed stands in its events; nothing is raised for it."""
+        """Make one run, or go on with it, to its end. That it failed stands in its events; nothing is raised for it.
+
+        Where the disk is full the run does not fail: it stands still, and is gone on with as after a crash.
+        """
         events = Events(order.folder)
-        log.info("run %s", order.folder.name)
+        say(log, RunBegun(order.folder.name))
         try:
             if self._closed(order):
                 self._write_result(order, events)
                 return
+            self._check_epoch(int(order.config[SITES_KEY]))
             self._wait_for_sites(int(order.config[SITES_KEY]))
             with self._link.run(order.config) as grid:
                 app(grid, Context(grid.run.run_id, 1, {}, RecordDict(), dict(order.config)))
+        except StorageError as error:
+            self._stand_still(order, error)
         except FedsealError as error:
-            log.error("run %s failed: %s", order.folder.name, error.message)
+            say(log, RunFailed(order.folder.name, type(error).__name__, error.message))
             self._say_failed(order, events, error)
         # What nobody foresaw fails this run, and not those that come after it.
-        except Exception:
-            log.exception("run %s failed", order.folder.name)
-            self._say_failed(order, events, LocalError("the run failed unexpectedly; see the server's log"))
+        except Exception as error:  # noqa: BLE001
+            if storage_fault(error) is not None:
+                self._stand_still(order, error)
+                return
+            # Its text may quote what a peer sent: it stays in the run's folder.
+            with suppress(OSError), (order.folder / INCIDENT).open("a", encoding="utf-8") as kept:
+                kept.write("".join(traceback.format_exception(error)))
+            say(log, RunBroken(order.folder.name, type(error).__name__, INCIDENT))
+            self._say_failed(order, events, LocalError(f"the run failed unexpectedly; see {INCIDENT} in its folder"))
+
+    def _check_epoch(self, count: int) -> None:
+        """ConfigError if the federation's epoch does not hold now, or has another number of sites than was ordered."""
+        epoch = ServerStore.open(self._store).identity.epoch
+        if epoch is None:
+            return
+        standing(epoch, datetime.now(UTC), moves=SERVER_MOVES)
+        if len(epoch.roster.sites) != count:
+            raise ConfigError(
+                f"the run was ordered for {count} sites, and the federation has {len(epoch.roster.sites)} in epoch "
+                f"{epoch.number}",
+                next_step="Order it anew.",
+            )
 
     def _say_failed(self, order: Order, events: Events, error: FedsealError) -> None:
-        if not order.over:
+        if order.over:
+            return
+        try:
             events.write("failed", error=type(error).__name__, message=error.message, next_step=error.next_step)
+        except OSError as fault:
+            # Not on disk, so it has not failed: it is gone on with.
+            self._stand_still(order, fault)
+
+    def _stand_still(self, order: Order, error: BaseException) -> None:
+        say(log, RunStandsStill(order.folder.name, storage_fault(error) or "its events cannot be written"))
+        self._sleep(RETRY)
 
     def _closed(self, order: Order) -> bool:
         """Whether the run is closed already: then only its result may be missing."""
@@ -180,17 +223,5 @@ class Coordinator:
         while len(online := self._link.online()) < count:
             if time.monotonic() - told >= TELL:
                 told = time.monotonic()
-                log.info("waiting for sites: %d of %d are connected (%s)", len(online), count, ", ".join(online))
+                say(log, WaitingForSites.of(online, count))
             self._sleep(LOOK)
-
-
-@contextmanager
-def alone(runs: Path) -> Iterator[None]:
-    """Hold the folder of runs for one server; ConfigError if another one holds it."""
-    runs.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (runs / ".server.lock").open("w", encoding="ascii") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another server works in {runs}", next_step="Stop it first.") from None
-        yield

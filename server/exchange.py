@@ -9,6 +9,8 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedseal.operation.events import NodeFailed
+from fedseal.operation.logs import say
 from fedseal.privacy.npy import from_npy
 from fedseal.privacy.secagg.masks import RingVector, ring_dtype
 
@@ -83,7 +85,7 @@ def exchange(
                 yield reply.metadata.src_node_id, reply
             else:
                 # Not its reason, which may quote what a site's code said.
-                log.warning("node %d: Flower's error %d", reply.metadata.src_node_id, reply.error.code)
+                say(log, NodeFailed(reply.metadata.src_node_id, reply.error.code))
         if not open_ids or clock() - start >= timeout:
             break
         if not arrived:

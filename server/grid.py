@@ -407,6 +407,7 @@ class SealedGrid(AveragingGrid):
             roster,
             faulty=asking.rules.colluders,
             now=lambda: datetime.now(UTC),
+            former=opened.identity.former,
         )
         facts = facts or _facts_of(strategy, asking.run_config)
         self._logbook = ServerLogbook(self.journal, run_id, facts, asking.plan)

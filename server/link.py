@@ -13,6 +13,7 @@ real exchange with it.
 """
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -48,7 +49,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
@@ -103,6 +104,7 @@ class SiteState(InMemoryLinkState):
         self.work, self.replies = Bell(), Bell()
         self._given: dict[str, int] = {}
         self._asking: dict[int, object] = {}
+        self.expelled = 0
 
     def close(self) -> None:
         """Let nobody wait any longer."""
@@ -141,6 +143,19 @@ class SiteState(InMemoryLinkState):
             if self._asking.get(node_id) is question:
                 del self._asking[node_id]
         return messages
+
+    def expel(self, node_id: int) -> None:
+        """Know a node no more: its next call is refused, and a question of it that is held gets nothing.
+
+        Not by Flower's `delete_node`, which lets a node that has left its key go on signing itself in.
+        """
+        with self.lock:
+            node = self.nodes.pop(node_id)
+            del self.node_public_key_to_node_id[node.public_key]
+            self.owner_to_node_ids[node.owner_aid].discard(node_id)
+            self._asking.pop(node_id, None)
+            self.expelled += 1
+        self.work.ring()
 
     def delete_messages(self, message_ins_ids: set[str]) -> None:
         """As Flower's."""
@@ -195,6 +210,7 @@ class LinkGrid(Grid):
         self._run = run
         self._waiting: set[str] = set()
         self._away: dict[int, float] = {}
+        self._expelled = state.expelled
 
     def set_run(self, run: Run) -> None:
         """Set Flower's run."""
@@ -206,8 +222,17 @@ class LinkGrid(Grid):
         return self._run
 
     def get_node_ids(self) -> Iterable[int]:
-        """The nodes that are connected, in the order of their numbers."""
-        return sorted(self._state.get_nodes(self._run.run_id))
+        """The nodes that are connected, in the order of their numbers.
+
+        Raises:
+            ConfigError: a site has left the federation since the run was begun, which would wait for it for ever.
+        """
+        if self._state.expelled != self._expelled:
+            raise ConfigError(
+                "a site has left the federation, or has other keys, since this run was begun",
+                next_step="Order a new run. Sites give back what this one had reserved: fedseal site close-run",
+            )
+        return self._connected()
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
@@ -303,15 +328,21 @@ class LinkGrid(Grid):
         whole.metadata.__dict__["_message_id"] = number
         return whole
 
+    def _connected(self) -> list[int]:
+        return sorted(self._state.get_nodes(self._run.run_id))
+
     def _gone(self, open_numbers: set[str]) -> list[Message]:
         """Errors in the place of what nodes that have been away for too long would have answered."""
-        online, now = set(self.get_node_ids()), time.monotonic()
+        online, now = set(self._connected()), time.monotonic()
         kept = self._state.message_ins_store
         asked = [m for n in open_numbers if (m := kept.get(n)) is not None]
         away = {m.metadata.dst_node_id for m in asked} - online
         self._away = {node: self._away.get(node, now) for node in away}
         lost = [
-            m for m in asked if m.metadata.dst_node_id in away and now - self._away[m.metadata.dst_node_id] >= GRACE
+            m
+            for m in asked
+            if (node := m.metadata.dst_node_id) in away
+            and (now - self._away[node] >= GRACE or node not in self._state.nodes)
         ]
         self._drop({message.metadata.message_id for message in lost})
         reason = "The node is not connected."
@@ -344,6 +375,7 @@ class Link:
         }
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
+        self._context: ssl.SSLContext | None = None
         self.port = listener.port
 
     def __enter__(self) -> Self:
@@ -368,6 +400,7 @@ class Link:
             ) from None
         bound = self._bound()
         self.port = int(bound.getsockname()[1])
+        self._context = config.ssl
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([bound],), name="link", daemon=True)
         self._thread.start()
@@ -383,6 +416,37 @@ class Link:
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(15)
+
+    def admit(self, nodes: Mapping[str, bytes]) -> None:
+        """Let these nodes in and no others, while the listener goes on: whoever is not among them is refused at once.
+
+        Args:
+            nodes: the public keys, as PEM, by the names of their sites.
+        """
+        held = {name: self.state.get_node_info(node_ids=[node])[0].public_key for node, name in self._names.items()}
+        for node, name in list(self._names.items()):
+            if nodes.get(name) != held[name]:
+                del self._names[node]
+                self.state.expel(node)
+        for name, key in nodes.items():
+            if held.get(name) != key:
+                self._names[self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0)] = name
+
+    def show_anew(self) -> None:
+        """Read the certificate and its key again; connections from now on are shown them.
+
+        Raises:
+            ConfigError: they cannot be used; the old ones stay in use.
+        """
+        if self._context is not None:
+            try:
+                self._context.load_cert_chain(self._listener.certificate, self._listener.key)
+            except OSError as error:
+                raise ConfigError(f"the certificate or its key cannot be used: {error}") from None
+
+    def alive(self) -> bool:
+        """Whether the listener still listens."""
+        return self._thread is not None and self._thread.is_alive()
 
     def online(self) -> list[str]:
         """The sites whose nodes are connected."""

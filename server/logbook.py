@@ -32,7 +32,10 @@ from fedseal.compliance.events.subjects import ModelRegistered
 from fedseal.compliance.journal.attachment import read_reply
 from fedseal.compliance.journal.federation import Fact, FederationJournal
 from fedseal.compliance.log.canonical import encode as canonical
+from fedseal.config import Frozen
 from fedseal.errors import PeerError
+from fedseal.operation.events import LogWordRefused
+from fedseal.operation.logs import say
 from fedseal.privacy.plan import PrivacyPlan
 from fedseal.privacy.secagg.header import Header
 from fedseal.privacy.secagg.messages import Refusal, RefusalCode, Stage
@@ -111,6 +114,7 @@ class ServerLogbook:
         self._facts = facts
         self._plan = plan
         self._created: bool | None = None
+        self._postponed: set[tuple[int, int, DropReason]] = set()
 
     # What rides on messages
 
@@ -134,7 +138,7 @@ class ServerLogbook:
         try:
             self.journal.take(site, read_reply(raw, site))
         except PeerError as error:
-            log.warning("%s: %s", error.peer, error.message)
+            say(log, LogWordRefused(error.peer, error.message))
 
     # What is written
 
@@ -167,7 +171,7 @@ class ServerLogbook:
 
     def attempted(self, header: Header, losses: Losses, finished: Finished | None, model: Mapping[str, Any]) -> None:
         """Write what came of an attempt."""
-        facts = losses.facts(header, self._run)
+        facts = [fact for fact in losses.facts(header, self._run) if self._is_news(fact.body)]
         if finished is not None:
             aggregated = Aggregated(
                 release=ReleaseName(header.release_name),
@@ -183,6 +187,15 @@ class ServerLogbook:
             )
             facts.append(Fact(aggregated, self._run))
         self.journal.commit(facts)
+
+    def _is_news(self, body: Frozen) -> bool:
+        """Not that a site asked, once more, to be asked later: a release may wait for it for hours."""
+        if not isinstance(body, Dropped) or body.reason not in (DropReason.LATER, DropReason.WAITING):
+            return True
+        said = (body.sequence, body.site, body.reason)
+        new = said not in self._postponed
+        self._postponed.add(said)
+        return new
 
     def finished(self, rounds: int, model: Mapping[str, NDArray[Any]] | None) -> None:
         """Write that the run is over, and which model came of it: once, whoever closes it again after a crash."""

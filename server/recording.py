@@ -5,12 +5,14 @@ line of JSON in events.jsonl for everything a `RoundObserver` is told, one for a
 Everything in it is public to the coordinator.
 """
 
+import errno
 import hashlib
 import json
 import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,20 @@ from fedseal.errors import FedsealError
 from fedseal.privacy.inference.evaluation import estimates
 from fedseal.privacy.inference.tally import Tally
 from fedseal.privacy.planning import RunPlans
+from fedseal.privacy.secagg.header import Header
+from fedseal.privacy.secagg.messages import Stage
 from fedseal.server.app import RunConfig
 from fedseal.server.app import main as run_study
 from fedseal.server.means import Means
+from fedseal.server.progress import Progress, write_progress
 from fedseal.server.rounds import Arrays, RoundRecord
 from fedseal.server.statistics import Moments
 
 OUTPUT_KEY = "fedseal-output"
 EVENTS = "events.jsonl"
 MODEL = "model.safetensors"
+# Bytes. Of a line with all of a round's, several times over.
+LONGEST_LINE = 1 << 20
 
 app = ServerApp()
 
@@ -65,16 +72,28 @@ class Events:
         self.folder = folder
 
     def write(self, event: str, **facts: Any) -> None:
-        """Add an event with the time of day."""
+        """Add an event with the time of day; OSError if it could not be put on disk."""
         line = json.dumps({"event": event, "time": time.time(), **facts}) + "\n"
-        with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(line)
-            file.flush()
+        with (self.folder / EVENTS).open("a+b", buffering=0) as file:
+            cut_half_a_line(file)
+            content = line.encode("utf-8")
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
 
 
+def cut_half_a_line(file: FileIO) -> None:
+    """Take away what a full disk, or the end of the process, left behind the last whole line."""
+    length = file.seek(0, os.SEEK_END)
+    start = max(length - LONGEST_LINE, 0)
+    file.seek(start)
+    rest = file.read(length - start)
+    if rest and not rest.endswith(b"\n"):
+        file.truncate(start + rest.rfind(b"\n") + 1)
+
+
 class RecordingGrid(Grid):
-    """Any Grid, and a `RoundObserver` that writes events.
+    """Any Grid, and a `RoundObserver` that writes events; where a round stands goes into a small file beside them.
 
     Args:
         grid: carries the messages.
@@ -84,6 +103,23 @@ class RecordingGrid(Grid):
     def __init__(self, grid: Grid, events: Events) -> None:
         self._grid = grid
         self._events = events
+        self._round = -1
+        self._asked = 0
+        self._lost: dict[str, int] = {}
+
+    # A StageObserver
+
+    def stage_began(self, header: Header, stage: Stage, asked: int) -> None:
+        """Say where the run stands."""
+        if header.fl_round != self._round:
+            self._round, self._asked, self._lost = header.fl_round, asked, {}
+        standing = Progress(time.time(), header.release_name, header.fl_round, header.attempt, stage.label, asked)
+        write_progress(self._events.folder, standing)
+
+    def stage_ended(self, header: Header, stage: Stage, lost: int) -> None:
+        """Count who fell out."""
+        if lost:
+            self._lost[stage.label] = self._lost.get(stage.label, 0) + lost
 
     # A RoundObserver
 
@@ -100,8 +136,11 @@ class RecordingGrid(Grid):
             number=record.number,
             seconds=record.seconds,
             sites=record.sites,
+            asked=self._asked,
+            lost=self._lost,
             attempts=record.attempts,
             stages=stages,
+            metrics=record.metrics,
         )
 
     def run_evaluated(self, tally: Tally) -> None:

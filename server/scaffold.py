@@ -31,6 +31,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
+from fedseal.operation.events import ScaffoldReset
+from fedseal.operation.logs import say
 from fedseal.server.counted import count, survivors_of, told
 
 # The server's control variate travels beside the model under such names; it is no part of what is summed.
@@ -112,7 +114,7 @@ class Scaffold(FedAvg):
         weight = float(cast(float, next(iter(replies[0].content.metric_records.values()))[self.weighted_by_key]))
         whole = len(survivors) >= self._number
         if whole and "full" in self.tally and weight != float(self.tally["weight"][0]):
-            log.warning("round %d: the sites' whole weight has changed; SCAFFOLD begins anew", server_round)
+            say(log, ScaffoldReset(server_round))
             # A site that was counted in no round has a control variate of zero.
             self.held, self.tally = {}, {"weight": np.array([weight]), "full": np.array([1.0])}
             return

@@ -8,16 +8,19 @@ must not be forgotten.
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedseal.errors import LocalError, PeerError, RoundAborted
+from fedseal.operation.events import AnswerRefused, AnswerUnreadable, CloseUnconfirmed, NotIntroduced, Postponed
+from fedseal.operation.logs import say
 from fedseal.privacy.plan import decode_plan
 from fedseal.privacy.quantize import Layout
 from fedseal.privacy.releases import MessageKind, ReleaseKind
@@ -45,6 +48,11 @@ from fedseal.wire import DecodeError, decode, encode
 
 log = logging.getLogger("fedseal.server")
 
+# Seconds between two attempts for sites that said "later".
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+# A header's number of an attempt has 16 bits.
+MOST_ATTEMPTS = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class CohortRules:
@@ -52,7 +60,8 @@ class CohortRules:
 
     ``colluders``: how many sites may work with the server; ``minimum``: how many sites a sum is over at least;
     ``retries``: how many new attempts a failed release gets; ``stage_timeout``: seconds a stage without training may
-    take; ``dropouts``: which share of a cohort of more than 256 sites may fall silent before the sparse graph fails.
+    take; ``dropouts``: which share of a cohort of more than 256 sites may fall silent before the sparse graph fails;
+    ``patience``: seconds that a release waits for sites that say "later", as one that asks a person first.
     """
 
     minimum: int = 3
@@ -60,6 +69,7 @@ class CohortRules:
     retries: int = 1
     stage_timeout: float = 120.0
     dropouts: float = 0.1
+    patience: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +105,19 @@ class Account:
     assurance: Assurance | None = None
 
 
+@runtime_checkable
+class StageObserver(Protocol):
+    """What a Grid may be besides: told of every exchange of a release. Everything it is told is public to the
+    coordinator.
+    """
+
+    def stage_began(self, header: Header, stage: Stage, asked: int) -> None:
+        """Before so many sites are asked."""
+
+    def stage_ended(self, header: Header, stage: Stage, lost: int) -> None:
+        """When all have answered or the deadline is over: so many were silent, or refused."""
+
+
 class Sealing:
     """Carries releases of one run. Knows which node is which site once a site has said so under its signature.
 
@@ -126,6 +149,7 @@ class Sealing:
         self._logbook = logbook
         self._workers = workers
         self._nodes: dict[int, int] = {}
+        self._observer = grid if isinstance(grid, StageObserver) else None
 
     def release(self, nodes: Iterable[int], order: Order, account: Account) -> Finished:
         """Run the protocol with these nodes until an attempt finishes.
@@ -157,7 +181,7 @@ class Sealing:
         ):
             self._logbook.take(sites[node], reply)
             if self._control(reply, RunClosed) is None:
-                log.warning("a site did not confirm that the run is closed")
+                say(log, CloseUnconfirmed())
         self._logbook.journal.commit()
         self._store.close_run(self.run)
 
@@ -187,7 +211,7 @@ class Sealing:
         for node, reply in replies:
             hello, introduction = hellos.get(node), self._control(reply, Introduction)
             if hello is None or introduction is None:
-                log.warning("node %d did not introduce itself", node)
+                say(log, NotIntroduced(node))
                 continue
             expected = Introduction(hello.run, hello.roster_hash, hello.node, hello.nonce, introduction.site)
             if introduction == expected and introduction.site not in self._nodes:
@@ -219,7 +243,12 @@ class Sealing:
         self._write(header, "open", ())
         losses = Losses({}, {})
         while not isinstance(step.state, Finished | Aborted):
+            stage, asked = server.stage_of(step.state), frozenset(step.requests)
+            if self._observer is not None:
+                self._observer.stage_began(header, stage, len(asked))
             step = server.close(self._collect(step, order, account, losses))
+            if self._observer is not None:
+                self._observer.stage_ended(header, stage, len(asked & (losses.silent.keys() | losses.refused.keys())))
             if isinstance(step.state, Confirming):
                 # On disk before anyone is asked to sign it, and so before anyone is asked to unmask it.
                 self._write(header, "confirming", step.state.masking.survivors)
@@ -261,13 +290,13 @@ class Sealing:
             if site is not None:
                 self._logbook.take(site, reply)
             if site is None or answer is None:
-                log.warning("%s: an answer of node %d cannot be read", stage.label, node)
+                say(log, AnswerUnreadable(stage.label, node))
                 continue
             losses.answered(site, stage, answer)
             try:
                 following = server.receive(following, site, answer)
             except PeerError as error:
-                log.warning("%s: %s: %s", stage.label, error.peer, error.message)
+                say(log, AnswerRefused(stage.label, error.peer, error.message))
         return following
 
     def _write(self, header: Header, status: str, survivors: tuple[int, ...]) -> None:
@@ -315,6 +344,9 @@ def until_finished(
 ) -> Finished:
     """Make attempts at a release until one finishes.
 
+    An attempt that ended before anyone was charged, because sites said "later", is not counted among the retries while
+    the rules' patience lasts: it is made again after a pause.
+
     Args:
         cohort: the sites that are asked first.
         order: what is released.
@@ -328,7 +360,8 @@ def until_finished(
         RoundAborted: no attempt finished, or too few sites are left to try another. Nothing was released.
     """
     needed = max(order.minimum, rules.colluders + 2)
-    for attempt in range(rules.retries + 1):
+    until, pause, failures = seconds() + rules.patience, FIRST_PAUSE, 0
+    for attempt in range(MOST_ATTEMPTS):
         if len(cohort) < needed:
             raise RoundAborted(
                 f"{len(cohort)} sites can take part in round {order.fl_round}, {needed} are needed",
@@ -341,6 +374,13 @@ def until_finished(
             account.assurance = outcome.assurance
             return outcome
         cohort = next_cohort(cohort, outcome)
+        if postponed(outcome) and seconds() < until:
+            sleep_before_asking_again(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            continue
+        failures += 1
+        if failures > rules.retries:
+            break
     raise RoundAborted(f"round {order.fl_round} failed {account.attempts} times", next_step=reasons(account))
 
 
@@ -408,6 +448,23 @@ def next_cohort(cohort: list[int], outcome: Aborted) -> list[int]:
     }
     gone = {r.site for r in outcome.refused if r.refusal.code in lasting} | set(outcome.blamed)
     return [site for site in cohort if site not in gone]
+
+
+def postponed(outcome: Aborted) -> bool:
+    """Whether an attempt ended at its first exchange, where nobody is charged, and a site asked to be asked later."""
+    later = {int(RefusalCode.LATER), int(RefusalCode.WAITING)}
+    return outcome.stage is Stage.ADVERTISE and any(r.refusal.code in later for r in outcome.refused)
+
+
+def seconds() -> float:
+    """Monotonic; replaced in tests, as is the pause."""
+    return time.monotonic()
+
+
+def sleep_before_asking_again(pause: float) -> None:
+    """Leave sites that said "later" alone for so many seconds."""
+    say(log, Postponed(pause))
+    time.sleep(pause)
 
 
 def reasons(account: Account) -> str:

@@ -31,14 +31,19 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.exc import DatabaseError
 
-from fedseal.database import engine_for
+from fedseal.database import connect, engine_for
 from fedseal.errors import ConfigError, LocalError
+from fedseal.migration import Format, upgrade
+from fedseal.privacy.membership.documents import Bundle, Epoch, FormerKey, moves
 from fedseal.privacy.roster import Roster, SignedRoster, open_roster
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secret import Secret
+from fedseal.privacy.store import BUNDLE, adopted
+from fedseal.storage import unusable
 from fedseal.wire import decode, encode
 
-FORMAT = 1
+SERVER_STORE = Format("server's store")
+FORMAT = SERVER_STORE.newest
 
 _metadata = MetaData()
 _meta = Table("meta", _metadata, Column("key", String, primary_key=True), Column("value", LargeBinary))
@@ -85,10 +90,16 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class ServerIdentity:
-    """The server's key and the roster that names it."""
+    """The server's key, the roster that names it, and what it has adopted of its federation."""
 
     key: SigningKey
     roster: Roster
+    epoch: Epoch | None = None
+
+    @property
+    def former(self) -> tuple[FormerKey, ...]:
+        """The keys that counted in the federation once; their signatures in its log still do."""
+        return () if self.epoch is None else self.epoch.membership.former
 
 
 class ServerStore:
@@ -104,7 +115,9 @@ class ServerStore:
         return self._engine
 
     @classmethod
-    def create(cls, path: Path, *, key: SigningKey, roster: SignedRoster, pinned: bytes) -> "ServerStore":
+    def create(
+        cls, path: Path, *, key: SigningKey, roster: SignedRoster, pinned: bytes, bundle: Bundle | None = None
+    ) -> "ServerStore":
         """Make a store for a new server; ConfigError if the file exists or the roster names another server."""
         if open_roster(roster, pinned=pinned).server_key != key.public:
             raise ConfigError("the roster names another server key")
@@ -112,7 +125,7 @@ class ServerStore:
             path.touch(mode=0o600, exist_ok=False)
         except FileExistsError:
             raise ConfigError(f"{path} exists already") from None
-        engine = engine_for(path)
+        engine = engine_for(path.absolute())
         with engine.begin() as connection:
             _metadata.create_all(connection)
             rows = [
@@ -121,24 +134,64 @@ class ServerStore:
                 {"key": "roster", "value": encode(roster)},
                 {"key": "pinned", "value": pinned},
             ]
+            if bundle is not None:
+                rows.append({"key": BUNDLE, "value": encode(bundle)})
             connection.execute(insert(_meta), rows)
         return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> "ServerStore":
-        """Open a store; ConfigError if there is none at ``path`` or it has another format."""
+        """Open a store; one of an earlier format is brought to today's, after a copy of it is kept beside it.
+
+        Raises:
+            ConfigError: there is none at ``path``, or it has a later format.
+            StorageError: the disk does not let it be opened.
+        """
         if not path.is_file():
             raise ConfigError(f"no server store at {path}")
-        engine = engine_for(path)
+        engine = engine_for(path.absolute())
         try:
             with engine.begin() as connection:
                 meta = {row.key: row.value for row in connection.execute(select(_meta))}
-        except DatabaseError:
-            raise ConfigError(f"{path} is not a server store") from None
-        if meta.get("format") != str(FORMAT).encode():
-            raise ConfigError(f"{path} has another format than {FORMAT}", next_step="Use the fedseal that made it.")
+        except DatabaseError as error:
+            raise unusable(path, error) or ConfigError(f"{path} is not a server store") from None
+        if not SERVER_STORE.check(path, meta.get("format")):
+            upgrade(path, engine, SERVER_STORE)
         roster = open_roster(decode(meta["roster"], SignedRoster), pinned=meta["pinned"])
-        return cls(engine, ServerIdentity(SigningKey(Secret(meta["key"])), roster))
+        epoch = adopted(meta.get(BUNDLE), roster, path)
+        return cls(engine, ServerIdentity(SigningKey(Secret(meta["key"])), roster, epoch))
+
+    def adopt(self, epoch: Epoch, key: SigningKey | None = None) -> bool:
+        """Move to a later epoch of the federation; whoever holds the store sees it once it is opened again.
+
+        Args:
+            epoch: the one to move to.
+            key: the server's signing key from then on, where it is another one; None if it stays.
+
+        Returns:
+            Whether anything has changed; the epoch that the store is at changes nothing.
+
+        Raises:
+            ConfigError: it is older, of another federation or root, or names another server.
+        """
+        identity, own = self.identity, key or self.identity.key
+        if identity.epoch is None and identity.roster.root_key != epoch.roster.root_key:
+            raise ConfigError("the bundle is signed by another root key than this server's roster")
+        if identity.epoch is not None and not moves(identity.epoch, epoch):
+            return False
+        if epoch.roster.server_key != own.public:
+            raise ConfigError(
+                f"epoch {epoch.number} names another server key than this store's",
+                next_step="Adopt it where its request was made.",
+            )
+        changed = {"roster": encode(epoch.signed), "pinned": epoch.roster.digest(), BUNDLE: encode(epoch.bundle)}
+        if key is not None:
+            changed["key"] = key.seed.reveal()
+        with self._engine.begin() as connection:
+            for name, value in changed.items():
+                put = upsert(_meta).values(key=name, value=value)
+                connection.execute(put.on_conflict_do_update(index_elements=["key"], set_={"value": value}))
+        return True
 
     def open_run(self, run: bytes) -> None:
         """Write down that a run exists; nothing if it does already and is not closed. ConfigError if it is closed."""
@@ -221,6 +274,34 @@ class ServerStore:
                 "the checkpoint is damaged", next_step="Restore the server's store from a backup."
             ) from None
         return Checkpoint(row.fl_round, model, row.strategy, memory, json.loads(row.settings))
+
+
+def roster_at(path: Path) -> Roster:
+    """The roster of a server's store; see `known_at`."""
+    return known_at(path)[0]
+
+
+def known_at(path: Path) -> tuple[Roster, Epoch | None]:
+    """The roster and epoch of a server's store, for whoever only looks.
+
+    Nothing is written, and the server's key is not read.
+
+    Raises:
+        ConfigError: there is no server's store of this format at ``path``.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no server store at {path}")
+    engine = connect(path, reading=True)
+    try:
+        with engine.begin() as connection:
+            query = select(_meta).where(_meta.c.key.in_(("format", "roster", "pinned", BUNDLE)))
+            meta = {row.key: row.value for row in connection.execute(query)}
+    except DatabaseError:
+        raise ConfigError(f"{path} is not a server store") from None
+    if meta.get("format") != str(FORMAT).encode():
+        raise ConfigError(f"{path} has another format than {FORMAT}", next_step="Use the fedseal that made it.")
+    roster = open_roster(decode(meta["roster"], SignedRoster), pinned=meta["pinned"])
+    return roster, adopted(meta.get(BUNDLE), roster, path)
 
 
 def read_model(path: Path) -> dict[str, NDArray[Any]]:

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedseal.privacy.accounting import ORDERS, rdp_budget
-from fedseal.privacy.ledger import EntryKind, Terms, epsilon_enforced, epsilon_spent, open_terms
+from fedseal.compliance.default_policy import default_policy
+from fedseal.privacy.ledger import EntryKind, Terms, epsilon_enforced, epsilon_spent
 from fedseal.privacy.plan import PlanKind, decode_plan
-from fedseal.privacy.planning import RunPlans
+from fedseal.privacy.planning import RunPlans, ledger_terms
 from fedseal.privacy.releases import Population
-from fedseal.privacy.roster import Roster, RosterEntry, sign_roster
+from fedseal.privacy.roster import Roster, RosterEntry, public_persons, sign_roster
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secret import Secret
 from fedseal.privacy.store import Enrolment, SiteStore
@@ -43,11 +43,6 @@ class SitePrivacy:
     epsilon_budget: float
     delta: float
     releases: int
-
-
-def public_persons(persons: int) -> int:
-    """The number a site publishes: rounded to tens, at least 10."""
-    return max(10, 10 * round(persons / 10))
 
 
 def roster_entries(persons: Mapping[str, int], keys: Mapping[str, SigningKey]) -> tuple[RosterEntry, ...]:
@@ -90,40 +85,16 @@ def enrol(
     for entry in entries:
         stores[entry.name] = folder / f"{entry.name}.sqlite"
         enrolment = Enrolment(
-            entry.site, keys[entry.name], signed, pinned, policy(contract), terms or ledger_terms(contract, plans), seed
+            entry.site,
+            keys[entry.name],
+            signed,
+            pinned,
+            default_policy(contract),
+            terms or ledger_terms(contract, plans),
+            seed,
         )
         SiteStore.create(stores[entry.name], enrolment)
     return Federation(folder, server_store, stores)
-
-
-def policy(contract: Contract) -> str:
-    """What a simulated data owner allows: exactly the contract's plan, and cohorts no smaller than the contract's."""
-    name = contract.privacy.plan
-    evaluation = "[]" if contract.evaluation.epsilon is None else '["histogram"]'
-    if contract.training.personalise != "none":
-        evaluation = f'["{name}"]'
-    members = '["none"]' if contract.training.strategy == "clustered" else "[]"
-    return (
-        "version = 1\n"
-        f"[cohort]\nminimum = {contract.cohort.minimum}\ncolluders = {contract.cohort.colluders}\n"
-        f'[releases]\nupdate = ["{name}"]\nmoments = ["{name}"]\nevaluation = {evaluation}\n'
-        f"members = {members}\n"
-    )
-
-
-def ledger_terms(contract: Contract, plans: RunPlans) -> tuple[Terms, ...]:
-    """One ledger a population. Persons trained on and persons tested on are different persons."""
-    privacy, order = contract.privacy, plans.order
-    if privacy.plan == "none":
-        # Nothing is counted, so any order will do that the promise can be stated at.
-        order = max(ORDERS, key=lambda a: rdp_budget(privacy.epsilon, privacy.delta, a))
-    promises = dict.fromkeys(Population, (privacy.epsilon, order))
-    if contract.evaluation.epsilon is not None and plans.evaluation is not None:
-        promises[Population.TEST] = contract.evaluation.epsilon, plans.evaluation.order
-    return tuple(
-        open_terms(population.value, epsilon=epsilon, delta=privacy.delta, order=at)
-        for population, (epsilon, at) in promises.items()
-    )
 
 
 def site_privacy(path: Path, population: Population = Population.TRAIN) -> SitePrivacy:

@@ -18,11 +18,11 @@ from fedseal.client.metrics import LOSS
 from fedseal.privacy.inference.evaluation import PERSONS, estimates
 from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, PlanKind, SharedSkellam
 from fedseal.privacy.releases import VALIDATION_RATIO
+from fedseal.privacy.roster import public_persons
 from fedseal.privacy.secagg.assurance import Assurance
 from fedseal.privacy.secagg.parameters import threshold
 from fedseal.simulation import result as schema
 from fedseal.simulation.card import card_entry
-from fedseal.simulation.federation import public_persons
 from fedseal.simulation.oracle import Judged, Scores
 from fedseal.simulation.population import Population
 from fedseal.simulation.proof import Proof, log_facts

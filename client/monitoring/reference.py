@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord
 from fedseal.client.records import WATCH, WINDOW, arrays_of
 from fedseal.errors import ConfigError
 from fedseal.inputs import task_digest
-from fedseal.privacy.counts import Axis, Real, counted
+from fedseal.privacy.counts import Axis, Real, Whole
 from fedseal.privacy.randomness import Stream
 from fedseal.privacy.store import SiteStore
 from fedseal.privacy.watch import (
@@ -24,7 +24,6 @@ from fedseal.privacy.watch import (
     encode_reference,
     noised_reference,
     read_watch,
-    reference_tables,
 )
 
 
@@ -39,23 +38,21 @@ def reference_key(records: Mapping[str, ArrayRecord | ConfigRecord]) -> bytes:
     return hashlib.sha256(b"fedseal/reference/1" + task_digest(arrays, settings)).digest()
 
 
-def kept_reference(
-    store: SiteStore, key: bytes, watch: Watch, numbers: Callable[[Axis], Real], stream: Stream
-) -> Reference:
+def kept_reference(store: SiteStore, key: bytes, watch: Watch, count: Callable[[], Whole], stream: Stream) -> Reference:
     """The reference under a key; made, noised and kept at the first call. Never noised twice: what is kept stands.
 
     Args:
         store: the site's.
         key: see `reference_key`.
         watch: what is watched.
-        numbers: of the training persons.
+        count: the training persons by the cells of `reference_tables`, flat; called if nothing is kept.
         stream: where the noise comes from.
     """
     with store.transaction() as transaction:
         kept = transaction.reference(key)
     if kept is not None:
         return decode_reference(kept)
-    made = noised_reference(watch, counted(reference_tables(watch), numbers), stream)
+    made = noised_reference(watch, count(), stream)
     with store.transaction() as transaction:
         # Another process of this site may have been faster.
         kept = transaction.reference(key)

@@ -1,67 +1,95 @@
 """One window at a site: its persons counted, compared with the site's past, tested for the site's own eyes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord
+from flwr.app import ConfigRecord
 from torch import nn
 
 from fedseal.client.counting import numbers_of
-from fedseal.client.monitoring.reference import joined, kept_reference, reference_key, window_of
-from fedseal.client.monitoring.report import chart_before, site_report, write_report
+from fedseal.client.monitoring.reference import joined, window_of
+from fedseal.client.monitoring.report import SiteReport, site_report
 from fedseal.client.normalise import Normalisation, normalised
 from fedseal.client.task import Persons, SiteData, Split, Task, size
-from fedseal.privacy.counts import Axis, Real, Whole
-from fedseal.privacy.randomness import Stream
-from fedseal.privacy.store import SiteStore
-from fedseal.privacy.watch import site_vector
-
-# Where a node keeps the tables of its windows: a folder, in it one folder for each window by its number.
-WINDOWS_KEY = "fedseal-windows"
+from fedseal.privacy.counts import Axis, Real, Whole, counted
+from fedseal.privacy.inference.drift.cusum import CusumState
+from fedseal.privacy.watch import Reference, Watch, reference_tables, site_vector
 
 
-def window_answer(
-    records: Mapping[str, ArrayRecord | ConfigRecord],
-    settings: ConfigRecord,
-    task: Task,
-    split: Split,
-    module: nn.Module | None,
-    normalisation: Normalisation | None,
-    store: SiteStore,
-    windows: Path | None,
-    reports: Path,
-    stream: Stream,
-) -> Whole:
-    """What this site adds to a window's sum, before its share of the noise, shape (watch.length,).
-
-    A site that has no table for this window has nobody in it. Its own report is written before anything is handed on.
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What is watched at a site.
 
     Args:
-        records: the request's task.
-        settings: its settings.
         task: the study's.
         split: the site's persons: its training persons are its past.
-        module: the model that is watched, with the received parameters.
+        module: the model that is watched, with the received parameters, if one is.
         normalisation: how the model wants features.
-        store: the site's.
+    """
+
+    task: Task
+    split: Split
+    module: nn.Module | None
+    normalisation: Normalisation | None
+
+    def numbers(self, persons: Persons) -> Callable[[Axis], Real]:
+        """What an axis says of each of these persons."""
+        model = None if self.module is None else (self.module, normalised(persons, self.normalisation))
+        return numbers_of(self.task, persons, model, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A window beside the site's past.
+
+    Attributes:
+        vector: what this site adds to the window's sum, before its share of the noise, shape (watch.length,).
+        report: exact tests, for the site's own eyes.
+    """
+
+    vector: Whole
+    report: SiteReport
+
+
+def past_counts(watch: Watch, watched: Watched) -> Whole:
+    """A site's training persons by the cells of a watch, flat: what a reference is made of.
+
+    Raises:
+        ConfigError: the watch asks for numbers that the task does not have.
+    """
+    return counted(reference_tables(watch), watched.numbers(watched.split.train))
+
+
+def compared(
+    settings: ConfigRecord,
+    watched: Watched,
+    name: str,
+    windows: Path | None,
+    reference: Reference,
+    errors: CusumState | None,
+) -> Compared:
+    """One window. A site that has no table for it has nobody in it.
+
+    Args:
+        settings: the request's.
+        watched: what is watched.
+        name: the site's.
         windows: the folder of windows, if the node names one.
-        reports: where the site's own reports go.
-        stream: where the noise of a new reference comes from.
+        reference: the site's past, as it is kept.
+        errors: the chart of errors before this window.
 
     Raises:
         ConfigError: the watch asks for numbers that the task does not have.
     """
     watch, number = window_of(settings)
-    past = _numbers(task, split.train, module, normalisation)
     folder = None if windows is None else windows / str(number)
-    groups = _groups(task, store.identity.name, folder)
+    groups = _groups(watched.task, name, folder)
     persons = sum(size(group) for group in groups)
-    now = joined(tuple(_numbers(task, group, module, normalisation) for group in groups)) if persons else _nobody
-    reference = kept_reference(store, reference_key(records), watch, past, stream)
-    vector = site_vector(watch, reference, now, persons)
-    write_report(reports, site_report(watch, number, past, now, persons, chart_before(reports, number)))
-    return vector
+    now = joined(tuple(watched.numbers(group) for group in groups)) if persons else _nobody
+    past = watched.numbers(watched.split.train)
+    return Compared(site_vector(watch, reference, now, persons), site_report(watch, number, past, now, persons, errors))
 
 
 def _groups(task: Task, name: str, folder: Path | None) -> tuple[Persons, ...]:
@@ -70,13 +98,6 @@ def _groups(task: Task, name: str, folder: Path | None) -> tuple[Persons, ...]:
         return ()
     found = task.data(SiteData(name, folder))
     return tuple(group for group in (found.train, found.validation, found.test) if size(group))
-
-
-def _numbers(
-    task: Task, persons: Persons, module: nn.Module | None, normalisation: Normalisation | None
-) -> Callable[[Axis], Real]:
-    model = None if module is None else (module, normalised(persons, normalisation))
-    return numbers_of(task, persons, model, {})
 
 
 def _nobody(axis: Axis) -> Real:

@@ -49,7 +49,7 @@ def write_evidence(connection: Connection, identity: Identity, folder: Path) -> 
     if not rows:
         return []
     mirror = Log(connection, server_origin(identity.roster.federation))
-    policy = policy_of(identity.roster, 0)
+    policy = policy_of(identity.roster, 0, () if identity.epoch is None else identity.epoch.membership.former)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "policy.txt").write_text(format_policy(policy), encoding="utf-8")
     if mirror.checkpoint() is not None:

@@ -9,7 +9,7 @@ from fedseal.compliance.events.fields import public_name
 from fedseal.compliance.events.leaf import SERVER_ORG, Event, Place, actor_of, keyid_of, read_event
 from fedseal.compliance.events.registry import Author, Book
 from fedseal.compliance.log.checkpoint import witness_key
-from fedseal.compliance.log.quorum import Policy, Witness
+from fedseal.compliance.log.quorum import FORMER, Policy, Witness
 from fedseal.errors import PeerError
 
 PERSON = "person"
@@ -46,7 +46,7 @@ class Parties:
                 self._add(site_named(entry.key.name), Author.SITE, entry.key.public)
         for witness in policy.witnesses:
             if not is_person(witness.name):
-                self._add(site_named(witness.name), Author.SITE, witness.key.public)
+                self._add(site_named(witness.key.name), Author.SITE, witness.key.public)
             elif alone:
                 org, _, actor = witness.name.split("/")
                 self._add(org, Author.PERSON, witness.key.public, actor)
@@ -96,9 +96,14 @@ def is_person(name: str) -> bool:
     return len(parts) == 3 and parts[1] == PERSON
 
 
+def is_former(name: str) -> bool:
+    """Whether a policy's witness of this name is one that cosigns no more."""
+    return name.split("/")[-2:-1] == [FORMER]
+
+
 def witnesses_of(policy: Policy) -> int:
-    """How many there are, without the persons."""
-    return sum(not is_person(witness.name) for witness in policy.witnesses)
+    """How many there are, without the persons, and without those that cosign no more."""
+    return sum(not (is_person(witness.name) or is_former(witness.name)) for witness in policy.witnesses)
 
 
 def with_persons(policy: Policy, leaves: Iterable[bytes]) -> Policy:

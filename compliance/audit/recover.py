@@ -5,6 +5,7 @@ its author's, each author's entries are complete, and what is left has to be the
 histories are not mended, they are evidence.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert
@@ -14,8 +15,11 @@ from fedseal.compliance.events.leaf import Place, read_event
 from fedseal.compliance.journal.tables import AUTHORS, TYPES, WITNESSES, create_tables
 from fedseal.compliance.journal.witnesses import policy_of
 from fedseal.compliance.log.checkpoint import server_origin
+from fedseal.compliance.log.exported import ExportedLog
+from fedseal.compliance.log.quorum import Policy
 from fedseal.compliance.log.store import Log
 from fedseal.errors import PeerError
+from fedseal.privacy.membership.documents import FormerKey
 from fedseal.privacy.roster import Roster
 from fedseal.privacy.secagg.keys import SigningKey
 
@@ -33,15 +37,23 @@ class Recovered:
     after: int
 
 
-def recover(connection: Connection, key: SigningKey, roster: Roster, mirror: Log, site: int) -> Recovered:
+def recover(
+    connection: Connection,
+    key: SigningKey,
+    roster: Roster,
+    mirror: Log | ExportedLog,
+    site: int | None,
+    former: Sequence[FormerKey] = (),
+) -> Recovered:
     """Append to the server's log what a site's mirror has beyond it, and put its places and index right.
 
     Args:
         connection: a transaction in the database of the server's log. Whatever is raised, end it without a commit.
         key: the server's.
         roster: the federation's.
-        mirror: a site's copy of the log.
-        site: that site's number.
+        mirror: a site's copy of the log, or one that somebody exported.
+        site: that site's number; None for an exported one.
+        former: the keys that counted in the federation once.
 
     Raises:
         PeerError: the mirror does not hold, or is of another history than what is left. Nothing has changed.
@@ -54,7 +66,7 @@ def recover(connection: Connection, key: SigningKey, roster: Roster, mirror: Log
     size = _promised(mirror, log, site)
     if size > before:
         leaves = [leaf for start in range(0, size, CHUNK) for leaf in mirror.leaves(start, min(start + CHUNK, size))]
-        _check(leaves, mirror, roster, size, site)
+        _check(leaves, mirror, policy_of(roster, 0, former), size, site)
         log.append(leaves[before:])
         for kept, _ in mirror.checkpoints():
             note = mirror.checkpoint(kept)
@@ -62,36 +74,40 @@ def recover(connection: Connection, key: SigningKey, roster: Roster, mirror: Log
                 log.put_checkpoint(note)
         log.sign_checkpoint(key)
     _index(connection, log)
-    _witnessed(connection, mirror, site)
+    if isinstance(mirror, Log) and site is not None:
+        _witnessed(connection, mirror, site)
     return Recovered(before, log.size)
 
 
-def _promised(mirror: Log, log: Log, site: int) -> int:
+def _promised(mirror: Log | ExportedLog, log: Log, site: int | None) -> int:
     """How much of a mirror has a checkpoint; PeerError if what is left of the log is not its beginning."""
     size = max((kept for kept, _ in mirror.checkpoints()), default=0)
     common = min(size, log.size)
     if common and mirror.root(common) != log.root(common):
         raise PeerError(
-            f"the first {common} entries of this site's mirror are others than the server's: two histories",
-            peer=f"site {site}",
+            f"the first {common} entries of this copy are others than the server's: two histories",
+            peer=_whose(site),
             next_step=_FORK,
         )
     return size
 
 
-def _check(leaves: list[bytes], mirror: Log, roster: Roster, size: int, site: int) -> None:
+def _check(leaves: list[bytes], mirror: Log | ExportedLog, policy: Policy, size: int, site: int | None) -> None:
     """PeerError unless all that a mirror says is signed by whom it has to be."""
-    policy = policy_of(roster, 0)
     notes = [(kept, mirror.checkpoint(kept) or "") for kept, _ in mirror.checkpoints()]
     verdict = verify(leaves, mirror.checkpoint(size), policy, earlier=[note for kept, note in notes if kept < size])
     if verdict.findings:
         first = verdict.findings[0]
         place = "" if first.index is None else f" (entry {first.index})"
         raise PeerError(
-            f"this site's mirror does not hold: {first.what}{place}",
-            peer=f"site {site}",
+            f"this copy does not hold: {first.what}{place}",
+            peer=_whose(site),
             next_step="Take the entries from another site.",
         )
+
+
+def _whose(site: int | None) -> str:
+    return "an exported log" if site is None else f"site {site}"
 
 
 def _index(connection: Connection, log: Log) -> None:

@@ -3,7 +3,7 @@
 Each becomes a `LogCopy`: the log, whose it is, and whose signatures count. Nothing is written, and nobody is held up.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,9 @@ from fedseal.compliance.log.reading import ReadableLog
 from fedseal.compliance.log.store import Log
 from fedseal.compliance.log.tables import HEADS
 from fedseal.errors import ConfigError, PeerError
+from fedseal.privacy.membership.documents import Bundle, FormerKey, open_bundle
 from fedseal.privacy.roster import Roster, SignedRoster, open_roster
+from fedseal.privacy.store import BUNDLE
 from fedseal.privacy.tables import META
 from fedseal.wire import decode
 
@@ -167,17 +169,21 @@ def _from_database(connection: Connection, policy: Policy | None, *, own: bool =
         return _alone(connection, policy)
     roster = open_roster(decode(meta["roster"], SignedRoster), pinned=meta["pinned"])
     log = Log(connection, checkpoint.server_origin(roster.federation))
+    epoch = open_bundle(decode(meta[BUNDLE], Bundle)) if BUNDLE in meta else None
+    former = () if epoch is None else epoch.membership.former
     site = roster.entry(int(meta["number"])) if "number" in meta else None
     if own and site is not None:
         name = checkpoint.site_origin(roster.federation, site.name)
         anchors = tuple(_anchors(log, name, public_name(site.name)))
-        mine = Policy((LogEntry(checkpoint.log_key(name, site.signing_key)),), (), (), NONE)
+        before = epoch.membership.signing_keys(site.site) if epoch is not None else ()
+        keys = [LogEntry(checkpoint.log_key(name, public)) for public in (site.signing_key, *before)]
+        mine = Policy(tuple(keys), (), (), NONE)
         return LogCopy(Log(connection, name), Book.SITE, policy or mine, own_word=policy is None, seen=anchors)
     state = log.witness_state()
     seen = () if site is None or not state.size else (Checkpoint(state.origin, state.size, state.root),)
     if not log.size and not seen:
         raise ConfigError("this store has not seen an entry of its federation's log yet", next_step=_PLACES)
-    return LogCopy(log, Book.FEDERATION, policy or _policy_of(log, roster), own_word=policy is None, seen=seen)
+    return LogCopy(log, Book.FEDERATION, policy or _policy_of(log, roster, former), own_word=policy is None, seen=seen)
 
 
 def _alone(connection: Connection, policy: Policy | None) -> LogCopy:
@@ -193,14 +199,14 @@ def _alone(connection: Connection, policy: Policy | None) -> LogCopy:
     return LogCopy(Log(connection, servers[0]), Book.FEDERATION, policy, own_word=False)
 
 
-def _policy_of(log: Log, roster: Roster) -> Policy:
+def _policy_of(log: Log, roster: Roster, former: Sequence[FormerKey]) -> Policy:
     """What the roster and the log's newest word about the quorum make of it."""
     faulty = 0
     for start in range(0, log.size, CHUNK):
         for index, leaf in enumerate(log.leaves(start, start + CHUNK), start=start):
             if index == 0 or b'"type":"log.policy_changed/v1"' in leaf:
                 faulty = _faulty(leaf, faulty)
-    return policy_of(roster, min(faulty, len(roster.sites) - 1))
+    return policy_of(roster, min(faulty, len(roster.sites) - 1), former)
 
 
 def _faulty(leaf: bytes, before: int) -> int:

@@ -15,6 +15,8 @@ from fedseal.compliance.events.fields import (
     Count,
     Day,
     Decimal,
+    Decision,
+    DecisionScope,
     Digest,
     DropReason,
     DropStage,
@@ -22,6 +24,7 @@ from fedseal.compliance.events.fields import (
     Name,
     Origin,
     PublicKey,
+    RefusedRule,
     ReleaseName,
     Role,
     Version,
@@ -169,6 +172,39 @@ class RunAccepted(Frozen):
     population: Commitment
     dataset: Commitment | None
     label_set: Commitment | None
+
+
+class PolicySet(Frozen):
+    """``policy.set``: by these rules a site answers from here on; the commitment is that of ``run.accepted``."""
+
+    policy: Commitment
+
+
+class RunRefused(Frozen):
+    """``run.refused``: a site did not take part in a round, by this rule. Once for a rule and release of a run.
+
+    ``header`` is the digest of the signed header that asked. The reason in words stays at the site.
+    """
+
+    rule: RefusedRule
+    release: ReleaseName
+    round: Count
+    sequence: Count
+    attempt: Count
+    header: Digest
+
+
+class OutboxDecided(Frozen):
+    """``outbox.decided``, in a site's own log: what became of releases that waited for a person.
+
+    ``request`` names the release, None where the decision is about a whole run; ``by`` is the person, where one is
+    named.
+    """
+
+    decision: Decision
+    scope: DecisionScope
+    request: Digest | None
+    by: Actor | None
 
 
 class Charged(Frozen):

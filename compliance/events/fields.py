@@ -116,6 +116,44 @@ class DropReason(StrEnum):
     BAD_PEER = "bad_peer"
     INTERNAL = "internal"
     LOG = "log"
+    LATER = "later"
+    WAITING = "waiting"
+
+
+class RefusedRule(StrEnum):
+    """Which rule of a site forbade what was asked. Nothing else about a refusal is told."""
+
+    COHORT = "cohort"
+    THRESHOLD = "threshold"
+    COLLUDERS = "colluders"
+    RELEASE = "release"
+    RANGE = "range"
+    PRECISION = "precision"
+    PURPOSE = "purpose"
+    STRATEGY = "strategy"
+    CODE = "code"
+    DATA = "data"
+    LABELS = "labels"
+    HOURS = "hours"
+    PERIOD = "period"
+    LEDGER = "ledger"
+    WAITING = "waiting"
+    DENIED = "denied"
+
+
+class Decision(StrEnum):
+    """What a person, or a rule, says of a release that waited."""
+
+    APPROVED = "approved"
+    DENIED = "denied"
+
+
+class DecisionScope(StrEnum):
+    """What a decision is about: one release, all of a run, or what a rule fits."""
+
+    RELEASE = "release"
+    RUN = "run"
+    RULE = "rule"
 
 
 class AbortReason(StrEnum):

@@ -43,11 +43,17 @@ def publish(connection: Connection, journal: SiteJournal) -> bool:
 
 
 def label_set_of(connection: Connection, dataset: str | None) -> str | None:
-    """The commitment of the label set in use: the newest one, of this dataset if one is registered."""
+    """The commitment of the label set in use."""
+    found = labels_in_use(connection, dataset)
+    return None if found is None else LabelStore.look(connection).keys.commitment(found.id)
+
+
+def labels_in_use(connection: Connection, dataset: str | None) -> LabelSet | None:
+    """The label set in use: the newest one, of this dataset if one is registered; None where none is on record."""
     if not inspect(connection).has_table(SETS.name):
         return None
     found = [s for s in label_sets(connection) if dataset is None or _dataset_of(connection, s) == dataset]
-    return LabelStore.look(connection).keys.commitment(found[-1].id) if found else None
+    return found[-1] if found else None
 
 
 def _publish_data(connection: Connection, journal: SiteJournal) -> bool:

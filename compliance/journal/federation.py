@@ -18,7 +18,7 @@ from fedseal.compliance.events.fields import public_name
 from fedseal.compliance.events.leaf import SERVER_ORG, TIME_FORMAT, Event, Place, keyid_of, read_event, sign_event
 from fedseal.compliance.events.registry import Author, Book, EventType, type_of, type_of_form
 from fedseal.compliance.journal.attachment import CONFLICT, OK, UNPROCESSABLE, LogReply, LogRequest
-from fedseal.compliance.journal.tables import AUTHORS, TYPES, WITNESSES, create_tables
+from fedseal.compliance.journal.tables import AUTHORS, TYPES, WITNESSES, create_tables, place_in
 from fedseal.compliance.journal.witnesses import behind, policy_of, server_genesis
 from fedseal.compliance.log import checkpoint, witness
 from fedseal.compliance.log.malformed import MalformedError
@@ -26,6 +26,7 @@ from fedseal.compliance.log.note import SignatureError
 from fedseal.compliance.log.store import Log
 from fedseal.config import Frozen
 from fedseal.errors import LocalError, PeerError
+from fedseal.privacy.membership.documents import FormerKey, KeyKind
 from fedseal.privacy.roster import Roster, RosterEntry
 from fedseal.privacy.secagg.keys import SigningKey
 
@@ -54,17 +55,26 @@ class FederationJournal:
         roster: the federation's; the log's policy follows from it.
         faulty: how many witnesses may be faulty, at least. What the log began with stays if it is more.
         now: the time, in UTC.
+        former: the keys that counted in the federation once, for what they have signed.
 
     Raises:
         ConfigError: so many faulty sites leave no quorum.
     """
 
     def __init__(
-        self, engine: Engine, key: SigningKey, roster: Roster, *, faulty: int, now: Callable[[], datetime]
+        self,
+        engine: Engine,
+        key: SigningKey,
+        roster: Roster,
+        *,
+        faulty: int,
+        now: Callable[[], datetime],
+        former: Sequence[FormerKey] = (),
     ) -> None:
         self._engine = engine
         self._key = key
         self.roster = roster
+        self.former = tuple(former)
         self._now = now
         self.origin = checkpoint.server_origin(roster.federation)
         self._heard: list[Event] = []
@@ -78,7 +88,7 @@ class FederationJournal:
             faulty = self._opened(connection, entries, faulty)
             self._sizes = {row.site: row.size for row in connection.execute(select(WITNESSES))}
             self.size = entries.size
-        self.policy = policy_of(roster, faulty)
+        self.policy = policy_of(roster, faulty, self.former)
 
     def _opened(self, connection: Connection, entries: Log, faulty: int) -> int:
         """Begin the log, or write down that roster or quorum are others than before. How many may be faulty."""
@@ -199,9 +209,7 @@ class FederationJournal:
             return self._place(connection, keyid_of(public_key))
 
     def _place(self, connection: Connection, keyid: str) -> Place:
-        query = select(AUTHORS).where(AUTHORS.c.origin == self.origin, AUTHORS.c.keyid == keyid)
-        row = connection.execute(query).one_or_none()
-        return Place() if row is None else Place(row.seq, row.prev)
+        return place_in(connection, self.origin, keyid)
 
     def _all_places(self, connection: Connection) -> dict[str, Place]:
         rows = connection.execute(select(AUTHORS).where(AUTHORS.c.origin == self.origin))
@@ -267,11 +275,16 @@ class FederationJournal:
                 next_step="Compare both checkpoints: the site writes them out with `fedseal audit evidence`.",
             )
         for leaf in reply.events:
-            self._hear(site, entry.signing_key, public_name(entry.name), leaf)
+            self._hear(site, self._signing_keys(entry), public_name(entry.name), leaf)
         if reply.status in (OK, CONFLICT):
             self._witnessed(site, entry, reply)
 
-    def _hear(self, site: int, public_key: bytes, org: str, leaf: bytes) -> None:
+    def _signing_keys(self, entry: RosterEntry) -> dict[str, bytes]:
+        """A site's key and those it had before, by how events name them: what it signed may still be on its way."""
+        before = [f.public for f in self.former if f.kind == KeyKind.SIGNING and f.site == entry.site]
+        return {keyid_of(public): public for public in (*before, entry.signing_key)}
+
+    def _hear(self, site: int, keys: Mapping[str, bytes], org: str, leaf: bytes) -> None:
         """Keep a site's event for the next commit, if it is the next of its chain and not known yet."""
         event = read_event(leaf, f"site {site}")
         places = self._known_places()
@@ -280,7 +293,8 @@ class FederationJournal:
             return
         if Place(event.seq, event.prev) != place:
             raise PeerError("an event that is not the next of its author", peer=f"site {site}")
-        if not event.signed_by(public_key) or event.org != org:
+        public_key = keys.get(event.keyid)
+        if public_key is None or not event.signed_by(public_key) or event.org != org:
             raise PeerError("an event that the site has not signed", peer=f"site {site}")
         if Author.SITE not in event.kind.authors or Book.FEDERATION not in event.kind.books:
             raise PeerError(f"an event {event.kind.name}, which no site may add", peer=f"site {site}")

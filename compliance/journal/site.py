@@ -16,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from fedseal.compliance.events.bodies import ForeignAnchor
 from fedseal.compliance.events.fields import public_name, sha256
-from fedseal.compliance.events.leaf import TIME_FORMAT, Place, read_event, sign_event
+from fedseal.compliance.events.leaf import TIME_FORMAT, Event, Place, keyid_of, read_event, sign_event
 from fedseal.compliance.events.registry import EventType, type_of_form
 from fedseal.compliance.events.subjects import RequestClosed, RequestReceived, Shared
 from fedseal.compliance.journal.attachment import MOST_EVENTS, OK, UNPROCESSABLE, LogReply, LogRequest
@@ -88,7 +88,12 @@ class SiteJournal:
         event = read_event(leaf, "this site")
         self._connection.execute(
             insert(OUTBOX).values(
-                seq=event.seq, leaf=leaf, leaf_hash=leaf_hash(leaf), type=event.kind.name, run=event.run, logged=None
+                seq=self._signed_so_far(),
+                leaf=leaf,
+                leaf_hash=leaf_hash(leaf),
+                type=event.kind.name,
+                run=event.run,
+                logged=None,
             )
         )
         self.record(Shared(leaf=sha256(leaf), event_type=event.kind.name), run=run)
@@ -100,6 +105,12 @@ class SiteJournal:
         leaf = self._connection.execute(query.order_by(OUTBOX.c.seq.desc()).limit(1)).scalar()
         body = None if leaf is None else read_event(leaf, "this site").body
         return body if isinstance(body, form) else None
+
+    def last_shared(self, kind: str) -> Event | None:
+        """The newest event of a type that this site has signed for the federation's log, whatever run it is about."""
+        query = select(OUTBOX.c.leaf).where(OUTBOX.c.type == kind).order_by(OUTBOX.c.seq.desc()).limit(1)
+        leaf = self._connection.execute(query).scalar()
+        return None if leaf is None else read_event(leaf, "this site")
 
     def has_received(self, request: str) -> bool:
         """Whether this site has said that it got a request, and not yet how it was answered."""
@@ -114,6 +125,13 @@ class SiteJournal:
         query = select(OUTBOX.c.seq).where(OUTBOX.c.run == run.hex(), OUTBOX.c.type == type_of_form(body).name).limit(1)
         return self._connection.execute(query).first() is not None
 
+    def said_of_run(self, form: type[F], run: bytes) -> list[F]:
+        """The events of a form about a run that this site has signed for the federation's log, oldest first."""
+        own = (OUTBOX.c.run == run.hex(), OUTBOX.c.type == type_of_form(form).name)
+        leaves = self._connection.execute(select(OUTBOX.c.leaf).where(*own).order_by(OUTBOX.c.seq)).scalars()
+        bodies = [read_event(leaf, "this site").body for leaf in leaves]
+        return [body for body in bodies if isinstance(body, form)]
+
     def published(self, what: str) -> int:
         """Up to which number something on record has become events; 0 if nothing has."""
         return self._connection.execute(select(PUBLISHED.c.number).where(PUBLISHED.c.what == what)).scalar() or 0
@@ -125,7 +143,8 @@ class SiteJournal:
 
     def commitment(self, label: str, value: bytes) -> str:
         """What stands in a log for something guessable: HMAC-SHA-256 under a key that only this site has."""
-        key = derive(self._identity.key.seed.reveal(), b"", f"log/{label}")
+        first = self._identity.first or self._identity.key
+        key = derive(first.seed.reveal(), b"", f"log/{label}")
         return "hmac:" + hmac.digest(key, value, "sha256").hex()
 
     def _leaf(self, body: Frozen, place: Place, *, run: bytes | None = None, kind: EventType | None = None) -> bytes:
@@ -140,13 +159,21 @@ class SiteJournal:
         )
 
     def _own_place(self) -> Place:
-        # Everything in a site's own log is the site's: its size is the next number.
-        size = self.own.size
-        return Place(size, sha256(self.own.leaf(size - 1)))
+        return self._place_after(self.own.leaf(self.own.size - 1))
 
     def _shared_place(self) -> Place:
-        row = self._connection.execute(select(OUTBOX).order_by(OUTBOX.c.seq.desc()).limit(1)).one_or_none()
-        return Place() if row is None else Place(row.seq + 1, sha256(row.leaf))
+        leaf = self._connection.execute(select(OUTBOX.c.leaf).order_by(OUTBOX.c.seq.desc()).limit(1)).scalar()
+        return Place() if leaf is None else self._place_after(leaf)
+
+    def _place_after(self, leaf: bytes) -> Place:
+        """What follows the last that this site has signed: a new key begins a chain of its own."""
+        event = read_event(leaf, "this site")
+        return event.place_after if event.keyid == keyid_of(self._identity.key.public) else Place()
+
+    def _signed_so_far(self) -> int:
+        """How many events for the federation's log there have been, under all keys."""
+        newest = self._connection.execute(select(func.max(OUTBOX.c.seq))).scalar()
+        return 0 if newest is None else newest + 1
 
     # What the server shows, and what the site answers
 

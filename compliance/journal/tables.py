@@ -1,7 +1,8 @@
 """What a party keeps beside its logs: a site's events on their way, where authors stand, what proves a forked log."""
 
-from sqlalchemy import Column, Connection, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import Column, Connection, Index, Integer, LargeBinary, MetaData, String, Table, select
 
+from fedseal.compliance.events.leaf import Place
 from fedseal.compliance.log.store import Log
 
 METADATA = MetaData()
@@ -71,3 +72,9 @@ def create_tables(connection: Connection) -> None:
             return
     Log.create_tables(connection)
     METADATA.create_all(connection)
+
+
+def place_in(connection: Connection, origin: str, keyid: str) -> Place:
+    """Where the chain of an author stands in a log that this party writes."""
+    row = connection.execute(select(AUTHORS).where(AUTHORS.c.origin == origin, AUTHORS.c.keyid == keyid)).one_or_none()
+    return Place() if row is None else Place(row.seq, row.prev)

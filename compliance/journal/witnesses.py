@@ -1,16 +1,22 @@
 """Who witnesses a federation's log, and how many of them have to."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from fedseal.compliance.events.bodies import Genesis
 from fedseal.compliance.events.fields import public_name
 from fedseal.compliance.log import checkpoint, quorum
 from fedseal.errors import ConfigError, LocalError
+from fedseal.privacy.membership.documents import SERVER, FormerKey, KeyKind
 from fedseal.privacy.roster import Roster
 
 
-def policy_of(roster: Roster, faulty: int) -> quorum.Policy:
+def policy_of(roster: Roster, faulty: int, former: Sequence[FormerKey] = ()) -> quorum.Policy:
     """Who has to cosign: so many of the roster's sites that any two quorums share an honest one.
 
-    The roster alone yields every key: a site cosigns with the one that the roster names.
+    A site cosigns with the key that the roster names. Keys that counted before stay in the policy, for what they have
+    signed: a site's as that of a witness whom no group counts, the server's as one more of the log. A checkpoint that
+    only a former key of the server has signed gets no quorum, because sites cosign none that the present key has not.
 
     Raises:
         ConfigError: so many faulty sites leave no quorum.
@@ -25,7 +31,16 @@ def policy_of(roster: Roster, faulty: int) -> quorum.Policy:
         checkpoint.witness_key(checkpoint.site_origin(roster.federation, site.name), site.signing_key)
         for site in roster.sites
     ]
-    return quorum.federation_policy(checkpoint.log_key(name, roster.server_key), witnesses, faulty)
+    policy = quorum.federation_policy(checkpoint.log_key(name, roster.server_key), witnesses, faulty)
+    signed = [key for key in former if key.kind == KeyKind.SIGNING]
+    logs = [quorum.LogEntry(checkpoint.log_key(name, key.public)) for key in signed if key.site == SERVER]
+    authors = [_former(roster.federation, key) for key in signed if key.site != SERVER]
+    return replace(policy, logs=(*policy.logs, *logs), witnesses=(*policy.witnesses, *authors))
+
+
+def _former(federation: str, key: FormerKey) -> quorum.Witness:
+    name = checkpoint.site_origin(federation, key.name)
+    return quorum.Witness(f"{name}/{quorum.FORMER}/{key.epoch}", checkpoint.witness_key(name, key.public))
 
 
 def behind(site: int, seen: int, size: int) -> LocalError:

@@ -37,6 +37,11 @@ class Questions:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    @property
+    def connection(self) -> Connection:
+        """Of the tables, for questions of others."""
+        return self._connection
+
     def show(self, model: str) -> Shown:
         """What a model was made of: runs, data, labels, code, environment, and who said yes to it."""
         number, thing = find(self._connection, model, {NodeKind.MODEL})

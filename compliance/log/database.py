@@ -14,6 +14,10 @@ from fedseal.errors import ConfigError
 
 _FORMS = "Give the path of an SQLite file, or a URL such as postgresql+psycopg://user@host/database."
 
+# The environment variable that names where a real federation's server keeps the log besides its store, if anywhere.
+# Not in a run's configuration: sites get to see that, and a URL may have a password.
+LOG_VARIABLE = "FEDSEAL_LOG"
+
 # Any number that nobody else locks in this database.
 _MAKING_TABLES = int.from_bytes(b"fedseal", "big")
 

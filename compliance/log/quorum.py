@@ -11,6 +11,8 @@ from fedseal.errors import LocalError
 
 NONE = "none"
 SITES = "sites"
+# Before the last part of the name of a witness that has signed entries and cosigns no more.
+FORMER = "former"
 MAX_POLICY = 1 << 20
 _SPACE = re.compile("[ \t]+")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f]")

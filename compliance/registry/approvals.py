@@ -5,7 +5,7 @@ it cannot be moved to another model, nor given again by whoever has seen it.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fedseal.compliance.events.fields import Actor, Alias, Count, Digest, Meaning, Name
-from fedseal.compliance.events.leaf import Place, sign_event
+from fedseal.compliance.events.leaf import Event, Place, sign_event
 from fedseal.compliance.events.subjects import Signature
 from fedseal.compliance.registry.aliases import Registration, State
 from fedseal.compliance.registry.people import Approval, Person
@@ -30,6 +30,9 @@ from fedseal.config import Frozen
 from fedseal.errors import ConfigError, PolicyRefused
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secret import Secret
+
+# The index of a signature that is not in the log yet.
+_LATER = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,56 @@ def signer(state: State, public_key: bytes) -> Person:
             next_step="The person's organisation adds them with `fedseal person add`.",
         )
     return found
+
+
+def check_signature(state: State, event: Event) -> Approval:
+    """What a signature that was made elsewhere would be in the log; that it is the person's is looked at there too.
+
+    Raises:
+        PolicyRefused: it would count for nothing, and why.
+    """
+    body, person = event.body, state.persons.get(event.actor)
+    if not isinstance(body, Signature) or person is None or not person.active:
+        raise PolicyRefused("this is no signature of a person who may sign", next_step="See `fedseal person list`.")
+    if event.org != person.org or not event.signed_by(person.key):
+        raise PolicyRefused(
+            "this signature is not made with the key of the person that it names",
+            next_step="Sign again, with your own key, what you were asked to.",
+        )
+    if body.role not in person.roles:
+        raise PolicyRefused(f"this person does not have the role {body.role.value}")
+    registration = state.registered.get(body.bundle or "")
+    if registration is None or registration.model != body.model:
+        raise PolicyRefused("this signature is under a bundle that is not registered, or names another model")
+    said = (registration.bundle, registration.model, body.alias, body.meaning, body.role)
+    # Later than every entry that the state was made of.
+    return Approval(_LATER, person.actor, person.org, event.time, *said)
+
+
+def check_counts(state: State, rules: AliasRules, approval: Approval) -> None:
+    """That a signature would count for its alias, and void nobody else's or an earlier one of the same person.
+
+    Raises:
+        PolicyRefused: it would not, and why.
+    """
+    registration = state.registered[approval.bundle]
+    aim = (approval.actor, approval.bundle, approval.alias)
+    given = [a for a in state.approvals if (a.actor, a.bundle, a.alias) == aim]
+    if any((a.meaning, a.role) == (approval.meaning, approval.role) for a in given):
+        raise PolicyRefused("this person has signed that already")
+    before = count(state, rules, registration, approval.alias).approvals
+    after = count(replace(state, approvals=(*state.approvals, approval)), rules, registration, approval.alias).approvals
+    if not set(before) <= set(after):
+        raise PolicyRefused(
+            "with this signature an earlier one of the same person would count no longer: an author approves nothing",
+            next_step="Somebody else has to sign.",
+        )
+    if approval not in after:
+        raise PolicyRefused(
+            f"this signature would not count for {approval.alias.value}: its rules ask for no {approval.meaning.value} "
+            f"by {approval.role.value}, or the person is the bundle's author",
+            next_step="Four eyes: somebody else has to sign. The rules are in registry.toml.",
+        )
 
 
 # Keys

@@ -1,6 +1,6 @@
 """Who a pseudonym is: a table in an organisation's own store, shown beside its log and never part of one."""
 
-from sqlalchemy import Column, Connection, MetaData, String, Table, delete, insert, select
+from sqlalchemy import Column, Connection, MetaData, String, Table, delete, insert, inspect, select
 
 _METADATA = MetaData()
 _PERSONS = Table(
@@ -30,3 +30,10 @@ class Directory:
     def names(self) -> dict[str, str]:
         """Names by pseudonym."""
         return {row.actor: row.name for row in self._connection.execute(select(_PERSONS))}
+
+
+def names_in(connection: Connection) -> dict[str, str]:
+    """Names by pseudonym, where nothing may be written: none in a store that has no directory."""
+    if not inspect(connection).has_table(_PERSONS.name):
+        return {}
+    return {row.actor: row.name for row in connection.execute(select(_PERSONS))}

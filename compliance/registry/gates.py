@@ -80,18 +80,36 @@ def evaluations_of(state: State, model: str) -> tuple[Evaluation, ...]:
     return tuple(e for e in state.evaluations if e.body.model == model and (state.simulated or not e.body.simulated))
 
 
+class Spent:
+    """All charges of a log. What they come to is computed once, when the first gate asks: it takes a while.
+
+    Args:
+        charges: all entries ``dp.spent`` of the log.
+    """
+
+    def __init__(self, charges: Iterable[Entry]) -> None:
+        self._charges = tuple(charges)
+        self._largest: tuple[float | None] | None = None
+
+    def largest(self) -> float | None:
+        """The largest epsilon of any population that models were trained on; see `largest_epsilon`."""
+        if self._largest is None:
+            self._largest = (largest_epsilon(self._charges),)
+        return self._largest[0]
+
+
 def check_gates(
-    rules: AliasRules, evaluations: Sequence[Evaluation], charges: Iterable[Entry], finality: Finality
+    rules: AliasRules, evaluations: Sequence[Evaluation], charges: Iterable[Entry] | Spent, finality: Finality
 ) -> tuple[Found, ...]:
     """All gates of an alias, that of the log first.
 
     Args:
         rules: the alias'.
         evaluations: those of the model.
-        charges: all entries ``dp.spent`` of the log.
+        charges: all entries ``dp.spent`` of the log, or what they come to.
         finality: what of the log is final.
     """
-    spent = list(charges)
+    spent = charges if isinstance(charges, Spent) else Spent(charges)
     return (log_final(finality), *(_check(gate, evaluations, spent) for gate in rules.gates))
 
 
@@ -108,7 +126,7 @@ def log_final(finality: Finality) -> Found:
     return Found(GateKind.LOG_FINAL, None, str(needed), str(size), reason)
 
 
-def _check(gate: Gate, evaluations: Sequence[Evaluation], charges: Sequence[Entry]) -> Found:
+def _check(gate: Gate, evaluations: Sequence[Evaluation], spent: Spent) -> Found:
     match gate:
         case MetricGate():
             return _measured(GateKind.METRIC, gate.measure, gate.measure, gate.at_least, evaluations)
@@ -117,7 +135,7 @@ def _check(gate: Gate, evaluations: Sequence[Evaluation], charges: Sequence[Entr
         case SubgroupGate():
             return _subgroups(gate, evaluations)
         case EpsilonGate():
-            return _epsilon(gate, charges)
+            return _epsilon(gate, spent)
 
 
 def _measured(kind: GateKind, shown: str, name: str, limit: float, evaluations: Sequence[Evaluation]) -> Found:
@@ -149,8 +167,8 @@ def _subgroups(gate: SubgroupGate, evaluations: Sequence[Evaluation]) -> Found:
     return Found(kind, gate.measure, asked, _text(worst), reason)
 
 
-def _epsilon(gate: EpsilonGate, charges: Sequence[Entry]) -> Found:
-    asked, largest = decimal_text(gate.at_most), largest_epsilon(charges)
+def _epsilon(gate: EpsilonGate, spent: Spent) -> Found:
+    asked, largest = decimal_text(gate.at_most), spent.largest()
     if largest is None:
         return Found(GateKind.EPSILON, None, asked, None, "epsilon: the log has no charge of any site")
     if math.isinf(largest):

@@ -4,15 +4,16 @@ An organisation (the server or a site) gives a person a key and roles in a signe
 only. The organisation's own directory says who that is, see `directory`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedseal.compliance.events.bodies import PersonAdded, PersonRemoved
 from fedseal.compliance.events.fields import Alias, Meaning, Role, public_name
-from fedseal.compliance.events.leaf import SERVER_ORG, Event
+from fedseal.compliance.events.leaf import SERVER_ORG, Event, keyid_of
 from fedseal.compliance.events.subjects import Signature
 from fedseal.compliance.registry.entries import Entry
 from fedseal.errors import PolicyRefused
+from fedseal.privacy.membership.documents import SERVER, FormerKey, KeyKind
 from fedseal.privacy.roster import Roster
 
 
@@ -45,20 +46,39 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Parties:
-    """The keys of those who sign as organisations: the server, and the sites of the roster, by their name in a log."""
+    """The keys of those who sign as organisations: the server, and the sites of the roster, by their name in a log.
 
-    keys: Mapping[str, bytes]
+    Of each all that it ever had, and of those that have left as well: what they signed stays signed.
+    """
+
+    keys: Mapping[str, frozenset[bytes]]
 
     @classmethod
-    def of(cls, roster: Roster) -> "Parties":
-        """Those of a roster."""
-        sites = {public_name(site.name): site.signing_key for site in roster.sites}
-        return cls({**sites, SERVER_ORG: roster.server_key})
+    def of(cls, roster: Roster, former: Sequence[FormerKey] = ()) -> "Parties":
+        """Those of a roster, and of the epochs before it."""
+        pairs = [(public_name(site.name), site.signing_key) for site in roster.sites]
+        pairs += [
+            (SERVER_ORG if f.site == SERVER else public_name(f.name), f.public)
+            for f in former
+            if f.kind == KeyKind.SIGNING
+        ]
+        return cls.named([*pairs, (SERVER_ORG, roster.server_key)])
+
+    @classmethod
+    def named(cls, pairs: Iterable[tuple[str, bytes]]) -> "Parties":
+        """Organisations and their keys, an organisation once for each key."""
+        found: dict[str, set[bytes]] = {}
+        for org, key in pairs:
+            found.setdefault(org, set()).add(key)
+        return cls({org: frozenset(keys) for org, keys in found.items()})
+
+    def has(self, key: bytes) -> bool:
+        """Whether a key is an organisation's."""
+        return any(key in keys for keys in self.keys.values())
 
     def signed(self, event: Event) -> bool:
         """Whether the organisation that an event names has signed it."""
-        key = self.keys.get(event.org)
-        return key is not None and event.signed_by(key)
+        return any(event.signed_by(key) for key in self.keys.get(event.org, ()) if keyid_of(key) == event.keyid)
 
     def by_server(self, event: Event) -> bool:
         """Whether the server has signed an event as the server."""
@@ -92,7 +112,7 @@ class People:
             return "a person whom no organisation of the roster has signed for"
         if before is not None and before.org != event.org:
             return "a person of another organisation"
-        if key in self.parties.keys.values() or self.owners.get(key, body.person) != body.person:
+        if self.parties.has(key) or self.owners.get(key, body.person) != body.person:
             return "a person with somebody else's key"
         removed_at = -1 if before is None else before.removed_at
         self.known[body.person] = Person(body.person, event.org, key, frozenset(body.roles), True, removed_at)
@@ -156,7 +176,7 @@ def check_person(
             raise PolicyRefused("no such person may sign", next_step="See `fedseal person list`.")
         return
     key = bytes.fromhex(body.key)
-    if owners.get(key, body.person) != body.person or key in parties.keys.values():
+    if owners.get(key, body.person) != body.person or parties.has(key):
         raise PolicyRefused(
             "this key is somebody else's already",
             next_step="Every person has a key of their own: `fedseal person key`.",

@@ -25,7 +25,16 @@ from fedseal.compliance.events.subjects import (
 )
 from fedseal.compliance.journal.federation import Fact, FederationJournal
 from fedseal.compliance.registry.aliases import RETIRED, SUSPENDED, TYPES, Binding, Registration, State, Status, replay
-from fedseal.compliance.registry.approvals import Counted, Request, count, request, sign, signer
+from fedseal.compliance.registry.approvals import (
+    Counted,
+    Request,
+    check_counts,
+    check_signature,
+    count,
+    request,
+    sign,
+    signer,
+)
 from fedseal.compliance.registry.bundle import Bundle, BundleStore, short
 from fedseal.compliance.registry.entries import Entries, names_of
 from fedseal.compliance.registry.gates import Finality, Found, check_gates, evaluations_of, largest_epsilon
@@ -87,7 +96,7 @@ class Registry:
         self._journal = journal
         self._entries = Entries(engine, journal.origin)
         self.bundles = bundles
-        self.parties = Parties.of(journal.roster)
+        self.parties = Parties.of(journal.roster, journal.former)
 
     @property
     def entries(self) -> Entries:
@@ -173,18 +182,23 @@ class Registry:
         )
         return request(self.state(), person, body, self._journal.place_of(person.key))
 
-    def submit(self, leaf: bytes) -> int:
+    def submit(self, leaf: bytes, rules: RegistryRules | None = None) -> int:
         """Append a signature that was made elsewhere; the index.
 
+        Args:
+            leaf: the event, as its person signed it.
+            rules: what aliases ask for, where a signature that does not count by them is to be refused.
+
         Raises:
-            PolicyRefused: it is no signature under a bundle, or of nobody who may sign.
-            PeerError: it does not hold, or its author has signed something else since it was asked for.
+            PolicyRefused: it is no signature under a bundle, of nobody who may sign so, or counts for nothing.
+            PeerError: it cannot be read, or its author has signed something else since it was asked for.
         """
-        event = read_event(leaf, "a signer")
-        person = self.state().persons.get(event.actor)
-        if not isinstance(event.body, Signature) or person is None or not person.active:
-            raise PolicyRefused("this is no signature of a person who may sign", next_step="See `fedseal person list`.")
-        return self._journal.append_signed(leaf, person.key)
+        event, state = read_event(leaf, "a signer"), self.state()
+        approval = check_signature(state, event)
+        if rules is not None:
+            self._usable(state, approval.model)
+            check_counts(state, rules.of(approval.alias), approval)
+        return self._journal.append_signed(leaf, state.persons[approval.actor].key)
 
     def approve(self, registration: Registration, aim: Aim, key: SigningKey, now: datetime) -> int:
         """Append a person's signature under a bundle; the index.

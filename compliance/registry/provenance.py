@@ -60,11 +60,9 @@ class Standing:
 
 def parties_of(policy: Policy, origin: str) -> Parties:
     """The organisations that a policy names: the server of the log ``origin``, and the witnesses, who are the sites."""
-    keys = {site_named(w.name): w.key.public for w in policy.witnesses if not is_person(w.name)}
-    for entry in policy.logs:
-        if entry.key.name == origin:
-            keys[SERVER_ORG] = entry.key.public
-    return Parties(keys)
+    sites = [(site_named(w.key.name), w.key.public) for w in policy.witnesses if not is_person(w.name)]
+    servers = [(SERVER_ORG, entry.key.public) for entry in policy.logs if entry.key.name == origin]
+    return Parties.named([*sites, *servers])
 
 
 def standing_in(copy: LogCopy, bundle: str, alias: Alias, evidence: bytes | None = None) -> Standing:

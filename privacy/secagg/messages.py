@@ -305,6 +305,9 @@ class RefusalCode(IntEnum):
     TASK = 6
     INTERNAL = 7
     LOG = 8
+    # Not now: ask again. Nothing has changed at the site.
+    LATER = 9
+    WAITING = 10
 
 
 @dataclass(frozen=True, slots=True)

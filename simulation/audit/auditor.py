@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedseal.client.app import ReleaseStreams
+from fedseal.client.facts import ReleaseStreams
 from fedseal.client.task import SiteData
 from fedseal.client.trainer import Arrays, Trainer, TrainSettings
 from fedseal.errors import ConfigError, LocalError
@@ -23,11 +23,12 @@ from fedseal.privacy.ledger import EntryKind
 from fedseal.privacy.plan import LocalGaussian, SharedSkellam, Unit
 from fedseal.privacy.planning import RunPlans, plan_run
 from fedseal.privacy.releases import UPDATE, Population
+from fedseal.privacy.roster import public_persons
 from fedseal.privacy.shared_planning import Extent
 from fedseal.privacy.shares import draw_share, noise_minimum, share_variance
 from fedseal.privacy.store import SiteStore
 from fedseal.simulation.audit.canaries import DIMENSION, Canaries
-from fedseal.simulation.federation import Federation, public_persons
+from fedseal.simulation.federation import Federation
 from fedseal.study import Cohort, Contract, Normalisation
 
 Real = NDArray[np.float64]

@@ -1,11 +1,8 @@
-"""Enrolling a federation that is not simulated: no store has a seed, all randomness is the operating system's.
+"""Enrolling a federation for Flower's stock programs, all at one place: a roster, and a store for each party.
 
-The steps that people would take at different places, here all on one machine:
-
-1. Every site makes a signing key and hands the public half to the federation's root.
-2. The root writes the roster (who, which key, which public number) and signs it. Everyone pins its hash.
-3. Every site makes its store from its own key, the signed roster, its own policy and its own privacy budgets; the
-   coordinator makes its store from its key and the roster.
+It is not simulated: no store has a seed, all randomness is the operating system's. There is no membership, because the
+stock SuperLink has certificates and node keys of its own. Resident nodes are enrolled by requests and a bundle, see
+`residence`.
 """
 
 import hashlib
@@ -13,20 +10,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedseal.privacy.planning import RunPlans
+from fedseal.compliance.default_policy import default_policy
+from fedseal.compliance.enrolment.files import new_signing_key, save_signing_key
+from fedseal.privacy.planning import RunPlans, ledger_terms
 from fedseal.privacy.roster import Roster, RosterEntry, SignedRoster, sign_roster
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.store import Enrolment, SiteStore
 from fedseal.server.store import ServerStore
-from fedseal.simulation.deployed.certificates import write_secret
-from fedseal.simulation.federation import ledger_terms, new_key, policy, roster_entries
+from fedseal.simulation.federation import roster_entries
 from fedseal.study import Contract
 from fedseal.wire import encode
 
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """The files of an enrolled federation. The root's key is needed again only for another roster."""
+    """The files of an enrolled federation. The root's key is needed again only for another roster.
+
+    ``roster`` is the signed roster, or the bundle that holds it.
+    """
 
     root_key: Path
     roster: Path
@@ -47,12 +48,12 @@ def enrol_for_real(folder: Path, contract: Contract, plans: RunPlans, persons: M
     root_folder, server_folder = folder / "root", folder / "server"
     for made in (root_folder, server_folder):
         made.mkdir(parents=True)
-    keys = {name: new_key() for name in persons}
-    root, server = new_key(), new_key()
+    keys = {name: new_signing_key() for name in persons}
+    root, server = new_signing_key(), new_signing_key()
     entries = roster_entries(persons, keys)
     roster = Roster(contract.name, 1, False, root.public, server.public, entries)
     signed = sign_roster(roster, root)
-    write_secret(root_folder / "root.key", root.seed.reveal())
+    save_signing_key(root_folder / "root.key", root)
     (root_folder / "roster.bin").write_bytes(encode(signed))
     ServerStore.create(server_folder / "server.sqlite", key=server, roster=signed, pinned=roster.digest())
     return Enrolled(
@@ -71,5 +72,5 @@ def _site_store(
     path.parent.mkdir(parents=True, mode=0o700)
     pinned = hashlib.sha256(signed.roster).digest()
     terms = ledger_terms(contract, plans)
-    SiteStore.create(path, Enrolment(entry.site, key, signed, pinned, policy(contract), terms))
+    SiteStore.create(path, Enrolment(entry.site, key, signed, pinned, default_policy(contract), terms))
     return path

@@ -1,6 +1,7 @@
 """A federation of resident nodes on this machine: keys, stores, certificates, and the files of a server and its sites.
 
-What operators at different places would make, each for itself; here for a demo, a measurement or a test.
+It knows a roster and no epochs: who is let in, and by which certificate the server is known, is in the files, where a
+trial can change it. `bundled` makes one as `fedseal federation admit` does.
 """
 
 import json

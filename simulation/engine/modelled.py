@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedseal.client.personal import MEMORY_NAME
 from fedseal.errors import RoundAborted
 from fedseal.privacy.inference.tally import Tally
-from fedseal.privacy.planning import RunPlans, plan_run
+from fedseal.privacy.planning import RunPlans, ledger_terms, plan_run
 from fedseal.privacy.quantize import Rounding
 from fedseal.privacy.releases import MetricRange, Population
 from fedseal.privacy.secagg.messages import RefusalCode
@@ -33,7 +33,7 @@ from fedseal.simulation.engine.charges import Charges
 from fedseal.simulation.engine.crew import ONE_BY_ONE, Engine, Forked, Here, Methods
 from fedseal.simulation.engine.portions import Failure
 from fedseal.simulation.engine.sites import Sites
-from fedseal.simulation.federation import FIRST_NODE, ledger_terms
+from fedseal.simulation.federation import FIRST_NODE
 from fedseal.simulation.grid import NodeList
 from fedseal.simulation.personal import OwnModels
 from fedseal.simulation.threads import one_thread

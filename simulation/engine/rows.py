@@ -114,7 +114,7 @@ class Draw:
 
 
 class Streams:
-    """A site's randomness for one attempt at one release, as `client.app.ReleaseStreams` gives it."""
+    """A site's randomness for one attempt at one release, as `client.facts.ReleaseStreams` gives it."""
 
     def __init__(self, seed: int, site: int, release: tuple[int, int]) -> None:
         self._randomness = KeyedRandomness(seed, "site", site)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from fedseal.client.task import Split, Task
 from fedseal.client.work import SiteWork
-from fedseal.privacy.roster import Roster, RosterEntry
+from fedseal.privacy.roster import Roster, RosterEntry, public_persons
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.store import Identity
 from fedseal.privacy.transaction import PERSONAL
 from fedseal.simulation.engine.splits import training_sizes
-from fedseal.simulation.federation import new_key, public_persons
+from fedseal.simulation.federation import new_key
 
 # How many sites' models and data are kept ready at a time; the others are built when they are asked.
 WARM_SITES = 1024

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedseal.client.app import settings_of
+from fedseal.client.facts import settings_of
 from fedseal.client.local_steps import train_settings
 from fedseal.client.metrics import LOSS, loss_range
 from fedseal.client.normalise import Normalisation

@@ -29,6 +29,16 @@ Strategy = Literal[
     "clustered",
 ]
 
+# What a study is for, in the words of compliance.data.facts.Purpose, which a data contract has too.
+Purpose = Literal[
+    "research",
+    "care-quality",
+    "diagnosis-support",
+    "risk-model",
+    "fraud-detection",
+    "operations",
+    "safety-monitoring",
+]
 
 # Of these the server has no whole model, or several.
 WITHOUT_ONE_MODEL = ("fedrep", "fedbn", "clustered")
@@ -190,11 +200,14 @@ class Cohort(Frozen):
 
     ``colluders`` is how many sites may work with the server without learning anything; ``minimum`` how many sites a
     sum is over at least; ``largest_site`` a public upper bound on the number of training persons of one site.
+    ``wait_hours`` is how long a release waits for sites that say "later": outside their hours, or until a person there
+    has looked at it.
     """
 
     minimum: int = Field(default=3, ge=2, le=2000)
     colluders: int = Field(default=0, ge=0, le=254)
     largest_site: int = Field(default=1_000_000, ge=1)
+    wait_hours: float = Field(default=24.0, ge=0, le=720)
 
 
 class Normalisation(Frozen):
@@ -308,11 +321,12 @@ class SimulationDefaults(Frozen):
 
 
 class Contract(Frozen):
-    """The table `[tool.fedseal]`."""
+    """The table `[tool.fedseal]`. ``purpose`` is what the study is for; a site may answer some purposes only."""
 
     version: Literal[1]
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
     title: str = ""
+    purpose: Purpose | None = None
     task: str = Field(default="task:Task", pattern=f"^{REFERENCE}$")
     training: Training
     privacy: Privacy = Privacy()

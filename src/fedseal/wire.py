@@ -148,6 +148,11 @@ def decode(data: bytes, *expected: type[M]) -> M:
     return typing.cast(M, value)
 
 
+def tag_of(data: bytes) -> int | None:
+    """What kind of message some bytes say they are; None if they are no message. Nothing else of them is checked."""
+    return data[3] if len(data) > 3 and data[2] == VERSION else None
+
+
 @cache
 def _codec(kind: Any) -> Codec:
     """The codec of a type, built once from its annotations."""

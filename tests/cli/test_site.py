@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -227,3 +228,15 @@ def test_a_sites_own_model_is_written_where_only_it_can_be_read(fedseal: Run, tm
     told(fedseal("site", "own-model", store, STUCK.hex(), str(out)), ExitCode.CONFIG, "exists")
     nothing = fedseal("site", "own-model", store, OTHER.hex(), str(tmp_path / "none"))
     told(nothing, ExitCode.CONFIG, "keeps nothing of its own")
+
+
+def test_an_old_store_is_brought_to_todays_format(tmp_path: Path, fedseal: Run) -> None:
+    with zipfile.ZipFile(Path(__file__).parents[1] / "vectors" / "stores-format-1.zip") as archive:
+        old = Path(archive.extract("site-1.sqlite", tmp_path))
+    done = fedseal("site", "upgrade", str(old))
+    assert done.returncode == ExitCode.OK, done.stderr
+    assert f"As it was before: {old}.format-1" in done.stdout
+    assert fedseal("site", "upgrade", str(old)).stdout == done.stdout
+    absent = fedseal("site", "upgrade", str(tmp_path / "absent"))
+    assert absent.returncode == ExitCode.CONFIG
+    assert "no site store at" in absent.stderr

@@ -23,8 +23,8 @@ from support.planes import EQUAL, Planes, training
 
 from fedseal.client.records import control_bytes
 from fedseal.client.release import MEMORY
+from fedseal.client.remembered import CONTROL_VARIATE, last_counted
 from fedseal.client.session import Session
-from fedseal.client.variates import MEMORY_NAME
 from fedseal.errors import ConfigError
 from fedseal.privacy.plan import LocalGaussian, PrivacyPlan
 from fedseal.privacy.secagg.messages import MaskRequest, RefusalCode, Stage
@@ -193,7 +193,7 @@ def test_after_a_crash_between_charge_and_answer_a_site_computes_the_same(
         assert not any(times.values())
         # The run is closed: sites have forgotten.
         with planes.federation.site(2).transaction() as transaction:
-            assert transaction.recall(planes.run, MEMORY_NAME, counted=3) is None
+            assert transaction.recall(planes.run, CONTROL_VARIATE, counted=3) is None
     assert models[0] == models[1]
     assert charges[0] == charges[1] == [3] * 4
 
@@ -211,8 +211,6 @@ def test_a_private_scaffold_ends_elsewhere_than_private_fedavg(tmp_path: Path) -
 
 
 def test_a_task_that_does_not_say_who_was_counted_is_refused() -> None:
-    from fedseal.client.variates import last_counted
-
     assert last_counted(ConfigRecord({"control-sites": [2, 5], "control-rounds": [7, 3]}), 5) == 3
     assert last_counted(ConfigRecord({"control-sites": [2, 5], "control-rounds": [7, 3]}), 4) == 0
     for broken in ({}, {"control-sites": [1]}, {"control-sites": [1], "control-rounds": [1, 2]}):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,14 @@ from fedseal.errors import ConfigError
 from fedseal.privacy.planning import plan_run
 from fedseal.server.recording import Events
 from fedseal.server.server_config import read_server
+from fedseal.simulation.deployed.bundled import settle_by_bundle
+from fedseal.simulation.deployed.certificates import make_node_key, make_server_certificate
 from fedseal.simulation.deployed.demo import demo_contract
-from fedseal.simulation.deployed.residence import Residence, settle
+from fedseal.simulation.deployed.enrolment import enrol_for_real
+from fedseal.simulation.deployed.residence import Residence
 from fedseal.study import Study, load_study
 
+NOW = datetime.now(UTC)
 DEMO = Path(__file__).resolve().parents[2] / "examples" / "breast-cancer"
 
 
@@ -34,7 +39,7 @@ def made(tmp_path: Path) -> Residence:
     data = {name: tmp_path / name for name in persons}
     for place in data.values():
         place.mkdir()
-    return settle(tmp_path / "made", Study(folder, contract), plan_run(contract), persons, data, 4711)
+    return settle_by_bundle(tmp_path / "made", Study(folder, contract), plan_run(contract), persons, data, 4711)
 
 
 def changed(path: Path, change: Callable[[str], str]) -> Path:
@@ -65,22 +70,22 @@ def test_code_that_is_not_what_was_approved_does_not_run(made: Residence) -> Non
 @pytest.mark.parametrize(
     ("pattern", "replacement", "message"),
     [
-        (r'"store" = .*', '"store" = "nowhere.sqlite"', "store.*does not exist"),
-        (r'"data" = .*', '"data" = "nowhere"', "data.*does not exist"),
-        (r'"authority" = .*', '"authority" = "nowhere.pem"', "nowhere.pem does not exist"),
-        (r'"address" = .*', '"address" = "https://there"', "server.address"),
-        (r'"digest" = .*', '"digest" = "sha256:12"', "study.digest"),
-        (r'"address" = ', '"adress" = ', "unknown key 'server.adress'"),
+        (r"store = .*", 'store = "nowhere.sqlite"', "store.*does not exist"),
+        (r"data = .*", 'data = "nowhere"', "data.*does not exist"),
+        (r"digest = .*", 'digest = "sha256:12"', "study.digest"),
+        (r"threads = ", "treads = ", "unknown key 'site.treads'"),
+        (r"\[site\]", '[server]\naddress = "https://there"\nauthority = "a"\n[site]', "server.address"),
+        (r"\[site\]", '[server]\naddress = "h:1"\nauthority = "nowhere.pem"\n[site]', "nowhere.pem does not exist"),
     ],
 )
 def test_a_nodes_file_that_is_wrong_says_where(made: Residence, pattern: str, replacement: str, message: str) -> None:
-    path = changed(made.nodes["a"], lambda text: re.sub(pattern, lambda _: replacement, text))
+    path = changed(made.nodes["a"], lambda text: re.sub(pattern, lambda _: replacement, text, count=1))
     with pytest.raises(ConfigError, match=message):
         read_site(path)
 
 
 def test_a_key_that_others_may_read_is_not_used(made: Residence) -> None:
-    key = made.server.parent / "tls" / "a"
+    key = made.nodes["a"].parent / "node.key"
     key.chmod(0o640)
     with pytest.raises(ConfigError, match="others may read") as caught:
         read_site(made.nodes["a"])
@@ -91,18 +96,76 @@ def test_a_key_that_others_may_read_is_not_used(made: Residence) -> None:
         read_site(made.nodes["a"])
 
 
+def test_another_sites_key_is_not_this_nodes(made: Residence) -> None:
+    key = made.nodes["a"].parent / "node.key"
+    key.write_bytes((made.nodes["b"].parent / "node.key").read_bytes())
+    with pytest.raises(ConfigError, match=r"node\.key is not this site's node key in epoch 1 of the federation"):
+        read_site(made.nodes["a"])
+
+
 @pytest.mark.parametrize(
     ("pattern", "replacement", "message"),
     [
-        (r'"c" = .*', "", "'c' has no key"),
-        (r'"c" = ', '"d" = ', "'c' has no key"),
-        (r'"c" = (.*)', r'"c" = \1\n"d" = \1', "'d' is no site of the roster"),
-        (r'"certificate" = .*', '"certificate" = "nowhere.pem"', "nowhere.pem does not exist"),
-        (r'"port" = .*', '"port" = 70000', "listen.port"),
+        (r"\Z", '\n[nodes]\na = "a.pub"\n', "the store says who is let in, by epoch 1"),
+        (r"certificate = .*", 'certificate = "nowhere.pem"', "nowhere.pem does not exist"),
+        (r"certificate = .*", 'certificate = "server.toml"', "is not the server's certificate of epoch 1"),
+        (r"port = .*", "port = 70000", "listen.port"),
     ],
 )
 def test_a_servers_file_that_is_wrong_says_where(made: Residence, pattern: str, replacement: str, message: str) -> None:
-    path = changed(made.server, lambda text: re.sub(pattern, replacement, text))
+    path = changed(made.server, lambda text: re.sub(pattern, lambda _: replacement, text, count=1))
+    with pytest.raises(ConfigError, match=message):
+        read_server(path)
+
+
+@pytest.fixture
+def rostered(tmp_path: Path) -> tuple[Path, Path]:
+    """The files of a server and of a node that know a roster and no epoch: everything is in the files."""
+    contract = demo_contract(load_study(DEMO).contract, "none")
+    enrolled = enrol_for_real(tmp_path / "federation", contract, plan_run(contract), {"a": 100, "b": 100})
+    tls = tmp_path / "tls"
+    tls.mkdir()
+    certificate, keys = make_server_certificate(tls), {name: make_node_key(tls, name) for name in ("a", "b")}
+    server, node = tmp_path / "server.toml", tmp_path / "node.toml"
+    server.write_text(
+        f'[listen]\nhost = "127.0.0.1"\nport = 4711\ncertificate = "{certificate.certificate}"\n'
+        f'key = "{certificate.key}"\n[server]\nstore = "{enrolled.server_store}"\nruns = "runs"\n[nodes]\n'
+        + "".join(f'{name} = "{key.public}"\n' for name, key in keys.items()),
+        encoding="utf-8",
+    )
+    node.write_text(
+        f'[server]\naddress = "127.0.0.1:4711"\nauthority = "{certificate.authority}"\n'
+        f'[site]\nstore = "{enrolled.site_stores["a"]}"\ndata = "tls"\nkey = "{keys["a"].private}"\n'
+        f'[study]\nfolder = "{DEMO}"\ndigest = "sha256:{code_digest(DEMO).hex()}"\n',
+        encoding="utf-8",
+    )
+    return server, node
+
+
+def test_a_federation_without_epochs_is_told_by_its_files(rostered: tuple[Path, Path]) -> None:
+    server, node = rostered
+    found, site = read_server(server), read_site(node)
+    assert (sorted(found.nodes), found.epoch, site.address, site.epoch) == (["a", "b"], None, "127.0.0.1:4711", None)
+    assert found.check_now(NOW) is None
+    assert site.check_now(NOW) is None
+    changed(node, lambda text: text.partition("[site]")[1] + text.partition("[site]")[2])
+    with pytest.raises(ConfigError, match="'server' is missing, and this site has joined no epoch"):
+        read_site(node)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "replacement", "message"),
+    [
+        (r"b = .*", "", "'b' has no key"),
+        (r"b = ", "d = ", "'b' has no key"),
+        (r"b = (.*)", r"b = \1\nd = \1", "'d' is no site of the roster"),
+        (r"\[nodes\](.|\n)*", "", "'nodes' is missing"),
+    ],
+)
+def test_nodes_that_are_not_the_rosters_are_named(
+    rostered: tuple[Path, Path], pattern: str, replacement: str, message: str
+) -> None:
+    path = changed(rostered[0], lambda text: re.sub(pattern, replacement, text))
     with pytest.raises(ConfigError, match=message):
         read_server(path)
 

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+import typer
 
 from fedseal.cli.audit import audit
+from fedseal.cli.main import cli
 from fedseal.cli.report import report
 from fedseal.compliance.audit.verify import AuditCode
 from fedseal.errors import ExitCode
@@ -134,3 +137,42 @@ def test_the_contributing_page_names_every_blanket_except() -> None:
         "src/fedseal/cli/main.py",
     }
     assert all(f"`{name}`" in text("CONTRIBUTING.md") for name in names)
+
+
+def runbook_commands() -> list[tuple[str, str]]:
+    """The `fedseal` commands of the runbook, with their pages: lines of their own, and in the text."""
+    found = []
+    for page in sorted((ROOT / "docs" / "operate").glob("*.md")):
+        content = page.read_text(encoding="utf-8")
+        lines = [line.split("#")[0].strip() for line in content.splitlines() if line.startswith("    ")]
+        inside = [code for code in re.findall(r"`(fedseal [a-z][^`]+)`", content) if "--" in code]
+        found += [(page.name, line) for line in (*lines, *inside) if line.startswith("fedseal ")]
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), runbook_commands())
+def test_the_runbooks_commands_are_commands_with_these_options(page: str, line: str) -> None:
+    """Parsed, not run: they need a federation; tests/server and tests/cli run them."""
+    assert missing(shlex.split(line)[1:]) == []
+
+
+def test_a_command_that_is_not_one_would_be_found() -> None:
+    assert missing(["server", "backup", "kept"]) == ["--config"]
+    with pytest.raises(click.NoSuchOption):
+        missing(["server", "backup", "--confg", "server.toml", "kept"])
+    with pytest.raises(KeyError):
+        missing(["server", "bakcup"])
+
+
+def missing(words: list[str]) -> list[str]:
+    """Parse a command; what it asks for and was not given."""
+    command = typer.main.get_command(cli)
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    given, rest, _ = command.make_parser(click.Context(command)).parse_args(words)
+    assert not rest
+    return [
+        parameter.opts[0]
+        for parameter in command.params
+        if parameter.required and given.get(parameter.name or "") in (None, ())
+    ]

@@ -10,12 +10,13 @@ from support.rounds import make_header, ring_layout
 
 from fedseal.compliance.policy import (
     CohortRules,
-    PlanName,
     ReleaseRules,
     SitePolicy,
     check_header,
+    policy_text,
     read_policy,
 )
+from fedseal.compliance.site_rules.plans import PlanName
 from fedseal.errors import ConfigError, ExitCode, PolicyRefused
 from fedseal.privacy.plan import (
     PLANS,
@@ -70,10 +71,11 @@ def refused(text: str, header: Header, match: str, release: str = "update", plan
 
 
 def test_an_empty_policy_allows_private_training_and_statistics_of_three_sites() -> None:
-    for text in ("", "version = 1\n", "[cohort]\n[releases]\n"):
+    for text in ("", "version = 2\n", "[cohort]\n[releases]\n", "{}", policy_text(SitePolicy())):
         assert read_policy(text) == SitePolicy()
+    assert read_policy("version = 1\n") == SitePolicy(version=1)
     assert SitePolicy() == SitePolicy(
-        version=1,
+        version=2,
         cohort=CohortRules(minimum=3, colluders=0),
         releases=ReleaseRules(update=("local",), moments=("local",), evaluation=()),
     )
@@ -90,7 +92,9 @@ def test_a_policy_is_read_as_it_is_written() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("version = 2\n", "site policy:1: 'version'"),
+        ("version = 3\n", "site policy:1: 'version'"),
+        ("version = 1\n[ranges]\nupdate = 1\n", "ranges came with version 2"),
+        ("version = 1\n[cohort]\nthreshold = 3\n", "cohort.threshold came with version 2"),
         ("versoin = 1\n", "site policy:1: unknown key 'versoin'"),
         ("[cohort]\nminimun = 3\n", "site policy:2: unknown key 'cohort.minimun'"),
         ("[cohort]\n[cohort.more]\n", "unknown key 'cohort.more'"),

@@ -265,8 +265,8 @@ def edit(path: Path, statement: str, *values: object) -> None:
 
 
 EDITS: dict[str, tuple[str, tuple[object, ...], str]] = {
-    "another format": ("UPDATE meta SET value = ? WHERE key = 'format'", (b"2",), "another format than 1"),
-    "no format": ("DELETE FROM meta WHERE key = 'format'", (), "another format than 1"),
+    "another format": ("UPDATE meta SET value = ? WHERE key = 'format'", (b"3",), "another format than 2"),
+    "no format": ("DELETE FROM meta WHERE key = 'format'", (), "another format than 2"),
     "a seed": ("UPDATE meta SET value = ? WHERE key = 'seed'", (b"1",), "contradicts its own roster"),
     "a stranger's number": ("UPDATE meta SET value = ? WHERE key = 'number'", (b"9",), "contradicts its own roster"),
     "another site's number": ("UPDATE meta SET value = ? WHERE key = 'number'", (b"2",), "contradicts its own roster"),

@@ -1,6 +1,8 @@
 """Orders of runs: what an order is, which are open, and what becomes of one that fails or was finished before."""
 
+import errno
 import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,21 +13,31 @@ import numpy as np
 import pytest
 from flwr.app import Context
 from flwr.serverapp import Grid
+from sqlalchemy.exc import OperationalError
 from support.flower import make_federation
 
 from fedseal.errors import ConfigError, RoundAborted
 from fedseal.server import coordination
 from fedseal.server.app import RESUME_KEY, SITES_KEY
-from fedseal.server.coordination import ORDER, Coordinator, Order, alone, ordered, read_order
+from fedseal.server.coordination import ORDER, Coordinator, Order, ordered, read_order
 from fedseal.server.link import Link
+from fedseal.server.lock import alone
 from fedseal.server.recording import EVENTS, OUTPUT_KEY, Events
 from fedseal.server.store import Checkpoint, ServerStore
+from fedseal.storage import StorageError
 
 
 def ordered_run(runs: Path, name: str = "study") -> Order:
     with ordered(runs, name) as (folder, order):
         (folder / "initial.safetensors").write_bytes(b"model")
         return order({SITES_KEY: 2, "fedseal-initial-model": str(folder / "initial.safetensors")})
+
+
+def sqlite_error(name: str) -> OperationalError:
+    """What SQLAlchemy raises for one of SQLite's errors."""
+    error = sqlite3.OperationalError("as SQLite says it")
+    error.sqlite_errorcode = getattr(sqlite3, name)
+    return OperationalError("INSERT", {}, error)
 
 
 class QuietLink:
@@ -136,6 +148,47 @@ def test_a_run_that_is_interrupted_stays_open(tmp_path: Path, store: Path, monke
     monkeypatch.setattr(coordination, "app", app)
     with pytest.raises(KeyboardInterrupt):
         made.make(order)
+    assert made.open_orders() == [order]
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "error", [FULL, sqlite_error("SQLITE_FULL"), sqlite_error("SQLITE_IOERR"), StorageError("no room")]
+)
+def test_a_run_that_meets_a_full_disk_is_gone_on_with(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    order, tries = ordered_run(tmp_path), list[bytes]()
+    made, _ = coordinator(tmp_path, store)
+
+    def app(grid: Grid, context: Context) -> None:
+        tries.append(order.run)
+        if len(tries) < 3:
+            raise error
+        Events(order.folder).write("finished")
+
+    monkeypatch.setattr(coordination, "app", app)
+    made.serve(until=lambda: order.over)
+    assert tries == 3 * [order.run]
+    events = [json.loads(line)["event"] for line in (order.folder / EVENTS).read_text(encoding="utf-8").splitlines()]
+    assert events == ["finished"]
+
+
+def test_a_failure_that_cannot_be_written_down_is_none(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = ordered_run(tmp_path)
+    made, _ = coordinator(tmp_path, store)
+
+    def app(grid: Grid, context: Context) -> None:
+        (order.folder / EVENTS).symlink_to("/dev/full")
+        raise RoundAborted("too few")
+
+    monkeypatch.setattr(coordination, "app", app)
+    made.make(order)
+    (order.folder / EVENTS).unlink()
     assert made.open_orders() == [order]
 
 

@@ -11,7 +11,7 @@ from support.doors import Walker
 from support.flower import flower_task
 from support.planes import EQUAL, START, UNEQUAL, Planes, Vector, flat, silent, steps, training
 
-from fedseal.client import personal
+from fedseal.client import personal, remembered
 from fedseal.client.personal import MEMORY_NAME, pack, unpack
 from fedseal.client.records import control_bytes
 from fedseal.errors import ConfigError
@@ -181,7 +181,7 @@ def test_under_a_private_plan_it_costs_what_fedavg_costs_and_sends_the_same(tmp_
 
 def test_both_sides_use_the_same_names() -> None:
     told = task_settings(training("ditto", personal_steps=3, personal_learning_rate=0.2), None)
-    names = (personal.DITTO_LAMBDA, personal.DITTO_STEPS, personal.DITTO_RATE)
+    names = (remembered.DITTO_LAMBDA, personal.DITTO_STEPS, personal.DITTO_RATE)
     assert [told[name] for name in names] == [0.1, 3, 0.2]
 
 

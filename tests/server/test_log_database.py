@@ -8,8 +8,8 @@ from support.flower import Script, flower_task, local_grid, make_federation, mod
 from support.keys import SERVER, make_roster, signed
 
 from fedseal.compliance.journal.federation import FederationJournal
-from fedseal.compliance.log.database import open_database
-from fedseal.server.app import LOG_VARIABLE, log_database
+from fedseal.compliance.log.database import LOG_VARIABLE, open_database
+from fedseal.server.app import log_database
 from fedseal.server.grid import SealedGrid
 from fedseal.server.sealing import CohortRules
 from fedseal.server.store import ServerStore

@@ -13,7 +13,8 @@ from fedseal.client.app import app as client_app
 from fedseal.client.task import size
 from fedseal.errors import ConfigError
 from fedseal.privacy.planning import plan_run
-from fedseal.server.recording import EVENTS, MODEL, OUTPUT_KEY, app
+from fedseal.server.progress import read_progress
+from fedseal.server.recording import EVENTS, MODEL, OUTPUT_KEY, Events, app
 from fedseal.simulation.federation import enrol
 from fedseal.simulation.grid import LocalGrid, Setting
 from fedseal.simulation.training import node_configs, run_config
@@ -41,6 +42,10 @@ def test_every_round_is_written_down_and_the_model_kept(tmp_path: Path) -> None:
     assert (planned["plan"], planned["moments"], len(bytes.fromhex(planned["run"]))) == ("local", {}, 16)
     assert [first["number"], second["number"]] == [1, 2]
     assert set(first["stages"]) == {"advertise", "share", "mask", "consistency", "unmask"}
+    assert (first["sites"], first["asked"], first["lost"], first["metrics"]) == (4, 4, {}, {})
+    standing = read_progress(tmp_path)
+    assert standing is not None
+    assert (standing.release, standing.round, standing.stage, standing.asked) == ("update", 2, "unmask", 4)
     content = (tmp_path / MODEL).read_bytes()
     assert hashlib.sha256(content).hexdigest() == finished["model_sha256"]
     assert {name: array.shape for name, array in safetensors.numpy.load(content).items()} == {
@@ -76,3 +81,19 @@ def test_an_error_of_ours_is_written_down_and_raised(tmp_path: Path) -> None:
 def test_a_run_without_an_output_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=OUTPUT_KEY):
         run(tmp_path, tiny(), **{OUTPUT_KEY: 1})
+
+
+@pytest.mark.parametrize("half", ['{"event": "rou', "x" * 5000])
+def test_half_a_line_that_a_full_disk_left_behind_is_taken_away(tmp_path: Path, half: str) -> None:
+    written = Events(tmp_path)
+    written.write("started")
+    with (tmp_path / EVENTS).open("a", encoding="utf-8") as file:
+        file.write(half)
+    written.write("planned", run="00")
+    assert [event["event"] for event in events(tmp_path)] == ["started", "planned"]
+
+
+def test_a_line_that_is_not_on_disk_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / EVENTS).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        Events(tmp_path).write("started")

@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from support.flower import flower_task
 from support.planes import EQUAL, START, UNEQUAL, Planes, Points, Vector, flat, silent, steps, training
 
-from fedseal.client import variates
+from fedseal.client import remembered
 from fedseal.client.app import client_app
 from fedseal.client.records import control_bytes
 from fedseal.errors import LocalError
@@ -72,7 +72,7 @@ def everyone(number: int) -> tuple[int, ...]:
 def kept(planes: Planes, site: int) -> Vector:
     """What a site's store holds, pending or not."""
     with planes.federation.site(site).transaction() as transaction:
-        raw = transaction.recall(planes.run, variates.MEMORY_NAME, counted=len(planes.models))
+        raw = transaction.recall(planes.run, remembered.CONTROL_VARIATE, counted=len(planes.models))
     assert raw is not None
     return np.frombuffer(raw, dtype="<f8")
 
@@ -282,9 +282,9 @@ def test_a_private_run_keeps_control_variates_of_noisy_updates_and_costs_what_fe
 
 def test_both_sides_use_the_same_names() -> None:
     assert (scaffold.VARIATE_PREFIX, counted.SITES, counted.ROUNDS) == (
-        variates.VARIATE_PREFIX,
-        variates.SITES,
-        variates.ROUNDS,
+        remembered.VARIATE_PREFIX,
+        remembered.SITES,
+        remembered.ROUNDS,
     )
 
 

@@ -16,9 +16,9 @@ from fedseal.errors import ConfigError
 from fedseal.privacy.ledger import EntryKind, cost
 from fedseal.privacy.plan import AdaptiveSkellam, decode_plan
 from fedseal.privacy.randomness import KeyedRandomness
+from fedseal.privacy.roster import public_persons
 from fedseal.privacy.store import SiteStore
 from fedseal.simulation.audit.auditor import prepare
-from fedseal.simulation.federation import public_persons
 from fedseal.simulation.simulate import Options, simulate
 from fedseal.study import Study
 

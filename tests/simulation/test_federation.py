@@ -9,14 +9,16 @@ from hypothesis import strategies as st
 from support.keys import key, make_roster, signed
 from support.studies import tiny
 
+from fedseal.compliance.default_policy import default_policy
 from fedseal.compliance.policy import read_policy
 from fedseal.errors import ConfigError
 from fedseal.privacy.ledger import EntryKind
 from fedseal.privacy.planning import plan_run
 from fedseal.privacy.releases import Population
+from fedseal.privacy.roster import public_persons
 from fedseal.privacy.store import Enrolment, SiteStore
 from fedseal.server.store import ServerStore
-from fedseal.simulation.federation import Federation, enrol, incidents, policy, public_persons, site_privacy
+from fedseal.simulation.federation import Federation, enrol, incidents, site_privacy
 from fedseal.study import Contract
 
 PERSONS = {"north": 37, "south": 120, "west": 4}
@@ -77,7 +79,7 @@ def test_keys_are_new_in_every_federation_although_the_seed_is_the_same(tmp_path
 
 @pytest.mark.parametrize("plan", ["none", "local"])
 def test_the_policy_allows_exactly_the_contracts_plan(plan: str) -> None:
-    found = read_policy(policy(contract(privacy={"plan": plan})))
+    found = read_policy(default_policy(contract(privacy={"plan": plan})))
     assert found.releases.update == (plan,)
     assert found.releases.moments == (plan,)
     assert found.releases.evaluation == ()
@@ -148,7 +150,7 @@ def test_a_federation_is_enrolled_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("simulated", "seed"), [(True, None), (False, SEED)])
 def test_a_seed_belongs_to_a_simulation_and_nowhere_else(tmp_path: Path, simulated: bool, seed: int | None) -> None:
     roster = make_roster(3, simulated=simulated)
-    enrolment = Enrolment(1, key("site-1"), signed(roster), roster.digest(), policy(contract()), (), seed)
+    enrolment = Enrolment(1, key("site-1"), signed(roster), roster.digest(), default_policy(contract()), (), seed)
     with pytest.raises(ConfigError, match="a seed belongs to a simulated federation"):
         SiteStore.create(tmp_path / "site.sqlite", enrolment)
     assert not (tmp_path / "site.sqlite").exists()

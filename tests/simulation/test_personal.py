@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from support.doors import walk
 from support.studies import tiny
 
-from fedseal.client import personal
-from fedseal.client.app import ReleaseStreams
+from fedseal.client import personal, remembered
+from fedseal.client.facts import ReleaseStreams
 from fedseal.client.metrics import measure, pooled
 from fedseal.client.site_round import fine_tune
 from fedseal.client.task import build_model
@@ -69,7 +69,7 @@ def test_fine_tuned_models_stay_and_the_mean_of_their_metrics_is_all_that_leaves
     # A slow twin: each site takes the steps from the final model, with the randomness of its third release.
     settings: dict[str, object] = {
         **task_settings(found.contract.training, None),
-        personal.FINETUNE_STEPS: 4,
+        remembered.FINETUNE_STEPS: 4,
         personal.FINETUNE_RATE: 0.3,
     }
     measured = []
@@ -135,7 +135,7 @@ def test_fine_tuning_goes_with_one_model_and_plan_none() -> None:
 
 def test_both_sides_use_the_same_names() -> None:
     assert (personalised.FINETUNE_STEPS, personalised.FINETUNE_RATE) == (
-        personal.FINETUNE_STEPS,
+        remembered.FINETUNE_STEPS,
         personal.FINETUNE_RATE,
     )
 

@@ -15,11 +15,12 @@ from fedseal.client.app import app as client_app
 from fedseal.client.counting import count_persons
 from fedseal.client.task import build_model
 from fedseal.client.trainer import load
+from fedseal.compliance.default_policy import default_policy
 from fedseal.errors import BudgetExceeded, ConfigError, DataError, PolicyRefused
 from fedseal.privacy.inference.evaluation import PERSONS, estimates, evaluation_tables
 from fedseal.privacy.ledger import EntryKind
 from fedseal.privacy.plan import decode_plan
-from fedseal.privacy.planning import plan_run
+from fedseal.privacy.planning import ledger_terms, plan_run
 from fedseal.privacy.store import SiteStore
 from fedseal.server.app import RESUME_KEY
 from fedseal.server.app import app as server_app
@@ -183,14 +184,14 @@ def test_any_plan_of_training_may_end_with_one(plan: str, tmp_path: Path) -> Non
 
 
 def test_a_policy_that_does_not_name_it_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = federation.policy
-    monkeypatch.setattr(federation, "policy", lambda c: policy(c).replace('evaluation = ["histogram"]', ""))
+    policy = default_policy
+    monkeypatch.setattr(federation, "default_policy", lambda c: policy(c).replace('evaluation = ["histogram"]', ""))
     with pytest.raises(PolicyRefused, match="release 'evaluation' under plan 'histogram' is not allowed"):
         watched(tmp_path, study())
 
 
 def test_test_persons_whose_budget_is_smaller_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    terms = federation.ledger_terms
+    terms = ledger_terms
 
     def poorer(contract: Any, plans: Any) -> Any:
         evaluation = contract.evaluation.model_copy(update={"epsilon": 5.0})

@@ -13,8 +13,8 @@ from fedseal.client.task import size
 from fedseal.privacy.ledger import EntryKind, cost
 from fedseal.privacy.plan import SharedSkellam, decode_plan
 from fedseal.privacy.randomness import KeyedRandomness
+from fedseal.privacy.roster import public_persons
 from fedseal.privacy.store import SiteStore
-from fedseal.simulation.federation import public_persons
 from fedseal.simulation.output import plan_facts
 
 ROUNDS = 4

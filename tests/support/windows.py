@@ -13,8 +13,8 @@ from support.flower import Federation, flower_task, make_federation
 from support.studies import TINY
 
 from fedseal.client.app import client_app
+from fedseal.client.facts import WINDOWS_KEY
 from fedseal.client.mod import DATA_KEY, STUDY_KEY
-from fedseal.client.monitoring.window import WINDOWS_KEY
 from fedseal.privacy.plan import NoPrivacy, SharedGeometric
 from fedseal.privacy.watch import Watch
 from fedseal.server.grid import SealedGrid

@@ -72,7 +72,10 @@ def settle(
 
 def recover(
     log: Annotated[Path, typer.Option("--log", help="The server's store, or its run's folder.")],
-    mirrors: Annotated[list[Path], typer.Option("--from", help="The store of a site. May be given several times.")],
+    mirrors: Annotated[
+        list[Path],
+        typer.Option("--from", help="A site's store, or the folder of an exported log. May be given several times."),
+    ],
     database: Annotated[
         str | None, typer.Option(help="The log's PostgreSQL URL, where it is not in the store.")
     ] = None,
@@ -81,18 +84,28 @@ def recover(
     from fedseal.cli.site import opened
     from fedseal.compliance.audit.recover import recover as mend
     from fedseal.compliance.log.checkpoint import server_origin
+    from fedseal.compliance.log.exported import ExportedLog
     from fedseal.compliance.log.store import Log
     from fedseal.server.store import ServerStore
 
     store = ServerStore.open(server_store(log))
     roster = store.identity.roster
     for path in mirrors:
+        if path.is_dir():
+            exported = ExportedLog(path)
+            if exported.origin != server_origin(roster.federation):
+                raise ConfigError(f"{path} is the log of another federation, or a site's own")
+            with _engine(store, database).begin() as connection:
+                found = mend(connection, store.identity.key, roster, exported, None)
+            _say(f"{path}: {found.after - found.before} entries taken; the log has {found.after}.")
+            continue
         with opened(path, reading=True) as (site_store, transaction), _engine(store, database).begin() as connection:
             theirs = site_store.identity
             if theirs.roster.federation != roster.federation:
                 raise ConfigError(f"{path} is a site of another federation")
             mirror = Log(transaction.connection, server_origin(roster.federation))
-            found = mend(connection, store.identity.key, roster, mirror, theirs.number)
+            identity = store.identity
+            found = mend(connection, identity.key, roster, mirror, theirs.number, identity.former)
         _say(f"{theirs.name}: {found.after - found.before} entries taken; the log has {found.after}.")
 
 
@@ -179,7 +192,14 @@ def federation_journal(path: Path) -> "FederationJournal":
 
     store = ServerStore.open(path)
     identity = store.identity
-    return FederationJournal(store.engine, identity.key, identity.roster, faulty=0, now=lambda: datetime.now(UTC))
+    return FederationJournal(
+        store.engine,
+        identity.key,
+        identity.roster,
+        faulty=0,
+        now=lambda: datetime.now(UTC),
+        former=identity.former,
+    )
 
 
 def _engine(store: "ServerStore", database: str | None) -> "Engine":

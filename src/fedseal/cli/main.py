@@ -15,8 +15,11 @@ from rich.console import Console
 
 from fedseal import __version__
 from fedseal.cli.audit import audit
+from fedseal.cli.console import console
 from fedseal.cli.data import data
 from fedseal.cli.erase import erase
+from fedseal.cli.federation import federation
+from fedseal.cli.health import health
 from fedseal.cli.labels import labels
 from fedseal.cli.lineage import lineage
 from fedseal.cli.monitor import monitor
@@ -27,7 +30,7 @@ from fedseal.cli.report import report
 from fedseal.cli.scenario import scenario
 from fedseal.cli.server import server
 from fedseal.cli.signing import model
-from fedseal.cli.site import site
+from fedseal.cli.site_operator import site
 from fedseal.errors import ConfigError, ExitCode, FedsealError
 from fedseal.study import Strategy
 
@@ -53,6 +56,7 @@ cli = typer.Typer(
 cli.add_typer(privacy, name="privacy")
 cli.add_typer(site, name="site")
 cli.add_typer(server, name="server")
+cli.add_typer(federation, name="federation")
 cli.add_typer(labels, name="labels")
 cli.add_typer(data, name="data")
 cli.add_typer(erase, name="erase")
@@ -63,6 +67,8 @@ cli.add_typer(scenario, name="scenario")
 cli.add_typer(model, name="model")
 cli.add_typer(person, name="person")
 cli.add_typer(monitor, name="monitor")
+cli.command()(health)
+cli.add_typer(console, name="console")
 cli.command()(predict)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder that gets the run's folder.")]

@@ -143,7 +143,7 @@ def run_plan(folder: Path | None, store: Path | None, population: str, asked: As
         tested = plan_evaluation.judge_evaluation(contract, stands, identity)
         plan_evaluation.show_evaluation_verdict(console, tested)
     elif study is not None and contract is not None:
-        extent = _extent(study, contract, asked.values, sites or contract.simulation.sites)
+        extent = extent_of(study, contract, asked.values, sites or contract.simulation.sites)
         if stands is None:
             outlook = look_ahead(contract, extent)
             plan_tables.show_outlook(console, outlook)
@@ -162,7 +162,7 @@ def run_plan(folder: Path | None, store: Path | None, population: str, asked: As
             raise judged.refusal
 
 
-def _extent(study: Study, contract: Contract, values: int | None, sites: int) -> "Extent | None":
+def extent_of(study: Study, contract: Contract, values: int | None, sites: int) -> "Extent | None":
     """What plans with shared noise have to know; the study's model is made to count its numbers if nobody says them."""
     from fedseal.privacy.shared_planning import Extent
 

@@ -1,40 +1,17 @@
-"""Opening a federation's registry for a command: its log, its bundles, and who its persons are."""
+"""Opening a federation's registry for a command, and printing what came of it."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
-from sqlalchemy import Engine
 
-from fedseal.compliance.journal.federation import FederationJournal
 from fedseal.compliance.log.database import store_at
-from fedseal.compliance.registry.bundle import BundleStore
-from fedseal.compliance.registry.directory import Directory
-from fedseal.compliance.registry.promotion import Registry
-from fedseal.database import free_to_use
 from fedseal.errors import ConfigError
-from fedseal.server.store import ServerStore
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A registry, and what it is made of. ``store`` is the server's."""
-
-    registry: Registry
-    journal: FederationJournal
-    store: ServerStore
-    path: Path
-
-    def names(self) -> dict[str, str]:
-        """The names of the server's own persons."""
-        with self.store.engine.begin() as connection:
-            return Directory(connection).names()
+from fedseal.server.registry import Opened, registry_at
 
 
 @contextmanager
@@ -49,28 +26,8 @@ def opened(log: Path, bundles: Path | None = None, database: str | None = None) 
     Raises:
         ConfigError: there is no store, or it cannot be used.
     """
-    path = store_of(log)
-    store = ServerStore.open(path)
-    with free_to_use(path), _engine(store, database) as engine:
-        identity = store.identity
-        journal = FederationJournal(engine, identity.key, identity.roster, faulty=0, now=lambda: datetime.now(UTC))
-        kept = BundleStore(bundles or path.parent / "bundles")
-        yield Opened(Registry(journal, engine, kept), journal, store, path)
-
-
-@contextmanager
-def _engine(store: ServerStore, database: str | None) -> Iterator[Engine]:
-    """The log's database: the store's own, or one by URL."""
-    if database is None:
-        yield store.engine
-        return
-    from fedseal.compliance.log.database import open_database
-
-    engine = open_database(database)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
+    with registry_at(store_of(log), bundles, database) as found:
+        yield found
 
 
 def store_of(log: Path) -> Path:

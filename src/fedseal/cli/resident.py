@@ -2,11 +2,16 @@
 
 import logging
 import signal
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fedseal.cli.services import service_logs
+from fedseal.cli.services import operated, warn
+from fedseal.operation.config import LogFormat
+from fedseal.operation.events import NodeBegun, PolicyAdopted, Stopped, Stopping
+from fedseal.operation.logs import log_to_stderr, say
 
 if TYPE_CHECKING:
     from fedseal.client.node import ResidentNode
@@ -16,31 +21,44 @@ log = logging.getLogger("fedseal.node")
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-def run_node(config: Path) -> None:
+def run_node(config: Path, log_format: LogFormat | None) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP.
 
     Args:
         config: the node's file.
+        log_format: in place of what the file says.
 
     Raises:
         ConfigError: the file, or something that it names, is not as it has to be. Nothing was sent anywhere.
     """
     from fedseal.client.fleet import Fleet
-    from fedseal.client.node import ResidentNode, resident_app
+    from fedseal.client.node import ResidentNode, resident_app, work_of
+    from fedseal.client.running import alone
     from fedseal.client.site_config import read_site
+    from fedseal.client.telemetry import SiteTelemetry
+    from fedseal.compliance.site_rules.adopt import adopt_policy
     from fedseal.privacy.store import SiteStore
 
-    service_logs()
+    log_to_stderr(log_format or "text")
     site = read_site(config)
-    identity = SiteStore.open(site.store).identity
-    log.info("site %s of federation %s", identity.name, identity.roster.federation)
-    node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site))
-    handle_signals(node)
-    try:
-        node.run()
-    except KeyboardInterrupt:
-        log.info("interrupted")
-    log.info("stopped")
+    log_to_stderr(log_format or site.operation.log)
+    warn(log, site.check_now(datetime.now(UTC)))
+    telemetry = SiteTelemetry(site, site.operation.patience)
+    with ExitStack() as services:
+        services.enter_context(alone(site.store))
+        store = SiteStore.open(site.store)
+        say(log, NodeBegun(store.identity.name, store.identity.roster.federation))
+        if site.policy is not None and adopt_policy(store, site.policy, datetime.now(UTC)):
+            say(log, PolicyAdopted())
+        services.enter_context(operated(site.operation, telemetry.registry, telemetry.ready))
+        work = services.enter_context(closing(work_of(site)))
+        node = ResidentNode(Fleet(site.address, site.trust, site.key), site, resident_app(site, work), telemetry)
+        handle_signals(node)
+        try:
+            node.run()
+        except KeyboardInterrupt:
+            say(log, Stopping("at once"))
+    say(log, Stopped())
 
 
 def handle_signals(node: "ResidentNode") -> None:
@@ -54,7 +72,7 @@ def handle_signals(node: "ResidentNode") -> None:
         node.stop()
         if len(asked) > 1 or not node.busy:
             raise KeyboardInterrupt
-        log.info("stopping after this message")
+        say(log, Stopping("after this message"))
 
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -11,37 +12,54 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fedseal.cli.services import service_logs
+from fedseal.cli import enrolling
+from fedseal.cli.server_upkeep import backup, restore, stop
+from fedseal.cli.services import LogOption, operated, warn
+from fedseal.operation.events import Listening, Stopped, Stopping
+from fedseal.operation.logs import log_to_stderr, say
 
 if TYPE_CHECKING:
     from fedseal.simulation.deployed.submission import Event
 
 server = typer.Typer(
-    help="Run a coordination server for resident nodes, and order runs from it.",
+    help="Enrol and run a coordination server for resident nodes, and order runs from it.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+server.command("init")(enrolling.init_server)
+server.command("adopt")(enrolling.adopt)
+server.command("rotate")(enrolling.rotate_server)
+
 Config = Annotated[Path, typer.Option("--config", help="The server's file; see docs/deploy.md.")]
 log = logging.getLogger("fedseal.server")
 POLL = 0.2
+for command in (stop, backup, restore):
+    server.command()(command)
 
 
 @server.command()
-def up(config: Config) -> None:
+def up(config: Config, log_format: LogOption = None) -> None:
     """Listen for the sites, and make the runs that are ordered, until stopped."""
     from fedseal.server.coordination import Coordinator
+    from fedseal.server.epochs import EpochWatch
     from fedseal.server.link import Link
     from fedseal.server.server_config import read_server
+    from fedseal.server.telemetry import ServerTelemetry
 
-    service_logs()
+    log_to_stderr(log_format or "text")
     found = read_server(config)
-    with Link(found.listener, found.nodes) as link:
-        log.info("listening at %s:%d for %d sites", found.listener.host, link.port, len(found.nodes))
-        try:
-            Coordinator(link, found.store, found.runs).serve()
-        except KeyboardInterrupt:
-            log.info("stopping; a run that is under way is gone on with at the next start")
-    log.info("stopped")
+    log_to_stderr(log_format or found.operation.log)
+    warn(log, found.check_now(datetime.now(UTC)))
+    link = Link(found.listener, found.nodes)
+    with link, EpochWatch(link, found.listener, found.store, found.epoch):
+        say(log, Listening(found.listener.host, link.port, len(found.nodes)))
+        telemetry = ServerTelemetry(found, link)
+        with operated(found.operation, telemetry.registry, telemetry.ready):
+            try:
+                Coordinator(link, found.store, found.runs).serve()
+            except KeyboardInterrupt:
+                say(log, Stopping("; a run that is under way is gone on with at the next start"))
+    say(log, Stopped())
 
 
 @server.command()
@@ -64,6 +82,7 @@ def run(
 
     need_packages()
     found, what = read_server(config), load_study(study)
+    found.check_now(datetime.now(UTC))
     check_cohort(what.contract, len(found.nodes))
     task = CheckedTask(cast(Task, load_task(what.contract.task, what.folder)))
     with ordered(found.runs, what.contract.name) as (folder, order):

@@ -9,6 +9,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from fedseal.cli import enrolling
+from fedseal.cli.isolation import isolation
+from fedseal.cli.services import LogOption
 from fedseal.errors import ConfigError, LocalError
 
 if TYPE_CHECKING:
@@ -17,10 +20,15 @@ if TYPE_CHECKING:
     from fedseal.privacy.transaction import Transaction
 
 site = typer.Typer(
-    help="Run a site's node, and look after its store: list its runs, close one that is stuck, take out its own model.",
+    help="Enrol a site, run its node, and look after its store: list its runs, close one, take out its own model.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+site.command()(isolation)
+
+site.command("init")(enrolling.init_site)
+site.command("join")(enrolling.join)
+site.command("rotate")(enrolling.rotate_site)
 
 Store = Annotated[Path, typer.Argument(help="The site's store, the `fedseal-store` of its node.")]
 # Sixteen bytes, as `fedseal run` and `fedseal site runs` show them.
@@ -30,11 +38,12 @@ DIGITS = 32
 @site.command()
 def run(
     config: Annotated[Path, typer.Option("--config", help="The node's file; see docs/deploy.md.")],
+    log_format: LogOption = None,
 ) -> None:
     """Run this site's resident node until it is stopped. It runs only the code that its file names."""
     from fedseal.cli.resident import run_node
 
-    run_node(config)
+    run_node(config, log_format)
 
 
 @site.command()
@@ -67,7 +76,7 @@ def close_run(
 
     For a run whose server is gone or has failed. What was charged stays charged, and a closed run never reopens.
     """
-    number = _number(run)
+    number = number_of(run)
     with opened(store) as (site_store, transaction):
         transaction.verify_ledgers()
         found = next((record for record in transaction.runs() if record.run == number), None)
@@ -102,7 +111,7 @@ def own_model(
     """
     from fedseal.privacy.transaction import PERSONAL_MODEL
 
-    number = _number(run)
+    number = number_of(run)
     if out.exists():
         raise ConfigError(f"{out} exists", next_step="Name a new file.")
     with opened(store, reading=True) as (site_store, transaction):
@@ -118,6 +127,26 @@ def own_model(
     console.print(
         f"Its own part of run {number.hex()} is in {out}. It says something of this site's persons: keep it here."
     )
+
+
+@site.command()
+def upgrade(store: Store) -> None:
+    """Bring a store of an earlier fedseal to today's format; `fedseal site run` does so by itself.
+
+    The store as it was is kept beside it. It has the site's key: delete it once nobody needs to go back.
+    """
+    from fedseal.privacy.store import SiteStore
+
+    if not store.is_file():
+        raise ConfigError(f"no site store at {store}", next_step="Give the file that `fedseal-store` names.")
+    found = SiteStore.open(store)
+    found.verify_ledgers()
+    copies = sorted(str(path) for path in store.parent.glob(f"{store.name}.format-*"))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(whose(found))
+    console.print("It has today's format, and its ledgers hold.")
+    for copy in copies:
+        console.print(f"As it was before: {copy}")
 
 
 @contextmanager
@@ -180,7 +209,8 @@ def whose(store: "SiteStore") -> str:
     return f"Site {identity.name} of {kind} {identity.roster.federation}"
 
 
-def _number(run: str) -> bytes:
+def number_of(run: str) -> bytes:
+    """The sixteen bytes of a run that somebody has typed; ConfigError if it is none."""
     try:
         number = bytes.fromhex(run) if len(run) == DIGITS else b""
     except ValueError:

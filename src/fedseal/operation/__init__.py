@@ -1,0 +1,1 @@
+"""What programs that stay show the people who look after them: logs, metrics, health. No data, no secrets."""

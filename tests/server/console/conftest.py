@@ -1,0 +1,25 @@
+"""What the console's tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.evidence import write_chronicle
+
+from fedseal.server.console import users
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_hashes() -> Iterator[None]:
+    """Secrets are hashed at the least cost: most tests sign somebody in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(users, "COST", 16)
+        yield
+
+
+@pytest.fixture(scope="session")
+def chronicle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A federation's folder with a log that holds everything; not to be changed."""
+    folder = tmp_path_factory.mktemp("chronicle")
+    write_chronicle(folder)
+    return folder

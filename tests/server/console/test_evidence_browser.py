@@ -1,0 +1,185 @@
+"""The pages of evidence in a real browser: within the content policy, by keyboard alone, narrow, with hostile texts."""
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi import Request
+from support.consoles import Place, make_place
+from support.evidence import FIRST, USED, WAITING, evidence_at, signed_file
+from support.histories import secret
+from support.hostile import poisoned
+from support.keys import key
+from support.registry import actor
+
+from fedseal.server.console.evidence.approving import request_for
+from fedseal.server.console.permissions import Page as ConsolePage
+from fedseal.server.console.view import show
+from fedseal_verify.cli import main as verify
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'fedseal[dev]'")
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium")
+
+PAGES = (
+    "/log",
+    "/log/40",
+    "/log/checkpoint?size=3&root=zz",
+    "/models",
+    f"/models/{USED.digest[7:]}",
+    f"/lineage?thing={secret('data 1')}",
+    f"/lineage/model?model=production&run={FIRST}",
+    f"/lineage/difference?first={USED.model_digest}&second={WAITING.model_digest}",
+    "/drift",
+    "/approvals",
+)
+# What breaks the policy is told by the browser as an event, and kept here.
+LISTEN = (
+    "window.broken = []; document.addEventListener('securitypolicyviolation', (e) => broken.push(e.violatedDirective))"
+)
+
+
+@pytest.fixture(scope="module")
+def place(chronicle: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("browser") / "own"
+    shutil.copytree(chronicle, folder)
+    return make_place(folder, log=folder / "server.sqlite")
+
+
+@pytest.fixture(scope="module")
+def address(place: Place) -> Iterator[str]:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        server = uvicorn.Server(uvicorn.Config(place.app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.02)
+        yield f"http://localhost:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as running:
+        started = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@contextmanager
+def signed_in(browser: Any, place: Place, address: str, role: str = "approver", **looks: Any) -> Iterator[Any]:
+    """A page of somebody who has signed in; what goes wrong in it is kept in ``page.wrong``."""
+    context = browser.new_context(accept_downloads=True, **looks)
+    context.set_default_timeout(60_000)
+    context.add_init_script(LISTEN)
+    page = context.new_page()
+    page.wrong = []
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (page.wrong.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda asked: page.wrong.append(asked.url) if not asked.url.startswith(address) else None)
+    page.goto(f"{address}/sign-in")
+    page.fill("[name=name]", role)
+    page.fill("[name=secret]", place.secrets[role])
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{address}/")
+    yield page
+    context.close()
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        {"color_scheme": "light", "viewport": {"width": 360, "height": 800}},
+        pytest.param({"color_scheme": "dark", "viewport": {"width": 1280, "height": 900}}, marks=pytest.mark.slow),
+    ],
+    ids=["light-narrow", "dark-wide"],
+)
+def test_pages_keep_to_the_policy_and_to_their_width(
+    browser: Any, place: Place, address: str, looks: dict[str, Any]
+) -> None:
+    with signed_in(browser, place, address, **looks) as page:
+        for path in PAGES:
+            page.goto(address + path)
+            assert page.evaluate("broken") == [], path
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
+            assert page.evaluate("[...document.styleSheets].every((one) => one.cssRules.length > 0)"), path
+        assert page.wrong == []
+
+
+@pytest.mark.slow
+def test_no_text_runs(browser: Any, place: Place, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def hostile(request: Request, visitor: Any, page: ConsolePage, template: str, facts: Any) -> Any:
+        return show(request, visitor, page, template, poisoned(facts))
+
+    monkeypatch.setattr("fedseal.server.console.asking.show", hostile)
+    with signed_in(browser, place, address) as page:
+        asked: list[str] = []
+        page.on("request", lambda one: asked.append(one.url.removeprefix(address)))
+        for path in PAGES:
+            page.goto(address + path)
+            assert "alert(1)" in page.content()
+            assert page.evaluate("broken") == [], path
+            assert page.locator("main img, main script, main iframe").count() == 0
+        assert page.wrong == []
+        assert not [url for url in asked if url.endswith("/x") or "alert" in url]
+
+
+@pytest.mark.slow
+def test_a_proof_is_taken_by_keyboard_alone_and_holds(browser: Any, place: Place, address: str, tmp_path: Path) -> None:
+    with signed_in(browser, place, address, "auditor") as page:
+        page.goto(f"{address}/log")
+        _tab_to(page, "#97")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/log/97")
+        page.go_back()
+        page.goto(f"{address}/log/40")
+        for link, name in (("Take the proof", "40.tlog-proof"), ("Take the entry", "40.json")):
+            _tab_to(page, link)
+            with page.expect_download() as taken:
+                page.keyboard.press("Enter")
+            assert taken.value.suggested_filename == name
+            taken.value.save_as(tmp_path / name)
+        _tab_to(page, "Policy, by this server's word")
+        with page.expect_download() as taken:
+            page.keyboard.press("Enter")
+        taken.value.save_as(tmp_path / "policy.txt")
+    files = ("40.tlog-proof", "--leaf", "40.json", "--policy", "policy.txt")
+    assert verify(["proof", *(name if name.startswith("--") else str(tmp_path / name) for name in files)]) == 0
+
+
+@pytest.mark.slow
+def test_a_signed_file_is_handed_in(browser: Any, place: Place, address: str, tmp_path: Path) -> None:
+    with evidence_at(place.settings.store.parent).opened() as view:
+        asked = request_for(view, WAITING.digest, "production", "approved", actor("eva"), "approver")
+    (tmp_path / "signed.txt").write_bytes(signed_file(asked, key("eva")))
+    (tmp_path / "wrong.txt").write_bytes(signed_file(asked, key("mallory")))
+    with signed_in(browser, place, address) as page:
+        page.goto(f"{address}/approvals")
+        page.set_input_files("#signed", tmp_path / "wrong.txt")
+        page.click("text=Hand in >> nth=-1")
+        page.wait_for_selector("text=Not taken, and nothing was written.")
+        page.set_input_files("#signed", tmp_path / "signed.txt")
+        page.click("text=Hand in >> nth=-1")
+        page.wait_for_selector("text=The signature is entry")
+        assert page.evaluate("broken") == []
+        assert page.wrong == []
+
+
+def _tab_to(page: Any, text: str) -> None:
+    """Press Tab until the link with this text has the focus, and it can be seen that it has."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent.trim()") == text:
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline != "none"
+            return
+    raise AssertionError(f"{text} cannot be reached")

@@ -1,0 +1,66 @@
+"""A real browser and a console that listens for it, on the loopback address."""
+
+import importlib.util
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import uvicorn
+from starlette.types import ASGIApp
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None or importlib.util.find_spec("playwright") is None,
+    reason="no chromium here (apt-get install chromium; pip install playwright)",
+)
+
+
+@contextmanager
+def listening(app: ASGIApp) -> Iterator[str]:
+    """The application's address, while it listens."""
+    bound = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, args=([bound],), daemon=True)
+    thread.start()
+    end = time.monotonic() + 30
+    while not server.started:
+        assert thread.is_alive()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    try:
+        yield f"http://localhost:{bound.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(15)
+
+
+@contextmanager
+def browser() -> Iterator["Browser"]:
+    """Debian's chromium, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # No sandbox of its own: it visits nothing but ourselves, and tests may run as root.
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+
+def sign_in_at(page: "Page", address: str, name: str, secret: str) -> None:
+    """Sign somebody in with the keyboard alone."""
+    page.goto(f"{address}/sign-in")
+    page.keyboard.type(name)
+    page.keyboard.press("Tab")
+    page.keyboard.type(secret)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{address}/")
