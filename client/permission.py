@@ -72,7 +72,8 @@ class Permission:
         check_header(self._policy, header, kind, plan)
         if self._policy.study.asks:
             check_study(self._policy.study, study_facts(self._code, self._run_config))
-        check_data(self._policy.data, in_use(transaction, dataset))
+        if self._policy.data.asks:
+            check_data(self._policy.data, in_use(transaction, dataset))
         self.check_period(transaction, kind.population.value, plan)
 
     def check_period(self, transaction: Transaction, population: str, plan: PrivacyPlan) -> None:

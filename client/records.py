@@ -6,7 +6,9 @@ What leaves a site is built here and nowhere else: control bytes, and one flat i
 import copy
 import time
 from collections.abc import Mapping
+from tokenize import TokenError
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, Metadata, RecordDict
@@ -68,14 +70,28 @@ def vector_array(vector: RingVector) -> Array:
 
 
 def arrays_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
-    """An ArrayRecord as numpy arrays, in its order."""
-    return {name: array.numpy() for name, array in record.items()}
+    """An ArrayRecord as numpy arrays, in its order; PeerError if the bytes of one are none."""
+    return {name: _read(array) for name, array in record.items()}
 
 
 def views_of(record: ArrayRecord) -> dict[str, NDArray[Any]]:
-    """As `arrays_of`, to be read only: where the record keeps them."""
+    """As `arrays_of`, to be read only: where the record keeps them.
+
+    Raises:
+        PeerError: an array's bytes are none that numpy reads.
+    """
     views = {name: view_npy(array.data) for name, array in record.items() if array.stype == "numpy.ndarray"}
-    return {name: array.numpy() if (view := views.get(name)) is None else view for name, array in record.items()}
+    return {name: _read(array) if (view := views.get(name)) is None else view for name, array in record.items()}
+
+
+def _read(array: Array) -> NDArray[Any]:
+    """An array as numpy reads it, whose reader raises what Python's tokenizer, its parser and zip files do."""
+    try:
+        return array.numpy()
+    except (ArithmeticError, EOFError, LookupError, MemoryError, OSError, SyntaxError, TypeError, ValueError):
+        raise PeerError("an array that cannot be read", peer="server") from None
+    except (TokenError, BadZipFile, NotImplementedError):
+        raise PeerError("an array that cannot be read", peer="server") from None
 
 
 def task_records(message: Message) -> dict[str, ArrayRecord | ConfigRecord]:

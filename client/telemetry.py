@@ -25,6 +25,7 @@ from fedseal.errors import FedsealError, PeerError
 from fedseal.operation.listener import Check
 from fedseal.operation.places import Expiry, certificate_expiry, free_bytes, store_bytes, store_check
 from fedseal.privacy.ledger import Terms
+from fedseal.privacy.membership.documents import Epoch
 from fedseal.privacy.runs import ControlMessage
 from fedseal.privacy.secagg.header import AdvertiseRequest
 from fedseal.privacy.secagg.messages import Refusal, RefusalCode, Stage
@@ -141,14 +142,14 @@ class SiteFacts(Collector):
         size = store_bytes(store)
         yield GaugeMetricFamily("fedseal_site_store_bytes", "What the store takes on disk.", value=size)
         yield GaugeMetricFamily("fedseal_site_disk_free_bytes", "Free on the store's disk.", value=free_bytes(store))
-        yield _expires(expiries(self._site.authority))
         left = GaugeMetricFamily(
             "fedseal_site_ledger_available_ratio", "Which part of a budget is left.", labels=["population"]
         )
         budget = GaugeMetricFamily("fedseal_site_ledger_epsilon", "A ledger's whole epsilon.", labels=["population"])
-        halted, readable = 0, 0
+        halted, readable, epoch = 0, 0, self._site.epoch
         try:
             opened = SiteStore.open(store, reading=True)
+            epoch = opened.identity.epoch
             with opened.transaction() as transaction:
                 halted = int(_halted(transaction))
                 for population, terms, ratio in _ledgers(transaction):
@@ -160,14 +161,16 @@ class SiteFacts(Collector):
             readable = 0
         yield left
         yield budget
+        yield _expires(expiries(self._site.authority, epoch))
         yield GaugeMetricFamily("fedseal_site_halted", "1 where a log contradicted itself.", value=halted)
         yield GaugeMetricFamily("fedseal_site_store_readable", "1 if the store can be read.", value=readable)
 
 
-def expiries(authority: Path) -> list[Expiry]:
-    """What a site has that expires."""
+def expiries(authority: Path, epoch: Epoch | None) -> list[Expiry]:
+    """What a site has that expires: whom it trusts to be the server, and its epoch of the federation."""
     found = [certificate_expiry("authority", authority)]
-    return [expiry for expiry in found if expiry is not None]
+    member = [] if epoch is None else [Expiry("membership", float(epoch.membership.valid_until))]
+    return [expiry for expiry in found if expiry is not None] + member
 
 
 def _expires(found: Sequence[Expiry]) -> GaugeMetricFamily:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from fedseal.client.site_config import NodeConfig
 from fedseal.compliance.data.contract import DataContract
+from fedseal.compliance.enrolment.root import FederationFile
 from fedseal.compliance.events.leaf import Envelope
 from fedseal.compliance.events.registry import EVENTS
 from fedseal.compliance.labels.scale import LabelSchema
@@ -35,6 +36,7 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     "site-node-1": NodeConfig,
     "coordination-server-1": ServerConfig,
     "server-backup-1": Archive,
+    "federation-1": FederationFile,
     "registry-1": RegistryRules,
     "monitor-1": MonitorFile,
     "model-description-1": Description,

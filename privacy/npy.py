@@ -3,6 +3,7 @@
 `numpy.save` into a buffer and `numpy.load` from one hold a vector two to three times at once.
 """
 
+import re
 from functools import lru_cache
 from io import BytesIO
 from math import prod
@@ -14,6 +15,12 @@ from numpy.typing import NDArray
 from fedseal.privacy.secagg.masks import RingVector
 
 VERSION_1 = b"\x93NUMPY\x01\x00"
+LONGEST_HEAD = 1024
+# A plain number's type, and a shape.
+_HEAD = re.compile(
+    rb"\{'descr': '([<>|][biufc][0-9]{1,2})', 'fortran_order': False, "
+    rb"'shape': \(([0-9]{1,15},(?: [0-9]{1,15},?){0,31}|)\), \} *\n"
+)
 
 
 def to_npy(vector: RingVector) -> bytes:
@@ -43,7 +50,7 @@ def view_npy(raw: bytes) -> NDArray[Any] | None:
     if not raw.startswith(VERSION_1):
         return None
     start = 10 + int.from_bytes(raw[8:10], "little")
-    form = _form(raw[8:start])
+    form = _form(raw[:start]) if start <= LONGEST_HEAD else None
     if form is None:
         return None
     dtype, shape = form
@@ -71,9 +78,16 @@ def head_npy(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _form(head: bytes) -> tuple[np.dtype[Any], tuple[int, ...]] | None:
-    """Type and shape that a header states."""
-    try:
-        shape, columns_first, dtype = np.lib.format.read_array_header_1_0(BytesIO(head))
-    except ValueError:
+    """Type and shape that a header states, if it is written as numpy writes it; ``head`` begins with magic and length.
+
+    numpy itself reads a header as Python, and raises whatever Python's tokenizer does for one that is none.
+    """
+    found = _HEAD.fullmatch(head[10:])
+    if found is None:
         return None
-    return None if columns_first or dtype.hasobject else (dtype, shape)
+    try:
+        dtype = np.dtype(found[1].decode("ascii"))
+    except TypeError:
+        return None
+    shape = tuple(int(size) for size in found[2].split(b",") if size)
+    return (dtype, shape) if head_npy(dtype, shape) == head else None

@@ -32,6 +32,7 @@ from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secret import Secret
 from fedseal.privacy.tables import META, METADATA, TERMS
 from fedseal.privacy.transaction import Transaction, insert_entry
+from fedseal.storage import unusable
 from fedseal.wire import decode, encode
 
 FORMAT = SITE_STORE.newest
@@ -164,8 +165,8 @@ class SiteStore:
         try:
             with free_to_use(path), engine.begin() as connection:
                 meta = {row.key: row.value for row in connection.execute(select(META))}
-        except DatabaseError:
-            raise ConfigError(f"{path} is not a site store") from None
+        except DatabaseError as error:
+            raise unusable(path, error) or ConfigError(f"{path} is not a site store") from None
         current = SITE_STORE.check(path, meta.get("format"))
         if "number" not in meta:
             # A server's store has the same form.

@@ -13,7 +13,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,8 +29,8 @@ from fedseal.server.link import Link, Setting
 from fedseal.server.lock import alone
 from fedseal.server.progress import told_who_is_there
 from fedseal.server.recording import EVENTS, OUTPUT_KEY, Events, RecordingGrid, app
-from fedseal.server.storage import storage_fault
 from fedseal.server.store import ServerStore
+from fedseal.storage import StorageError, storage_fault
 
 log = logging.getLogger("fedseal.server")
 
@@ -102,7 +102,7 @@ def read_order(folder: Path) -> Order:
         config = content["run_config"]
         if content["schema_version"] != SCHEMA_VERSION or len(bytes.fromhex(config[RESUME_KEY])) != 16:
             raise ValueError
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         raise ConfigError(f"{folder / ORDER} is no order that can be read") from None
     return Order(folder, config)
 
@@ -161,17 +161,18 @@ class Coordinator:
             self._wait_for_sites(int(order.config[SITES_KEY]))
             with self._link.run(order.config) as grid:
                 app(grid, Context(grid.run.run_id, 1, {}, RecordDict(), dict(order.config)))
+        except StorageError as error:
+            self._stand_still(order, error)
         except FedsealError as error:
             say(log, RunFailed(order.folder.name, type(error).__name__, error.message))
             self._say_failed(order, events, error)
         # What nobody foresaw fails this run, and not those that come after it.
         except Exception as error:  # noqa: BLE001
-            if (fault := storage_fault(error)) is not None:
-                say(log, RunStandsStill(order.folder.name, fault))
-                self._sleep(RETRY)
+            if storage_fault(error) is not None:
+                self._stand_still(order, error)
                 return
             # Its text may quote what a peer sent: it stays in the run's folder.
-            with (order.folder / INCIDENT).open("a", encoding="utf-8") as kept:
+            with suppress(OSError), (order.folder / INCIDENT).open("a", encoding="utf-8") as kept:
                 kept.write("".join(traceback.format_exception(error)))
             say(log, RunBroken(order.folder.name, type(error).__name__, INCIDENT))
             self._say_failed(order, events, LocalError(f"the run failed unexpectedly; see {INCIDENT} in its folder"))
@@ -196,8 +197,11 @@ class Coordinator:
             events.write("failed", error=type(error).__name__, message=error.message, next_step=error.next_step)
         except OSError as fault:
             # Not on disk, so it has not failed: it is gone on with.
-            say(log, RunStandsStill(order.folder.name, fault.strerror or type(fault).__name__))
-            self._sleep(RETRY)
+            self._stand_still(order, fault)
+
+    def _stand_still(self, order: Order, error: BaseException) -> None:
+        say(log, RunStandsStill(order.folder.name, storage_fault(error) or "its events cannot be written"))
+        self._sleep(RETRY)
 
     def _closed(self, order: Order) -> bool:
         """Whether the run is closed already: then only its result may be missing."""

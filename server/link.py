@@ -49,6 +49,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
+from google.protobuf.message import DecodeError
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 
@@ -64,9 +65,22 @@ HOLD = 10.0
 REPLY_HOLD = 0.25
 # Seconds that a node may be away before its answers are given up: it may be restarting.
 GRACE = 30.0
-# How often a message is given out at most, to a site that asks for work without having answered it.
+# How often a message is given out in a row, to a site that asks for work without having answered it; from then on once
+# in so many seconds: the line may have lost all of them, and the stage's deadline may be an hour away.
 DELIVERIES = 4
+AGAIN = 60.0
 STARTED_WITHIN = 30.0
+# What Flower's objects and protobuf raise for bytes that are none of theirs.
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    DecodeError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +104,8 @@ class SiteState(InMemoryLinkState):
     def __init__(self) -> None:
         super().__init__(NoOpFederationManager(), InMemoryObjectStore())
         self.work, self.replies = Bell(), Bell()
-        self._given: dict[str, int] = {}
+        # How often each message was given out, and when last.
+        self._given: dict[str, tuple[int, float]] = {}
         self._asking: dict[int, object] = {}
         self.expelled = 0
 
@@ -123,7 +138,8 @@ class SiteState(InMemoryLinkState):
                 messages.extend(super(SiteState, self).get_message_ins(node_id, limit, run_id=run_id))
                 for message in messages:
                     number = message.metadata.message_id
-                    self._given[number] = self._given.get(number, 0) + 1
+                    times, _ = self._given.get(number, (0, 0.0))
+                    self._given[number] = times + 1, time.monotonic()
                 return bool(messages)
 
         self.work.wait_for(found, HOLD)
@@ -176,7 +192,8 @@ class SiteState(InMemoryLinkState):
         for number, message in self.message_ins_store.items():
             metadata = message.metadata
             lost = metadata.dst_node_id == node and metadata.delivered_at and not self.answered(number)
-            if lost and self._given.get(number, 0) < DELIVERIES:
+            times, last = self._given.get(number, (0, 0.0))
+            if lost and (times < DELIVERIES or time.monotonic() - last >= AGAIN):
                 metadata.delivered_at = ""
 
     def _cleanup_expired_task_tokens_locked(self) -> None:
@@ -220,7 +237,7 @@ class LinkGrid(Grid):
                 "a site has left the federation, or has other keys, since this run was begun",
                 next_step="Order a new run. Sites give back what this one had reserved: fedseal site close-run",
             )
-        return sorted(self._state.get_nodes(self._run.run_id))
+        return self._connected()
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
@@ -295,21 +312,42 @@ class LinkGrid(Grid):
                 number = reply.metadata.message_id
                 contents = None if reply.has_error() else self._state.contents(number)
                 if contents is not None:
-                    reply = cast(Message, inflate_object_from_contents(number, contents))
-                    reply.metadata.__dict__["_message_id"] = number
+                    reply = self._inflated(reply, contents)
                 replies.append(reply)
             self._drop(ready)
         return replies
 
+    def _connected(self) -> list[int]:
+        return sorted(self._state.get_nodes(self._run.run_id))
+
+    def _inflated(self, head: Message, contents: dict[str, bytes]) -> Message:
+        """A reply with what it holds; Flower's error in its place where a node's objects are no message.
+
+        One site's bytes must not end the run of all.
+        """
+        number = head.metadata.message_id
+        try:
+            whole = inflate_object_from_contents(number, contents)
+        except UNREADABLE:
+            whole = None
+        if not isinstance(whole, Message) or whole.metadata.reply_to_message_id != head.metadata.reply_to_message_id:
+            asked = self._state.message_ins_store[head.metadata.reply_to_message_id]
+            return Message(Error(ErrorCode.UNKNOWN, "The reply is no message."), reply_to=asked)
+        whole.metadata.__dict__["_message_id"] = number
+        return whole
+
     def _gone(self, open_numbers: set[str]) -> list[Message]:
         """Errors in the place of what nodes that have been away for too long would have answered."""
-        online, now = set(self.get_node_ids()), time.monotonic()
+        online, now = set(self._connected()), time.monotonic()
         kept = self._state.message_ins_store
         asked = [m for n in open_numbers if (m := kept.get(n)) is not None]
         away = {m.metadata.dst_node_id for m in asked} - online
         self._away = {node: self._away.get(node, now) for node in away}
         lost = [
-            m for m in asked if m.metadata.dst_node_id in away and now - self._away[m.metadata.dst_node_id] >= GRACE
+            m
+            for m in asked
+            if (node := m.metadata.dst_node_id) in away
+            and (now - self._away[node] >= GRACE or node not in self._state.nodes)
         ]
         self._drop({message.metadata.message_id for message in lost})
         reason = "The node is not connected."

@@ -39,6 +39,7 @@ from fedseal.privacy.roster import Roster, SignedRoster, open_roster
 from fedseal.privacy.secagg.keys import SigningKey
 from fedseal.privacy.secret import Secret
 from fedseal.privacy.store import BUNDLE, adopted
+from fedseal.storage import unusable
 from fedseal.wire import decode, encode
 
 SERVER_STORE = Format("server's store")
@@ -144,6 +145,7 @@ class ServerStore:
 
         Raises:
             ConfigError: there is none at ``path``, or it has a later format.
+            StorageError: the disk does not let it be opened.
         """
         if not path.is_file():
             raise ConfigError(f"no server store at {path}")
@@ -151,8 +153,8 @@ class ServerStore:
         try:
             with engine.begin() as connection:
                 meta = {row.key: row.value for row in connection.execute(select(_meta))}
-        except DatabaseError:
-            raise ConfigError(f"{path} is not a server store") from None
+        except DatabaseError as error:
+            raise unusable(path, error) or ConfigError(f"{path} is not a server store") from None
         if not SERVER_STORE.check(path, meta.get("format")):
             upgrade(path, engine, SERVER_STORE)
         roster = open_roster(decode(meta["roster"], SignedRoster), pinned=meta["pinned"])

@@ -4,6 +4,7 @@ Read from what the server has written, when somebody asks: the events of its run
 the path of a round knows of it. All of it is known to the coordinator anyway.
 """
 
+import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +19,7 @@ from fedseal.database import connect
 from fedseal.errors import FedsealError
 from fedseal.operation.listener import Check
 from fedseal.operation.places import Expiry, certificate_expiry, free_bytes, store_bytes, store_check
+from fedseal.privacy.membership.documents import Epoch
 from fedseal.server.link import Link
 from fedseal.server.log_facts import look_at_log, wrong_with_log
 from fedseal.server.runs_folder import Happened, RunsFolder
@@ -39,7 +41,7 @@ class ServerTelemetry(Collector):
         self._config = config
         self._link = link
         self._lock = threading.Lock()
-        self._roster = ServerStore.open(config.store).identity.roster
+        self._identity = ServerStore.open(config.store).identity
         self._engine = connect(config.store, reading=True)
         self.registry = registry = CollectorRegistry()
         # First, so that what it counts is shown by the counters that come after it.
@@ -66,18 +68,26 @@ class ServerTelemetry(Collector):
         self._runs = RunsFolder(config.runs)
         # What happened before is not counted.
         self._runs.new()
-        self._seen = look_at_log(self._engine, self._roster, None).entries
+        self._seen = look_at_log(self._engine, self._identity.roster, None).entries
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Count what is new, and look up the rest."""
         with self._lock:
+            self._look_again()
             self._count(self._runs.new())
             yield from self._gauges()
 
     def ready(self) -> Sequence[Check]:
         """Does it listen, can its store be written, is its log whole?"""
+        self._look_again()
         listening = "" if self._link.alive() else "the listener for sites has ended"
         return [Check("listener", listening), store_check(self._config.store), self._log_check()]
+
+    def _look_again(self) -> None:
+        """A server may have moved to another epoch of its federation. What cannot be read now stays as it was."""
+        if self._config.store.is_file():
+            with contextlib.suppress(FedsealError):
+                self._identity = ServerStore.open(self._config.store).identity
 
     def _count(self, events: Sequence[Happened]) -> None:
         for event in events:
@@ -93,7 +103,7 @@ class ServerTelemetry(Collector):
         for state, count in self._runs.states().items():
             runs.add_metric([state], count)
         yield runs
-        online, enrolled = len(self._link.online()), len(self._roster.sites)
+        online, enrolled = len(self._link.online()), len(self._identity.roster.sites)
         yield GaugeMetricFamily("fedseal_server_nodes_online", "Nodes that are connected.", value=online)
         yield GaugeMetricFamily("fedseal_server_nodes_enrolled", "Sites of the roster.", value=enrolled)
         yield GaugeMetricFamily(
@@ -104,7 +114,7 @@ class ServerTelemetry(Collector):
             disk.add_metric([place], free_bytes(path))
         yield disk
         expires = GaugeMetricFamily("fedseal_server_expires_timestamp_seconds", "When it expires.", labels=["what"])
-        for expiry in expiries(config):
+        for expiry in expiries(config, self._identity.epoch):
             expires.add_metric([expiry.what], expiry.at)
         yield expires
         yield from self._log_gauges()
@@ -117,7 +127,7 @@ class ServerTelemetry(Collector):
         )
         readable = 0
         try:
-            facts = look_at_log(self._reading(), self._roster, self._seen)
+            facts = look_at_log(self._reading(), self._identity.roster, self._seen)
             entries.add_metric([], facts.entries)
             newest.add_metric([], facts.newest)
             for site, size in facts.cosigned:
@@ -142,12 +152,13 @@ class ServerTelemetry(Collector):
 
     def _log_check(self) -> Check:
         try:
-            return Check("log", wrong_with_log(self._reading(), self._roster))
+            return Check("log", wrong_with_log(self._reading(), self._identity.roster))
         except (FedsealError, SQLAlchemyError, OSError) as error:
             return Check("log", f"cannot be read: {type(error).__name__}")
 
 
-def expiries(config: Coordination) -> list[Expiry]:
+def expiries(config: Coordination, epoch: Epoch | None) -> list[Expiry]:
     """What a server has that expires."""
     found = [certificate_expiry("certificate", config.listener.certificate)]
-    return [expiry for expiry in found if expiry is not None]
+    member = [] if epoch is None else [Expiry("membership", float(epoch.membership.valid_until))]
+    return [expiry for expiry in found if expiry is not None] + member

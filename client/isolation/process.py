@@ -94,12 +94,14 @@ class StudyProcess:
         )
         self.output = Output(self._process, printed)
         self._channel: grpc.Channel | None = None
+        ready = False
         try:
             self._connect(told)
             self.holds = self._describe()
-        except BaseException:
-            self.end()
-            raise
+            ready = True
+        finally:
+            if not ready:
+                self.end()
 
     @property
     def number(self) -> int:

@@ -5,6 +5,7 @@ its header: of a file without one that is a person.
 """
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ BLOCK = 4 << 20
 MOST_COLUMNS = 10_000
 LONGEST_HEADER = 1 << 20
 ROWS = 65_536
+# How Arrow's message begins. Behind it the row is quoted.
+_WIDTH = re.compile(r"CSV parse error: Row #([0-9]+): Expected [0-9]+ columns, got ([0-9]+)")
 _UNREADABLE = (pa.ArrowException, OSError, ValueError)
 
 
@@ -107,27 +110,21 @@ def _header(path: Path) -> tuple[str, ...]:
 
 
 def _csv(path: Path, names: Sequence[str], width: int) -> Iterator[pa.RecordBatch]:
-    wrong: list[str] = []
-
-    def noted(row: arrow_csv.InvalidRow) -> str:
-        # Arrow's own message would quote the row.
-        wrong.append(f"row {row.number}, the header being 1, has {row.actual_columns} values and not {width}")
-        return "error"
-
     try:
         with arrow_csv.open_csv(
             path,
             read_options=arrow_csv.ReadOptions(block_size=BLOCK, use_threads=False),
-            parse_options=arrow_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=noted),
+            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
             convert_options=arrow_csv.ConvertOptions(
                 include_columns=list(names), column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
             ),
         ) as reader:
             yield from reader
-    except pa.ArrowInvalid:
-        if wrong:
-            raise DataError(f"{path}: {wrong[0]}") from None
-        raise
+    except pa.ArrowInvalid as error:
+        found = _WIDTH.match(str(error))
+        if found is None:
+            raise
+        raise DataError(f"{path}: row {found[1]}, the header being 1, has {found[2]} values and not {width}") from None
 
 
 def _parquet(path: Path, names: Sequence[str]) -> Iterator[pa.RecordBatch]:

@@ -51,6 +51,11 @@ class DataRules(Frozen):
     datasets: tuple[Named, ...] = ()
     labels: tuple[Annotated[str, StringConstraints(min_length=1, max_length=128)], ...] = ()
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is any rule."""
+        return bool(self.datasets or self.labels)
+
 
 @dataclass(frozen=True, slots=True)
 class StudyFacts:

@@ -81,6 +81,7 @@ SERVER = Dashboard(
         ),
         Panel("Expires in", "s", {"{{what}}": f"fedseal_server_expires_timestamp_seconds{ON} - time()"}, now=True),
         Panel("Store readable", "none", {"readable": f"fedseal_server_store_readable{ON}"}, now=True),
+        Panel("Events of the log an hour", "none", {"{{event}}": f"increase(fedseal_events_total{ON}[1h])"}),
     ),
 )
 SITE = Dashboard(
@@ -108,6 +109,7 @@ SITE = Dashboard(
         ),
         Panel("Expires in", "s", {"{{what}}": f"fedseal_site_expires_timestamp_seconds{ON} - time()"}, now=True),
         Panel("Store readable", "none", {"readable": f"fedseal_site_store_readable{ON}"}, now=True),
+        Panel("Events of the log an hour", "none", {"{{event}}": f"increase(fedseal_events_total{ON}[1h])"}),
     ),
 )
 

@@ -28,7 +28,7 @@ TIME_BOXED = frozenset({Role.REGULATOR})
 
 ROLE_NOTES = {
     Role.COORDINATOR: "keeps the server running; approves nothing, deletes nothing",
-    Role.ML_ENGINEER: "follows runs and models",
+    Role.ML_ENGINEER: "follows runs and models; signs as author",
     Role.APPROVER: "answers for what goes into use",
     Role.AUDITOR: "reads and proves everything; what is opened is recorded",
     Role.REGULATOR: "as an auditor, until a date",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedseal.privacy.releases import VALIDATION_RATIO
 from fedseal.server.app import CONTRACT_KEY, RESUME_KEY
 from fedseal.server.coordination import ORDER
 from fedseal.server.progress import Progress, read_progress
@@ -195,7 +196,7 @@ class _Told:
             int(_number(event.get("attempts")) or 0),
             stages,
             lost,
-            _figures(event.get("metrics")),
+            _of_validation(_figures(event.get("metrics"))),
         )
 
 
@@ -246,6 +247,16 @@ def _number(value: object) -> float | None:
 
 def _figures(value: object) -> dict[str, float]:
     return {name: number for name, one in _mapping(value).items() if (number := _number(one)) is not None}
+
+
+def _of_validation(metrics: Mapping[str, float]) -> Mapping[str, float]:
+    """Means over validation persons: a sum weighs by training persons, and each site sends its metrics times how many
+    validation persons it has for each of these.
+    """
+    ratio = metrics.get(VALIDATION_RATIO)
+    if ratio is None:
+        return metrics
+    return {name: value / ratio for name, value in metrics.items() if name != VALIDATION_RATIO} if ratio > 0 else {}
 
 
 def _estimate(name: str, found: Mapping[str, Any]) -> Estimate:

@@ -1,22 +1,18 @@
-"""A federation of resident nodes on this machine, enrolled as people at different places would: by requests and a
-bundle. For a demo, a measurement or a test.
+"""A federation of resident nodes on this machine: keys, stores, certificates, and the files of a server and its sites.
+
+It knows a roster and no epochs: who is let in, and by which certificate the server is known, is in the files, where a
+trial can change it. `bundled` makes one as `fedseal federation admit` does.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from fedseal.client.enrolment import STORE as SITE_STORE
-from fedseal.client.enrolment import SiteDraft, init_site, join
-from fedseal.compliance.enrolment.files import read_bundle, read_request
-from fedseal.compliance.enrolment.root import ROOT_KEY, Asked, FederationPart, Root
-from fedseal.privacy.membership.requests import open_request
-from fedseal.privacy.planning import RunPlans, ledger_terms
-from fedseal.server.enrolment import STORE as SERVER_STORE
-from fedseal.server.enrolment import adopt, init_server
-from fedseal.simulation.deployed.certificates import LOOPBACK
-from fedseal.simulation.deployed.enrolment import Enrolled
+from fedseal.compliance.data.code import code_digest
+from fedseal.privacy.planning import RunPlans
+from fedseal.simulation.deployed.certificates import LOOPBACK, make_node_key, make_server_certificate
+from fedseal.simulation.deployed.enrolment import Enrolled, enrol_for_real
 from fedseal.study import Study
 
 
@@ -37,25 +33,41 @@ def settle(
     Args:
         folder: a new folder.
         study: whose code is approved, and whose contract the sites' policies allow.
-        plans: of the contract; says at which order the ledgers are opened.
+        plans: of the contract.
         persons: training persons by site.
         data: each site's folder of data.
         port: where the server will listen, on the loopback address.
     """
-    now, name = datetime.now(UTC), study.contract.name
-    root = Root.create(folder / "root", FederationPart(name=name, address=f"{LOOPBACK}:{port}"), now)
-    server, sites = folder / "server", {site: folder / "sites" / site for site in persons}
-    requests = [init_server(server, name, now)]
-    for site, place in sites.items():
-        draft = SiteDraft(site, name, site, persons[site], data[site], study.folder)
-        requests.append(init_site(place, draft, now))
-    asked = [Asked(str(path), open_request(read_request(path), str(path))) for path in requests]
-    epoch = root.seal(root.drafted(asked, now), now)
-    bundle = read_bundle(root.bundle(epoch.number))
-    config = adopt(server, bundle, now).config
-    terms = ledger_terms(study.contract, plans)
-    nodes = {site: join(place, bundle, now, terms).config for site, place in sites.items()}
-    stores = {site: place / SITE_STORE for site, place in sites.items()}
-    digest = epoch.roster.digest().hex()
-    enrolled = Enrolled(root.folder / ROOT_KEY, root.bundle(epoch.number), digest, server / SERVER_STORE, stores)
-    return Residence(config, nodes, enrolled)
+    enrolled = enrol_for_real(folder / "federation", study.contract, plans, persons)
+    tls = folder / "tls"
+    tls.mkdir(mode=0o700)
+    certificate = make_server_certificate(tls)
+    keys = {name: make_node_key(tls, name) for name in persons}
+    server = folder / "server.toml"
+    listen = {"host": LOOPBACK, "port": port, "certificate": certificate.certificate, "key": certificate.key}
+    coordination = {"store": enrolled.server_store, "runs": folder / "runs"}
+    nodes = {name: key.public for name, key in keys.items()}
+    server.write_text(toml({"listen": listen, "server": coordination, "nodes": nodes}), encoding="utf-8")
+    digest = f"sha256:{code_digest(study.folder).hex()}"
+    files = {}
+    for name, key in keys.items():
+        files[name] = folder / f"{name}.toml"
+        tables: dict[str, dict[str, object]] = {
+            "server": {"address": f"{LOOPBACK}:{port}", "authority": certificate.authority},
+            "site": {"store": enrolled.site_stores[name], "data": data[name], "key": key.private},
+            "study": {"folder": study.folder.resolve(), "digest": digest},
+        }
+        files[name].write_text(toml(tables), encoding="utf-8")
+    return Residence(server, files, enrolled)
+
+
+def toml(tables: Mapping[str, Mapping[str, object]]) -> str:
+    """Tables of strings, paths and integers as TOML writes them."""
+    parts = []
+    for name, table in tables.items():
+        rows = [
+            f"{json.dumps(key)} = {value if isinstance(value, int) else json.dumps(str(value), ensure_ascii=False)}"
+            for key, value in table.items()
+        ]
+        parts.append("\n".join([f"[{name}]", *rows]))
+    return "\n\n".join(parts) + "\n"

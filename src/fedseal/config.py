@@ -51,6 +51,9 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not TOML: {error}") from None
+    # tomllib leaves Python's own limits to whoever calls it: of digits, and of nesting.
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{source}: a number that is too long, or tables that are nested too deep") from None
 
 
 def validate(model: type[F], table: Any, *, text: str, source: str, where: tuple[str, ...] = ()) -> F:

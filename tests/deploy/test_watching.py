@@ -16,6 +16,7 @@ from support.watched import site_of
 
 from fedseal.client.telemetry import SiteTelemetry
 from fedseal.operation.config import OperationPart
+from fedseal.operation.counting import EventCounter
 from fedseal.server.link import Listener
 from fedseal.server.server_config import Coordination
 from fedseal.server.telemetry import ServerTelemetry
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS, GRAFANA = ROOT / "deploy" / "prometheus", ROOT / "deploy" / "grafana"
 PROMTOOL = shutil.which("promtool")
 ALARMS = ROOT / "docs" / "operate" / "alarms.md"
+COUNTING = ROOT / "src" / "fedseal" / "operation" / "counting.py"
 RULES = sorted(PROMETHEUS.glob("*-alerts.yml"))
 
 
@@ -44,6 +46,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     listener = Listener("127.0.0.1", 0, folder / "none.pem", folder / "none.pem")
     config = Coordination(listener, federation.server, folder / "runs", {}, OperationPart())
     server = ServerTelemetry(config, Link())  # type: ignore[arg-type]
+    EventCounter(server.registry)
     return names(server.registry) | names(SiteTelemetry(site_of(federation, 1), 60.0).registry)
 
 
@@ -57,7 +60,7 @@ def alerts(path: Path) -> list[dict[str, Any]]:
 
 
 def metrics_in(expression: str) -> set[str]:
-    found = re.findall(r"\bfedseal_(?:server|site|build)_[a-z_]+", expression)
+    found = re.findall(r"\bfedseal_(?:server|site|build|events)_[a-z_]+", expression)
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in found}
 
 
@@ -89,10 +92,10 @@ def test_every_metric_is_on_a_dashboard(known: set[str]) -> None:
 
 def test_no_metric_has_a_label_that_grows_without_bound() -> None:
     """By what labels there are: a stage, a code, a state, a population, a place, a site of the roster, a version."""
-    text = "".join(p.read_text("utf-8") for p in (ROOT / "server/telemetry.py", ROOT / "client/telemetry.py"))
+    text = "".join(p.read_text("utf-8") for p in (ROOT / "server/telemetry.py", ROOT / "client/telemetry.py", COUNTING))
     lists = re.findall(r"\[(\"[a-z]+\"(?:, \"[a-z]+\")*)\]", text)
     labels = {name for found in lists for name in re.findall(r'"([a-z]+)"', found)}
-    assert labels == {"version", "stage", "reason", "outcome", "state", "place", "what", "site", "population"}
+    assert labels == {"version", "stage", "reason", "outcome", "state", "place", "what", "site", "population", "event"}
 
 
 def test_the_dashboards_are_those_of_their_source() -> None:

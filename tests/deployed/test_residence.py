@@ -16,10 +16,11 @@ from fedseal.errors import ConfigError
 from fedseal.privacy.planning import plan_run
 from fedseal.server.recording import Events
 from fedseal.server.server_config import read_server
+from fedseal.simulation.deployed.bundled import settle_by_bundle
 from fedseal.simulation.deployed.certificates import make_node_key, make_server_certificate
 from fedseal.simulation.deployed.demo import demo_contract
 from fedseal.simulation.deployed.enrolment import enrol_for_real
-from fedseal.simulation.deployed.residence import Residence, settle
+from fedseal.simulation.deployed.residence import Residence
 from fedseal.study import Study, load_study
 
 NOW = datetime.now(UTC)
@@ -38,7 +39,7 @@ def made(tmp_path: Path) -> Residence:
     data = {name: tmp_path / name for name in persons}
     for place in data.values():
         place.mkdir()
-    return settle(tmp_path / "made", Study(folder, contract), plan_run(contract), persons, data, 4711)
+    return settle_by_bundle(tmp_path / "made", Study(folder, contract), plan_run(contract), persons, data, 4711)
 
 
 def changed(path: Path, change: Callable[[str], str]) -> Path:

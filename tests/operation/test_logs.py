@@ -6,13 +6,16 @@ import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from fedseal.operation import events
+from fedseal.operation.counting import EventCounter
 from fedseal.operation.events import LONGEST, LogEvent, MessageAnswered, RunFailed, one_line
 from fedseal.operation.logs import JsonLines, TextLines, log_to, say
 
@@ -77,6 +80,25 @@ def test_a_field_never_makes_a_second_line_and_is_never_long(text: str) -> None:
     record = logging.LogRecord("fedseal", logging.INFO, __file__, 1, RunFailed("run", "E", text), (), None)
     assert "\n" not in TextLines().format(record)
     assert json.loads(JsonLines().format(record))["reason"] == said
+
+
+def test_events_are_counted_by_name_and_all_else_together() -> None:
+    registry = CollectorRegistry()
+    counter = EventCounter(registry)
+    log = logging.getLogger("fedseal.test")
+    log.addHandler(counter)
+    say(log, RunFailed("a", "RoundAborted", "too few"))
+    say(log, RunFailed("b", "RoundAborted", "too few"))
+    log.warning("something else: %s", CANARY)
+    log.removeHandler(counter)
+    say(log, RunFailed("c", "RoundAborted", "too few"))
+    assert registry.get_sample_value("fedseal_events_total", {"event": "run.failed"}) == 2
+    assert registry.get_sample_value("fedseal_events_total", {"event": "unlisted"}) == 1
+
+
+def test_every_event_is_in_the_table_of_the_runbook() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "operate" / "daily.md").read_text(encoding="utf-8")
+    assert [kind.name for kind in all_events() if f"`{kind.name}`" not in page] == []
 
 
 @dataclass(frozen=True, slots=True)

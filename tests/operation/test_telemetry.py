@@ -8,9 +8,11 @@ from typing import cast
 
 import pytest
 from prometheus_client import CollectorRegistry
+from support.enrolled import settled
 from support.flower import Federation, Script, make_federation
 from support.watched import Watched, site_of
 
+from fedseal.client.site_config import read_site
 from fedseal.client.telemetry import SiteTelemetry
 from fedseal.errors import ConfigError
 from fedseal.operation.config import OperationPart
@@ -20,7 +22,7 @@ from fedseal.server.coordination import ordered
 from fedseal.server.link import Link, Listener
 from fedseal.server.recording import Events
 from fedseal.server.runs_folder import RunsFolder
-from fedseal.server.server_config import Coordination
+from fedseal.server.server_config import Coordination, read_server
 from fedseal.server.store import ServerStore
 from fedseal.server.telemetry import ServerTelemetry
 from fedseal.simulation.deployed.certificates import make_server_certificate
@@ -233,6 +235,23 @@ def test_a_site_is_not_ready_without_its_server_or_with_other_code(tmp_path: Pat
     cast(SimpleNamespace, site).check_code = other_code
     telemetry.connection(connected=True)
     assert wrong(telemetry.ready) == ["code"]
+
+
+def test_the_end_of_the_membership_is_shown_at_both_sides(tmp_path: Path) -> None:
+    seats = settled(tmp_path, "a", "b", "c")
+    server = read_server(seats.server_folder / "server.toml")
+    (seats.server_folder / "runs").mkdir(exist_ok=True)
+    site = read_site(seats.site_folder("a") / "site.toml")
+    at_server, at_site = ServerTelemetry(server, cast(Link, StillLink())), SiteTelemetry(site, 60.0)
+    what = {"what": "membership"}
+    ends = float(seats.server.identity.epoch.membership.valid_until) if seats.server.identity.epoch else None
+    assert ends == value(at_server.registry, "fedseal_server_expires_timestamp_seconds", what)
+    assert ends == value(at_site.registry, "fedseal_site_expires_timestamp_seconds", what)
+    authority = value(at_site.registry, "fedseal_site_expires_timestamp_seconds", {"what": "authority"})
+    assert authority is not None
+    # Another epoch is followed while the program runs.
+    seats.take(seats.remove("c"), "a", "b")
+    assert value(at_server.registry, "fedseal_server_nodes_enrolled") == 2
 
 
 def test_a_file_without_a_certificate_has_no_expiry(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.enrolled import settled
 from support.federated import copied, run, trained
 from support.flower import Federation
 from support.keys import SERVER
@@ -32,7 +34,7 @@ from fedseal.server.archive import MANIFEST, read_archive
 from fedseal.server.backup import back_up
 from fedseal.server.lock import alone
 from fedseal.server.restore import restore
-from fedseal.server.server_config import parse_server, restore_note
+from fedseal.server.server_config import parse_server, read_server, restore_note
 from fedseal.server.store import ServerStore
 
 ORIGIN = "test/server"
@@ -151,6 +153,20 @@ def test_a_backup_is_whole_while_the_server_writes(seat: Seat, tmp_path: Path) -
         copy = ServerStore.open(tmp_path / f"kept-{number}" / "server.sqlite")
         sequences = [seq for seq, *_ in copy.attempts(b"R" * 16)]
         assert sequences == list(range(1, len(sequences) + 1))
+
+
+def test_a_server_that_was_enrolled_by_commands_starts_from_its_backup(tmp_path: Path) -> None:
+    seats = settled(tmp_path / "seats", "a", "b", "c")
+    made = back_up(seats.server_folder / "server.toml", tmp_path / "kept")
+    assert {"named/listen.certificate", "named/listen.key"} <= {kept.path for kept in made.archive.files}
+    restore(tmp_path / "kept", tmp_path / "new" / "server.toml", replace_newer=False)
+    found = read_server(tmp_path / "new" / "server.toml")
+    assert sorted(found.nodes) == ["a", "b", "c"]
+    assert found.check_now(datetime.now(UTC)) is None
+    # Without the certificate's key it would not.
+    (tmp_path / "new" / found.listener.key.name).unlink()
+    with pytest.raises(ConfigError, match="does not exist"):
+        read_server(tmp_path / "new" / "server.toml")
 
 
 @pytest.mark.parametrize(

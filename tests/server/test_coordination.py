@@ -24,6 +24,7 @@ from fedseal.server.link import Link
 from fedseal.server.lock import alone
 from fedseal.server.recording import EVENTS, OUTPUT_KEY, Events
 from fedseal.server.store import Checkpoint, ServerStore
+from fedseal.storage import StorageError
 
 
 def ordered_run(runs: Path, name: str = "study") -> Order:
@@ -153,7 +154,9 @@ def test_a_run_that_is_interrupted_stays_open(tmp_path: Path, store: Path, monke
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("error", [FULL, sqlite_error("SQLITE_FULL"), sqlite_error("SQLITE_IOERR")])
+@pytest.mark.parametrize(
+    "error", [FULL, sqlite_error("SQLITE_FULL"), sqlite_error("SQLITE_IOERR"), StorageError("no room")]
+)
 def test_a_run_that_meets_a_full_disk_is_gone_on_with(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

@@ -67,6 +67,27 @@ def test_an_exchange_with_three_nodes_brings_back_what_each_was_sent(keys: Keys,
     assert len(link.state.object_store) == 0
 
 
+def test_bytes_of_a_node_that_are_no_message_are_its_own_loss(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleets = [keys.fleet(name, link) for name in ("a", "b")]
+    honest = link.state.contents
+
+    def spoilt(number: str) -> dict[str, bytes] | None:
+        found, reply = honest(number), link.state.message_res_store.get(number)
+        if found is None or reply is None or reply.metadata.src_node_id != fleets[1].node:
+            return found
+        return {name: b"\xff" + raw[:-1] for name, raw in found.items()}
+
+    monkeypatch.setattr(link.state, "contents", spoilt)
+    with answering(fleets, echo):
+        sent = [Message(words(1), dst_node_id=fleet.node, message_type="train") for fleet in fleets]
+        replies = {reply.metadata.src_node_id: reply for reply in grid.send_and_receive(sent, timeout=60)}
+    good, bad = (replies[fleet.node] for fleet in fleets)
+    assert number_in(good) == 1
+    assert bad.has_error() and bad.error.code == ErrorCode.UNKNOWN
+
+
 def test_sites_learn_a_runs_configuration_while_it_lasts(keys: Keys, link: Link) -> None:
     fleet = keys.fleet("a", link)
     fleet.join()
@@ -154,12 +175,17 @@ def test_a_killed_node_comes_back_at_once_and_is_given_its_message_again(
     assert again.next() is None
 
 
-def test_a_message_that_nobody_survives_is_not_given_out_for_ever(keys: Keys, link: Link, grid: LinkGrid) -> None:
+def test_a_message_that_nobody_survives_is_given_out_a_few_times_and_then_now_and_again(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet = keys.fleet("a", link)
     fleet.join()
     ask(grid, fleet.node)
     given = [fleet.next() for _ in range(linked.DELIVERIES + 1)]
     assert [message is not None for message in given] == [True] * linked.DELIVERIES + [False]
+    # It may have been the line that lost them all.
+    monkeypatch.setattr(linked, "AGAIN", 0.0)
+    assert fleet.next() is not None
 
 
 class KilledError(Exception):

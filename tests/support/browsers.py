@@ -59,6 +59,8 @@ def browser() -> Iterator["Browser"]:
 def sign_in_at(page: "Page", address: str, name: str, secret: str) -> None:
     """Sign somebody in with the keyboard alone."""
     page.goto(f"{address}/sign-in")
+    # Keys that are pressed before a page has the focus are lost.
+    page.wait_for_function("document.activeElement.id === 'name'")
     page.keyboard.type(name)
     page.keyboard.press("Tab")
     page.keyboard.type(secret)

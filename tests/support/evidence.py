@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from support.histories import digest, secret
@@ -68,7 +68,7 @@ at_most = 3.0
 """
 # In use; suspended; waiting for signatures; the figures too low for the gate.
 USED, BARRED, WAITING, WEAK = bundle(1), bundle(2), bundle(3), bundle(4)
-FIRST, SECOND, WATCH, BROKEN = (letter * 32 for letter in "1234")
+FIRST, SECOND, WATCH, BROKEN = (digest(f"run {n}")[7:39] for n in range(4))
 POLICY = MonitorTable(
     windows_per_year=50, alpha=1.0, min_sites=3, triggers=Triggers(alarm="propose", concept="roll_back", cooldown=1)
 )
@@ -76,13 +76,25 @@ WINDOWS = (0.5, 0.31, 0.012, 0.4, 1e-9, 0.6, None, 0.07)
 HOSTILE = "%3Cimg%20src%3Dx%20onerror%3Dalert%281%29%3E"
 
 
-class Chronicle:
-    """The federation while its log is written."""
+class Clock:
+    """So many seconds later at each look."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, step: float) -> None:
+        self._now, self._step = NOW, timedelta(seconds=step)
+
+    def __call__(self) -> datetime:
+        self._now += self._step
+        return self._now
+
+
+class Chronicle:
+    """The federation while its log is written. ``names``: what is behind a person's first name in the directory."""
+
+    def __init__(self, folder: Path, names: str) -> None:
+        self.names = names
         roster = make_roster(3)
         ServerStore.create(folder / "server.sqlite", key=SERVER, roster=signed(roster), pinned=roster.digest())
-        self.world = World(folder)
+        self.world = World(folder, now=Clock(37.25))
         (folder / "registry.toml").write_text(RULES, encoding="utf-8")
 
     def server(self, body: Frozen, run: str | None = None) -> int:
@@ -120,7 +132,7 @@ class Chronicle:
         with ServerStore.open(world.folder / "server.sqlite").engine.begin() as connection:
             for name in ("ana", "ben", "eva"):
                 Directory(connection).put(
-                    "act_" + key(f"actor-{name}").public.hex()[:32], f"{name.title()} <b>Muster</b>"
+                    "act_" + key(f"actor-{name}").public.hex()[:32], f"{name.title()} {self.names}"
                 )
 
     def run(self, run: str, start: str | None, models: Sequence[str], *, study: str = "tiny") -> None:
@@ -220,9 +232,15 @@ class Chronicle:
             state, _ = record_window(self.world.journal, bytes.fromhex(WATCH), POLICY, state, measured, models)
 
 
-def write_chronicle(folder: Path) -> Evidence:
-    """Write the whole log; it needs a second or two."""
-    made = Chronicle(folder)
+def write_chronicle(folder: Path, names: str = "<b>Muster</b>", study: str = HOSTILE) -> Evidence:
+    """Write the whole log; it needs a second or two.
+
+    Args:
+        folder: an empty one.
+        names: what persons are called by behind their first names.
+        study: what the second run's study is called.
+    """
+    made = Chronicle(folder, names)
     world = made.world
     made.beginnings()
     steps = [digest(f"step {n}") for n in range(6)]
@@ -236,7 +254,7 @@ def write_chronicle(folder: Path) -> Evidence:
     world.promote(USED, Alias.CANDIDATE, RULES)
     world.promote(USED, text=RULES)
     made.windows()
-    made.run(SECOND, USED.model_digest, [USED.model_digest, steps[3], WAITING.model_digest], study=HOSTILE)
+    made.run(SECOND, USED.model_digest, [USED.model_digest, steps[3], WAITING.model_digest], study=study)
     for one, auc in ((BARRED, "0.9"), (WEAK, "0.7"), (WAITING, "0.93")):
         made.register(one, SECOND, auc, "0.01", USED.model_digest)
     world.sign(WAITING, "ana", Meaning.AUTHORED, Role.ML_ENGINEER)

@@ -1,6 +1,6 @@
 """A federation's registry in memory: its log, its sites as witnesses, and people who sign."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,6 +78,7 @@ class World:
 
     folder: Path
     simulated: bool = True
+    now: Callable[[], datetime] = lambda: NOW
     places: dict[str, Place] = field(default_factory=dict)
     seen: dict[int, witness.WitnessState] = field(default_factory=dict)
     engine: Engine = field(init=False)
@@ -91,7 +92,7 @@ class World:
     def open(self) -> None:
         """As another program would."""
         roster = make_roster(3, simulated=self.simulated)
-        self.journal = FederationJournal(self.engine, SERVER, roster, faulty=0, now=lambda: NOW)
+        self.journal = FederationJournal(self.engine, SERVER, roster, faulty=0, now=lambda: self.now())
         self.registry = Registry(self.journal, self.engine, BundleStore(self.folder / "bundles"))
 
     def witness(self, sites: Iterable[int] = (1, 2, 3)) -> int:
@@ -105,7 +106,7 @@ class World:
                 request.body,
                 checkpoint.log_key(self.journal.origin, SERVER.public),
                 checkpoint.Cosigner(name, key(f"site-{site}")),
-                int(NOW.timestamp()),
+                int(self.now().timestamp()),
             )
             reply = LogReply(response.status, self.seen[site].size, response.body, ())
             assert reply.status == OK
@@ -116,7 +117,9 @@ class World:
     def site_says(self, site: int, body: Frozen, run: str | None = None) -> int:
         """A site's event in the log; its index."""
         name = f"site-{site}"
-        leaf = sign_event(body, key(name), self.places.get(name, Place()), org=name, time=TIME, run=run)
+        leaf = sign_event(
+            body, key(name), self.places.get(name, Place()), org=name, time=self.now().strftime(TIME_FORMAT), run=run
+        )
         self.places[name] = self.places.get(name, Place()).after(leaf)
         self.journal.take(site, LogReply(0, 0, b"", (leaf,)))
         return self.journal.commit() - 1
@@ -171,7 +174,7 @@ class World:
     ) -> int:
         """A person signs a bundle; the index."""
         registration = self.registry.find(made.digest, self.registry.state())
-        return self.registry.approve(registration, Aim(alias, meaning, role), key(name), NOW)
+        return self.registry.approve(registration, Aim(alias, meaning, role), key(name), self.now())
 
     def people(self) -> None:
         """An engineer and two approvers."""

@@ -63,6 +63,7 @@ def site_of(federation: Federation, number: int) -> Site:
             store=place,
             data=federation.folder,
             study=study,
+            epoch=None,
             authority=Path(federation.folder / "authority.pem"),
             check_code=lambda: None,
         ),

@@ -116,8 +116,8 @@ class SignatureLine:
 
 @dataclass(frozen=True, slots=True)
 class MoveLine:
-    """Something that happened to the bundle's model. ``promotion``: it is one, and was made again by the rules; then
-    ``problems`` is what is wrong with it.
+    """Something that happened to the bundle's model. ``promotion``: it is one by today's rules, and was made again;
+    then ``problems`` is what is wrong with it.
     """
 
     index: int
@@ -284,13 +284,10 @@ def _moves(view: View, registration: Registration, rules: RegistryRules | None) 
         body, time = entry.event.body, entry.event.time
         match body:
             case Promoted() if body.bundle == registration.bundle:
-                yield MoveLine(
-                    entry.index,
-                    time,
-                    f"became {body.alias.value}",
-                    rules is not None,
-                    again.get(entry.index, ()) if rules is not None else (),
-                )
+                # Without the rules that it was made by it cannot be made again.
+                same = rules is not None and body.rules == rules.digest
+                said = f"became {body.alias.value}" + ("" if same or rules is None else ", by other rules than today's")
+                yield MoveLine(entry.index, time, said, same, again.get(entry.index, ()) if same else ())
             case RolledBack() if body.bundle == registration.bundle:
                 yield MoveLine(entry.index, time, f"became {body.alias.value} again: {body.reason.value}", False, ())
             case Promoted() | RolledBack() if body.replaces == registration.model and body.model != registration.model:

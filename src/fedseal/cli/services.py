@@ -9,9 +9,10 @@ import typer
 from prometheus_client import CollectorRegistry
 
 from fedseal.operation.config import LogFormat, OperationPart
+from fedseal.operation.counting import EventCounter
 from fedseal.operation.events import EpochEnds
 from fedseal.operation.listener import Operation, Readiness
-from fedseal.operation.logs import say
+from fedseal.operation.logs import ROOT, say
 
 LogOption = Annotated[
     LogFormat | None, typer.Option("--log-format", help="In place of what the file says under [operation].")
@@ -24,8 +25,13 @@ def operated(part: OperationPart, registry: CollectorRegistry, ready: Readiness)
     if part.endpoint is None:
         yield
         return
-    with Operation(part.endpoint, registry, ready):
-        yield
+    counter, log = EventCounter(registry), logging.getLogger(ROOT)
+    log.addHandler(counter)
+    try:
+        with Operation(part.endpoint, registry, ready):
+            yield
+    finally:
+        log.removeHandler(counter)
 
 
 def warn(log: logging.Logger, what: str | None) -> None:

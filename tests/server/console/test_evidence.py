@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
-from support.evidence import BARRED, FIRST, SECOND, USED, WAITING, WEAK, evidence_at
+from support.evidence import BARRED, FIRST, RULES, SECOND, USED, WAITING, WEAK, evidence_at
 from support.histories import secret
 from support.keys import SERVER, make_roster, signed
+from support.registry import rules as rules_of
 from support.stores import backup_of
 
 from fedseal.compliance.events.registry import EVENTS
@@ -135,9 +136,9 @@ def test_the_log_extends_what_was_seen_and_nothing_else(view: View) -> None:
         found = extends(view, f" {size} ", "sha256:" + view.log.root(size).hex())
         assert found.holds
         assert not extends(view, str(size), view.log.root(size + 1 if size < 60 else 3).hex()).holds
-    for size, root in (("1", "00"), ("x", 64 * "0"), ("-1", 64 * "0"), ("1", 64 * "g"), (str(10**6), 64 * "0")):
+    for wrong, root in (("1", "00"), ("x", 64 * "0"), ("-1", 64 * "0"), ("1", 64 * "g"), (str(10**6), 64 * "0")):
         with pytest.raises(ConfigError):
-            extends(view, size, root)
+            extends(view, wrong, root)
 
 
 def test_a_changed_database_shows(chronicle: Path, tmp_path: Path) -> None:
@@ -194,6 +195,10 @@ def test_a_bundles_gates_are_computed_again(evidence: Evidence, view: View) -> N
     assert all(not way.reasons for way in used.ways)
     assert [(move.said, move.problems) for move in used.moves] == [("became candidate", ()), ("became production", ())]
     assert {one.person for one in used.signatures if one.org == "server"} == {"Ana <b>Muster</b>", "Ben <b>Muster</b>"}
+    stricter = rules_of(RULES.replace("at_least = 0.8", "at_least = 0.95"))
+    moves = read_bundle_page(evidence, view, USED.digest, stricter, {}).moves
+    assert [(move.promotion, move.problems) for move in moves] == [(False, ())] * 2
+    assert all(move.said.endswith("by other rules than today's") for move in moves)
     weak = read_bundle_page(evidence, view, WEAK.digest[7:20], rules, {})
     production = next(way for way in weak.ways if way.alias == "production")
     assert any("auc is 0.69" in reason for reason in production.reasons)

@@ -1,17 +1,14 @@
 """The pages of evidence in a real browser: within the content policy, by keyboard alone, narrow, with hostile texts."""
 
 import shutil
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import Request
+from support.browsers import browser, listening, needs_browser, sign_in_at
 from support.consoles import Place, make_place
 from support.evidence import FIRST, USED, WAITING, evidence_at, signed_file
 from support.histories import secret
@@ -19,14 +16,12 @@ from support.hostile import poisoned
 from support.keys import key
 from support.registry import actor
 
-from fedseal.server.console import asking
 from fedseal.server.console.evidence.approving import request_for
 from fedseal.server.console.permissions import Page as ConsolePage
+from fedseal.server.console.view import show
 from fedseal_verify.cli import main as verify
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'fedseal[dev]'")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium")
+pytestmark = needs_browser
 
 PAGES = (
     "/log",
@@ -55,43 +50,30 @@ def place(chronicle: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def address(place: Place) -> Iterator[str]:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        server = uvicorn.Server(uvicorn.Config(place.app, log_level="error", lifespan="off"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.02)
-        yield f"http://localhost:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
+    with listening(place.app) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
+def chromium() -> Iterator[Any]:
+    with browser() as opened:
+        yield opened
 
 
 @contextmanager
-def signed_in(browser: Any, place: Place, address: str, role: str = "approver", **looks: Any) -> Iterator[Any]:
-    """A page of somebody who has signed in; what goes wrong in it is kept in ``page.wrong``."""
-    context = browser.new_context(accept_downloads=True, **looks)
+def visit(chromium: Any, place: Place, address: str, role: str = "approver", **looks: Any) -> Iterator[Any]:
+    """A page of somebody who has signed in; whatever went wrong in it fails the test at the end."""
+    context = chromium.new_context(accept_downloads=True, **looks)
     context.set_default_timeout(60_000)
     context.add_init_script(LISTEN)
-    page = context.new_page()
-    page.wrong = []
-    page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("dialog", lambda dialog: (page.wrong.append(dialog.message), dialog.dismiss()))
-    page.on("request", lambda asked: page.wrong.append(asked.url) if not asked.url.startswith(address) else None)
-    page.goto(f"{address}/sign-in")
-    page.fill("[name=name]", role)
-    page.fill("[name=secret]", place.secrets[role])
-    page.keyboard.press("Enter")
-    page.wait_for_url(f"{address}/")
+    page, wrong = context.new_page(), list[str]()
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(address) else None)
+    sign_in_at(page, address, role, place.secrets[role])
     yield page
     context.close()
+    assert wrong == []
 
 
 @pytest.mark.parametrize(
@@ -102,27 +84,28 @@ def signed_in(browser: Any, place: Place, address: str, role: str = "approver", 
     ],
     ids=["light-narrow", "dark-wide"],
 )
-def test_pages_keep_to_the_policy_and_to_their_width(
-    browser: Any, place: Place, address: str, looks: dict[str, Any]
+def test_pages_keep_to_the_policy_and_to_their_width_and_are_accessible(
+    chromium: Any, place: Place, address: str, looks: dict[str, Any]
 ) -> None:
-    with signed_in(browser, place, address, **looks) as page:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    with visit(chromium, place, address, **looks) as page:
         for path in PAGES:
             page.goto(address + path)
             assert page.evaluate("broken") == [], path
             assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
             assert page.evaluate("[...document.styleSheets].every((one) => one.cssRules.length > 0)"), path
-        assert page.wrong == []
+            found = axe.run(page).response["violations"]
+            assert [(one["id"], [n["html"][:160] for n in one["nodes"]][:3]) for one in found] == [], path
 
 
 @pytest.mark.slow
-def test_no_text_runs(browser: Any, place: Place, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = asking.show
+def test_no_text_runs(chromium: Any, place: Place, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def hostile(request: Request, visitor: Any, page: ConsolePage, template: str, facts: Any) -> Any:
-        return real(request, visitor, page, template, poisoned(facts))
+        return show(request, visitor, page, template, poisoned(facts))
 
-    monkeypatch.setattr(asking, "show", hostile)
-    with signed_in(browser, place, address) as page:
+    monkeypatch.setattr("fedseal.server.console.asking.show", hostile)
+    with visit(chromium, place, address) as page:
         asked: list[str] = []
         page.on("request", lambda one: asked.append(one.url.removeprefix(address)))
         for path in PAGES:
@@ -130,13 +113,14 @@ def test_no_text_runs(browser: Any, place: Place, address: str, monkeypatch: pyt
             assert "alert(1)" in page.content()
             assert page.evaluate("broken") == [], path
             assert page.locator("main img, main script, main iframe").count() == 0
-        assert page.wrong == []
         assert not [url for url in asked if url.endswith("/x") or "alert" in url]
 
 
 @pytest.mark.slow
-def test_a_proof_is_taken_by_keyboard_alone_and_holds(browser: Any, place: Place, address: str, tmp_path: Path) -> None:
-    with signed_in(browser, place, address, "auditor") as page:
+def test_a_proof_is_taken_by_keyboard_alone_and_holds(
+    chromium: Any, place: Place, address: str, tmp_path: Path
+) -> None:
+    with visit(chromium, place, address, "auditor") as page:
         page.goto(f"{address}/log")
         _tab_to(page, "#97")
         page.keyboard.press("Enter")
@@ -158,12 +142,12 @@ def test_a_proof_is_taken_by_keyboard_alone_and_holds(browser: Any, place: Place
 
 
 @pytest.mark.slow
-def test_a_signed_file_is_handed_in(browser: Any, place: Place, address: str, tmp_path: Path) -> None:
+def test_a_signed_file_is_handed_in(chromium: Any, place: Place, address: str, tmp_path: Path) -> None:
     with evidence_at(place.settings.store.parent).opened() as view:
         asked = request_for(view, WAITING.digest, "production", "approved", actor("eva"), "approver")
     (tmp_path / "signed.txt").write_bytes(signed_file(asked, key("eva")))
     (tmp_path / "wrong.txt").write_bytes(signed_file(asked, key("mallory")))
-    with signed_in(browser, place, address) as page:
+    with visit(chromium, place, address) as page:
         page.goto(f"{address}/approvals")
         page.set_input_files("#signed", tmp_path / "wrong.txt")
         page.click("text=Hand in >> nth=-1")
@@ -172,7 +156,6 @@ def test_a_signed_file_is_handed_in(browser: Any, place: Place, address: str, tm
         page.click("text=Hand in >> nth=-1")
         page.wait_for_selector("text=The signature is entry")
         assert page.evaluate("broken") == []
-        assert page.wrong == []
 
 
 def _tab_to(page: Any, text: str) -> None:

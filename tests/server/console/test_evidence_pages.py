@@ -19,8 +19,8 @@ from support.keys import key
 from support.registry import actor
 
 from fedseal.compliance.registry.approvals import Request as Asked
-from fedseal.server.console import asking
 from fedseal.server.console.permissions import APPROVALS, BUNDLE_FILES, DRIFT, LINEAGE, LOG, MODELS, Page, Role
+from fedseal.server.console.view import show
 
 PATHS: dict[str, Page] = {
     "/log": LOG,
@@ -192,12 +192,11 @@ def test_no_text_of_anybodys_becomes_markup(
 ) -> None:
     """Every text of every page's facts is hostile at once: the page is made of what it was made of before."""
     honest = {path: _markup(approver.get(path).text) for path in PATHS if _is_page(path)}
-    real = asking.show
 
     def poisoned(request: Request, visitor: Any, page: Page, template: str, facts: Any) -> Any:
-        return real(request, visitor, page, template, everything_hostile(facts))
+        return show(request, visitor, page, template, everything_hostile(facts))
 
-    monkeypatch.setattr(asking, "show", poisoned)
+    monkeypatch.setattr("fedseal.server.console.asking.show", poisoned)
     known = {element for page in honest.values() for element in page.elements}
     for path in honest:
         text = approver.get(path).text

@@ -183,6 +183,23 @@ def test_lines_that_are_no_events_are_left_out(place: Place, line: bytes) -> Non
     assert found.rounds[-1].metrics == {"auc": 0.8}
 
 
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ({"accuracy": 0.18, "validation-ratio": 0.2}, {"accuracy": 0.9}),
+        ({"accuracy": 0.0, "validation-ratio": 0.0}, {}),
+        ({"accuracy": 0.9}, {"accuracy": 0.9}),
+    ],
+)
+def test_metrics_are_means_over_validation_persons(
+    place: Place, sent: dict[str, float], shown: dict[str, float]
+) -> None:
+    put_run(place.settings.runs, "20261128-one", [event("started"), a_round(1, metrics=sent)])
+    found = read_run(place.settings.runs, "20261128-one")
+    assert found is not None
+    assert found.rounds[0].metrics == pytest.approx(shown)
+
+
 def test_an_order_that_is_none_is_a_run_without_a_study(place: Place) -> None:
     folder = put_run(place.settings.runs, "20261128-one", [event("started")])
     for content in ("", "[]", '{"run_config": 3}', '{"run_config": {"fedseal-contract": "[]"}}'):

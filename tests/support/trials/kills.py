@@ -23,7 +23,7 @@ from fedseal.simulation.deployed.submission import Events
 LOOK = 0.05
 READY = {SERVER: "listening at"}
 JOINED = "connected to"
-# Seconds without a finished round after which hands would be needed.
+# Seconds without a kill and without a finished round after which hands would be needed.
 BOUND = 300.0
 
 
@@ -269,6 +269,8 @@ class Follower:
     def disturbed(self) -> None:
         """Something was done to the run now; the next round that ends shows that it went on."""
         self._open.append(time.monotonic())
+        # The run has all its time again to go on in.
+        self.progress = time.monotonic()
 
     def look(self) -> list[float]:
         """Read what has happened: seconds since each disturbance that a round has ended after now."""
@@ -283,8 +285,8 @@ class Follower:
                 self.bytes_up.append(sum(stage["up"] for stage in event["stages"].values()))
                 self._answers = len(read_notes(self._notes))
             if event["event"] in {"round", "finished", "failed"}:
-                self.progress = time.monotonic()
-                found += [self.progress - since for since in self._open]
+                now = self.progress = time.monotonic()
+                found += [now - since for since in self._open]
                 self._open.clear()
             if event["event"] == "failed":
                 self.runs[self._order.folder.name] = f"failed: {event['error']}: {event['message']}"

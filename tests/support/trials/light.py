@@ -26,6 +26,7 @@ from fedseal.client.mod import DATA_KEY, sealed_mod
 from fedseal.client.node import ResidentNode
 from fedseal.client.records import CONTROL, arrays_of, control_bytes
 from fedseal.client.release import DONE, DONE_PLAN, DONE_RELEASE
+from fedseal.client.running import alone
 from fedseal.client.site_config import read_site
 from fedseal.operation.logs import log_to_stderr
 from fedseal.privacy.plan import PlanKind, decode_plan
@@ -121,7 +122,7 @@ def serve(config: Path, note: Path | None) -> None:
     site = read_site(config)
     node = ResidentNode(Fleet(site.address, site.trust, site.key), site, light_app(note))
     handle_signals(node)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), alone(site.store):
         node.run()
 
 

@@ -1,0 +1,90 @@
+"""What fuzzing has found, each with the input that showed it."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord
+from support.fuzz_files import FILES, _asked, stranger
+from support.fuzzing import judge
+
+from fedseal.client.records import arrays_of, views_of
+from fedseal.client.serving.tables import open_table
+from fedseal.config import parse_toml
+from fedseal.errors import ConfigError, DataError, PeerError
+from fedseal.privacy.npy import bytes_npy, view_npy
+from fedseal.server.coordination import ORDER, read_order
+
+
+@pytest.mark.parametrize("text", ["a = " + 5000 * "9", "a = " + 5000 * "[", "a = " + 5000 * "{b="])
+def test_a_toml_file_beyond_pythons_own_limits(text: str) -> None:
+    """tomllib let ValueError and RecursionError through."""
+    with pytest.raises(ConfigError, match="too long, or tables"):
+        parse_toml(text, "site.toml")
+
+
+def header(text: bytes) -> bytes:
+    padded = text + b" " * (64 - (11 + len(text)) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded
+
+
+HEADS = {
+    "a bracket that is not closed": b"{'descr': '<u4', 'fortran_order': False, 'shape': (9,), (",
+    "a text that is not closed": b"{'descr': '|i1', 'fortran_order': False, 'shape': (2,), }" + 9 * b'"',
+    "sizes below 0": b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -3), }",
+    "numbers without bytes": b"{'descr': '|S0', 'fortran_order': False, 'shape': (6,), }",
+    "nesting": b"{'descr': '<f4', 'fortran_order': False, 'shape': " + 900 * b"(" + b"}",
+    "an unknown type": b"{'descr': '<f3', 'fortran_order': False, 'shape': (6,), }",
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+def test_an_arrays_header_that_is_none(case: str) -> None:
+    """numpy's own reader let the tokenizer's errors through, and sizes that no array has."""
+    raw = header(HEADS[case]) + bytes(24)
+    assert view_npy(raw) is None
+    if case == "numbers without bytes":
+        return
+    record = ArrayRecord({"x": Array("float32", (6,), "numpy.ndarray", raw)})
+    for read in (views_of, arrays_of):
+        with pytest.raises(PeerError, match="cannot be read"):
+            read(record)
+
+
+@pytest.mark.parametrize("array", [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(3.0), np.ones(5, np.bool_)])
+def test_an_honest_array_is_viewed(array: np.ndarray) -> None:
+    out = io.BytesIO()
+    np.save(out, array)
+    found = view_npy(out.getvalue())
+    assert found is not None
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == array.dtype
+    assert bytes_npy(found) == out.getvalue()
+
+
+def test_an_order_that_is_nested_deep(tmp_path: Path) -> None:
+    (tmp_path / ORDER).write_text('{"a":' * 100_000, encoding="utf-8")
+    with pytest.raises(ConfigError, match="no order"):
+        read_order(tmp_path)
+
+
+def test_a_length_of_very_many_digits() -> None:
+    """Python makes no number of more than 4,300 digits, and the server answered by an error of its own."""
+    raw = b"POST /v1/fleet/push-object\ncontent-length: " + 5000 * b"9" + b"\n\n"
+    stranger(raw)
+    assert _asked(raw, []) == 413
+
+
+def test_a_row_of_another_width_that_is_no_utf8(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A callback of Arrow's wrote a traceback to standard error."""
+    path = tmp_path / "in.csv"
+    path.write_bytes(b"a,b,c\n1,2,3\n\xff\xfe,2\n")
+    with pytest.raises(DataError, match="row 3, the header being 1, has 2 values and not 3"):
+        list(open_table(path).pieces(["a"]))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_regression_is_judged_like_any_input() -> None:
+    site = next(target for target in FILES if target.name == "site.toml")
+    assert not judge(site, b"a = " + 5000 * b"9")
