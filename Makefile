@@ -41,6 +41,10 @@ evidence: setup-dev
 	$(BIN)/python bench/demo_seeds.py --out bench/results/demo_seeds.json
 	$(BIN)/python bench/privacy_audit.py --out bench/results/privacy_audit.json
 	$(BIN)/python bench/log_durability.py
+	PYTHONPATH=tests $(BIN)/python bench/first_round.py --out bench/results/first_round.json
+	PYTHONPATH=tests $(BIN)/python bench/isolation.py --out bench/results/isolation.json
+	PYTHONPATH=tests $(BIN)/python bench/faults.py
+	PYTHONPATH=src:tests:compliance/verify $(BIN)/python bench/fuzz.py --plain --seconds 20
 	$(PYTEST) -m slow
 
 setup: $(VENV)/.simulation

@@ -33,7 +33,7 @@ secrecy, so that what takes 2⁴⁰ tries on a real one can be tried.
 
 
 REASONS = {
-    "PolicyRefused": "nobody: the owner's policy",
+    "Refused": "nobody: the owner's policy",
     "BudgetExceeded": "nobody: the ledger's budget",
     "TOO_FEW": "nobody: the round ends",
     "OUT_OF_RANGE": "nobody: the round ends",

@@ -63,11 +63,11 @@ def _follow(made: Residents, chromium: "Browser", plan: str) -> None:
     _wait_for_rounds(order, ROUNDS // 2)
     run = f"/runs/{order.folder.name}"
     if plan == "none":
-        live = (Picture("run-live", run), Picture("run-live-narrow", run, DARK, NARROW))
-        take(chromium, store, made.runs, live, Role.COORDINATOR)
+        take(chromium, store, made.runs, (Picture("run-live", run),), Role.COORDINATOR)
     outcome(order)
     if plan == "none":
-        take(chromium, store, made.runs, (Picture("run-dark", run, DARK), Picture("runs", "/runs")), Role.ML_ENGINEER)
+        ended = (Picture("run-dark", run, DARK), Picture("run-narrow", run, DARK, NARROW), Picture("runs", "/runs"))
+        take(chromium, store, made.runs, ended, Role.ML_ENGINEER)
     else:
         ended = (
             Picture("sign-in", ""),

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -94,12 +95,11 @@ class StudyProcess:
         )
         self.output = Output(self._process, printed)
         self._channel: grpc.Channel | None = None
-        try:
+        with ExitStack() as unless_it_works:
+            unless_it_works.callback(self.end)
             self._connect(told)
             self.holds = self._describe()
-        except BaseException:
-            self.end()
-            raise
+            unless_it_works.pop_all()
 
     @property
     def number(self) -> int:

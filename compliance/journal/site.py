@@ -201,13 +201,12 @@ class SiteJournal:
         than it has shown is told so, and changes nothing.
         """
         state = self.mirror.witness_state()
-        following, response = witness.answer(
-            state,
-            request.body,
-            checkpoint.log_key(self.server_origin, self._identity.roster.server_key),
-            checkpoint.Cosigner(self.origin, self._identity.key),
-            int(self._now.timestamp()),
-        )
+        following, response = self._witnessed(state, request.body)
+        if response.outcome is witness.Outcome.STALE and self._is_known(request, state):
+            # The same request again, whose answer was lost with the process that gave it: cosigned as it stands.
+            note = str(witness.decode_request(request.body).note)
+            _, response = self._witnessed(state, witness.encode_request(state.size, (), note))
+            return self._reply(OK, state.size, response.body)
         match response.outcome:
             case witness.Outcome.COSIGNED if self._takes(request, following):
                 self.mirror.put_witness_state(state, following)
@@ -219,6 +218,20 @@ class SiteJournal:
                 self._keep(INCONSISTENT, request)
                 return self._reply(UNPROCESSABLE, state.size)
         return self._reply(response.status, state.size)
+
+    def _witnessed(self, state: witness.WitnessState, body: bytes) -> tuple[witness.WitnessState, witness.Response]:
+        return witness.answer(
+            state,
+            body,
+            checkpoint.log_key(self.server_origin, self._identity.roster.server_key),
+            checkpoint.Cosigner(self.origin, self._identity.key),
+            int(self._now.timestamp()),
+        )
+
+    def _is_known(self, request: LogRequest, state: witness.WitnessState) -> bool:
+        """Whether a checkpoint is the one that this site has cosigned last."""
+        shown = witness.decode_request(request.body).checkpoint
+        return (shown.size, shown.root) == (state.size, state.root)
 
     def _contradicts(self, request: LogRequest) -> bool:
         """Whether a checkpoint of a size that this site has seen has another root than it had then."""

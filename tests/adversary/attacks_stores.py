@@ -12,7 +12,7 @@ from adversary.stores import DATA, EXAMPLES, Stores, at_stores
 from support.flower import OPEN_POLICY, PRIVATE, Federation, header_for
 from support.keys import SERVER, key
 
-from fedseal.errors import PolicyRefused
+from fedseal.compliance.site_rules.refused import Refused
 from fedseal.privacy.ledger import EntryKind
 from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, PrivacyPlan, SharedSkellam, decode_plan
 from fedseal.privacy.quantize import CLIPPED, Rounding
@@ -30,7 +30,7 @@ from fedseal.privacy.shares import Room, share_variance
 from fedseal.wire import decode, encode
 
 BY_SERVER = Fault("site 1", peer="server")
-BY_POLICY = Fault("site 1", PolicyRefused.__name__)
+BY_POLICY = Fault("site 1", Refused.__name__)
 ALL = (1, 2, 3)
 LOSS = {"loss": MetricRange(0.0, 5.0)}
 NONCE = b"\x05" * 32

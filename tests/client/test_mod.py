@@ -26,6 +26,8 @@ from support.flower import (
 
 from fedseal.client.mod import STORE_KEY, refusal_for, sealed_mod
 from fedseal.client.release import TaskError
+from fedseal.compliance.events.fields import RefusedRule
+from fedseal.compliance.site_rules.refused import Refused
 from fedseal.errors import BudgetExceeded, ConfigError, DataError, LocalError, PeerError, PolicyRefused
 from fedseal.privacy.ledger import EntryKind
 from fedseal.privacy.plan import LocalGaussian, NoPrivacy
@@ -225,6 +227,11 @@ def test_a_restored_ledger_is_seen_by_the_others(federation: Federation) -> None
     ("error", "code", "blamed"),
     [
         (PolicyRefused("x"), RefusalCode.POLICY, None),
+        (Refused(RefusedRule.COHORT, "x", next_step="y"), RefusalCode.POLICY, None),
+        (Refused(RefusedRule.DENIED, "x", next_step="y"), RefusalCode.POLICY, None),
+        (Refused(RefusedRule.PERIOD, "x", next_step="y"), RefusalCode.BUDGET, None),
+        (Refused(RefusedRule.HOURS, "x", next_step="y"), RefusalCode.LATER, None),
+        (Refused(RefusedRule.WAITING, "x", next_step="y"), RefusalCode.WAITING, None),
         (BudgetExceeded("x"), RefusalCode.BUDGET, None),
         (PeerError("x", peer="server", blamed=4), RefusalCode.BAD_PEER, 4),
         (PeerError("x", peer="server"), RefusalCode.PROTOCOL, None),
@@ -253,6 +260,8 @@ def test_the_codes_are_a_closed_list() -> None:
         ("TASK", 6),
         ("INTERNAL", 7),
         ("LOG", 8),
+        ("LATER", 9),
+        ("WAITING", 10),
     ]
 
 

@@ -101,14 +101,14 @@ def lose_an_entry_of_a_site(oracle: Oracle, run: Path) -> None:
 
 
 def answer_twice(oracle: Oracle, run: Path) -> None:
-    path = run.parents[3] / "notes" / "ward-03.notes"
+    path = oracle.notes["ward-03"]
     note = next(note for note in read_notes(path) if note.stage is not None)
     with path.open("a", encoding="ascii") as file:
         file.write(f"{note.request} {hashlib.sha256(b'another').hexdigest()} {note.stage} {note.session}\n")
 
 
 def send_what_was_not_charged(oracle: Oracle, run: Path) -> None:
-    with (run.parents[3] / "notes" / "ward-03.notes").open("a", encoding="ascii") as file:
+    with oracle.notes["ward-03"].open("a", encoding="ascii") as file:
         file.write(f"{'00' * 32} {'11' * 32} 2 {'22' * 32}\n")
 
 

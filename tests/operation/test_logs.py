@@ -4,7 +4,6 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
@@ -20,20 +19,6 @@ from fedseal.operation.events import LONGEST, LogEvent, MessageAnswered, RunFail
 from fedseal.operation.logs import JsonLines, TextLines, log_to, say
 
 CANARY = "patient-4711-has-HIV"
-NAMES = ("fedseal", "flwr", "uvicorn", "")
-
-
-@pytest.fixture(autouse=True)
-def loggers() -> Iterator[None]:
-    kept = {name: (log.handlers, log.level, log.propagate) for name in NAMES for log in [logging.getLogger(name)]}
-    hook = threading.excepthook
-    yield
-    for name, (handlers, level, propagate) in kept.items():
-        log = logging.getLogger(name)
-        log.handlers, log.propagate = handlers, propagate
-        log.setLevel(level)
-    threading.excepthook = hook
-    logging.captureWarnings(False)
 
 
 def all_events() -> list[type[LogEvent]]:

@@ -3,8 +3,6 @@
 import base64
 import io
 import logging
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,20 +14,6 @@ from fedseal.operation.logs import log_to
 
 # What a study's code sees and says; a float that nothing else prints.
 PERSON, VALUE = "patient-4711-has-HIV", 0.7251943
-NAMES = ("fedseal", "flwr", "uvicorn", "")
-
-
-@pytest.fixture(autouse=True)
-def loggers() -> Iterator[None]:
-    kept = {name: (log.handlers, log.level, log.propagate) for name in NAMES for log in [logging.getLogger(name)]}
-    hook = threading.excepthook
-    yield
-    for name, (handlers, level, propagate) in kept.items():
-        log = logging.getLogger(name)
-        log.handlers, log.propagate = handlers, propagate
-        log.setLevel(level)
-    threading.excepthook = hook
-    logging.captureWarnings(False)
 
 
 def canaries() -> dict[str, str]:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import uvicorn
@@ -21,6 +21,9 @@ needs_browser = pytest.mark.skipif(
     CHROMIUM is None or importlib.util.find_spec("playwright") is None,
     reason="no chromium here (apt-get install chromium; pip install playwright)",
 )
+# What breaks the content policy is told by the browser as an event, and kept here.
+LISTEN = "window.broken = []; document.addEventListener('securitypolicyviolation', e => broken.push(e.blockedURI))"
+WIDE = {"width": 1280, "height": 900}
 
 
 @contextmanager
@@ -66,3 +69,33 @@ def sign_in_at(page: "Page", address: str, name: str, secret: str) -> None:
     page.keyboard.type(secret)
     page.keyboard.press("Enter")
     page.wait_for_url(f"{address}/")
+
+
+@contextmanager
+def visit(chromium: Any, address: str, name: str, secret: str, **looks: Any) -> Iterator[Any]:
+    """A page of somebody who has signed in; whatever went wrong in it fails the test at the end.
+
+    Args:
+        looks: of the browser's context, in place of a wide window.
+    """
+    context = chromium.new_context(**{"viewport": WIDE, **looks})
+    context.set_default_timeout(60_000)
+    context.add_init_script(LISTEN)
+    page, wrong = context.new_page(), list[str]()
+
+    def note(text: str, *, bad: bool = True) -> None:
+        if bad:
+            wrong.append(text)
+
+    def dismiss(dialog: Any) -> None:
+        note(dialog.message)
+        dialog.dismiss()
+
+    page.on("pageerror", lambda error: note(str(error)))
+    page.on("console", lambda said: note(said.text, bad=said.type == "error" and "403" not in said.text))
+    page.on("dialog", dismiss)
+    page.on("request", lambda asked: note(asked.url, bad=not asked.url.startswith(address)))
+    sign_in_at(page, address, name, secret)
+    yield page
+    context.close()
+    assert wrong == []

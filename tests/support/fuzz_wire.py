@@ -82,7 +82,14 @@ def drawn(strategy: st.SearchStrategy[Any], count: int) -> list[Any]:
 def wire_corpus(*names: str) -> tuple[bytes, ...]:
     """Messages of these classes, or of all."""
     kinds = [kind for kind in KINDS if not names or kind.__name__ in names]
-    return tuple(encode(value) for kind in kinds for value in drawn(messages(kind), 4))
+    found: list[bytes] = []
+    for kind in kinds:
+        try:
+            found += [encode(value) for value in drawn(messages(kind), 4)]
+        # Classes whose fields have to fit one another: they are parsed, and have no input of their own here.
+        except ValueError:
+            continue
+    return tuple(found)
 
 
 def wire(*names: str) -> Callable[[], Sequence[bytes]]:

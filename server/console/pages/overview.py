@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from fastapi import Request, Response
@@ -14,11 +15,12 @@ from fedseal.compliance.events.leaf import read_event
 from fedseal.compliance.events.registry import type_of_form
 from fedseal.compliance.journal.tables import TYPES
 from fedseal.config import Frozen
-from fedseal.errors import LocalError
+from fedseal.errors import ConfigError, LocalError
+from fedseal.privacy.membership.standing import SERVER_MOVES, said, standing
 from fedseal.privacy.roster import Roster
 from fedseal.server.console.admission import Admitted, page_router
 from fedseal.server.console.asking import evidence_of
-from fedseal.server.console.context import console_of
+from fedseal.server.console.context import Console, console_of
 from fedseal.server.console.evidence.place import NotBegun, View
 from fedseal.server.console.evidence.witnessed import read_checkpoint_page
 from fedseal.server.console.pages.budgets import spending_of
@@ -27,6 +29,7 @@ from fedseal.server.console.runs import Run, list_runs
 from fedseal.server.console.spending import Population
 from fedseal.server.console.view import show
 from fedseal.server.progress import Presence, read_presence
+from fedseal.server.store import known_at
 
 B = TypeVar("B", bound=Frozen)
 router = page_router(OVERVIEW)
@@ -45,6 +48,15 @@ class SiteLine:
     persons: int
     online: bool | None
     seen: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """Until when the membership holds, and what is to be done; ``until`` is empty where it does not hold now."""
+
+    until: str
+    days: int
+    warning: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +113,10 @@ class RefusalLine:
 
 @dataclass(frozen=True, slots=True)
 class OverviewFacts:
-    """What the page says; the promises are None where the log has not begun."""
+    """What the page says; the promises are None where the log has not begun, ``holds`` where there is no membership."""
 
     epoch: int
+    holds: Holds | None
     simulated: bool
     presence: Presence | None
     running: bool
@@ -129,6 +142,7 @@ def overview(request: Request, visitor: Admitted) -> Response:
     sealed, proven, refusals = _by_the_log(request)
     facts = OverviewFacts(
         epoch=roster.epoch,
+        holds=_holds(console),
         simulated=roster.simulated,
         presence=presence,
         running=running,
@@ -140,6 +154,17 @@ def overview(request: Request, visitor: Admitted) -> Response:
         refusals=refusals,
     )
     return show(request, visitor, OVERVIEW, "overview.html", facts, refresh=REFRESH)
+
+
+def _holds(console: Console) -> Holds | None:
+    epoch = known_at(console.settings.store)[1]
+    if epoch is None:
+        return None
+    try:
+        found = standing(epoch, datetime.fromtimestamp(console.clock(), UTC), moves=SERVER_MOVES)
+    except ConfigError as error:
+        return Holds("", 0, f"{error.message}. {error.next_step}")
+    return Holds(said(found.until), found.days, found.warning or "")
 
 
 def _sites(roster: Roster, presence: Presence | None, *, running: bool) -> tuple[SiteLine, ...]:

@@ -160,7 +160,13 @@ def verdict_numbers(verdict: EvaluationVerdict) -> dict[str, Any]:
     return {
         "evaluation": evaluation_numbers(verdict.outlook),
         "accepted": refusal is None,
-        "refusal": None if refusal is None else {"class": type(refusal).__name__, "message": refusal.message},
+        "refusal": None if refusal is None else refusal_numbers(refusal),
         "epsilon_enforced_after": verdict.enforced,
         "epsilon_that_fits": verdict.promise,
     }
+
+
+def refusal_numbers(refusal: FedsealError) -> dict[str, str]:
+    """For JSON: the class of the refusal, and its message. Which rule of a policy it was is in the message."""
+    kind = PolicyRefused if isinstance(refusal, PolicyRefused) else type(refusal)
+    return {"class": kind.__name__, "message": refusal.message}

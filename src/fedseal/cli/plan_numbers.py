@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from fedseal.cli.plan_evaluation import evaluation_numbers, look_at_evaluation
+from fedseal.cli.plan_evaluation import evaluation_numbers, look_at_evaluation, refusal_numbers
 from fedseal.cli.planning import Outlook, Verdict, noise_of
 from fedseal.privacy.forecast import Statement, all_plans, most_releases
 from fedseal.privacy.plan import AdaptiveSkellam, PlanKind, PrivacyPlan
@@ -71,7 +71,7 @@ def _of_verdict(verdict: Verdict) -> dict[str, Any]:
     refusal = verdict.refusal
     return {
         "accepted": refusal is None,
-        "refusal": None if refusal is None else {"class": type(refusal).__name__, "message": refusal.message},
+        "refusal": None if refusal is None else refusal_numbers(refusal),
         "epsilon_after": _finite(verdict.epsilon),
         "epsilon_enforced_after": verdict.enforced,
         "rounds_that_fit": verdict.rounds,

@@ -16,6 +16,7 @@ from fedseal.compliance.site_rules.period import PeriodRule
 from fedseal.privacy.chain import reservations
 from fedseal.privacy.dates import charges_since
 from fedseal.privacy.ledger import EntryKind, epsilon_enforced
+from fedseal.privacy.membership.standing import said
 from fedseal.privacy.plan import PlanKind, decode_plan
 from fedseal.privacy.store import SiteStore
 from fedseal.privacy.transaction import Transaction
@@ -129,7 +130,7 @@ def standing_of(path: Path, store: SiteStore, transaction: Transaction) -> dict[
     number = path.with_name(f"{path.name}.node")
     running = is_running(path)
     round_ = journal.last_shared(type_of_form(Contributed).name)
-    incident = transaction.last_incident()
+    incident, epoch = transaction.last_incident(), store.identity.epoch
     return {
         "running": running,
         "connected": f"as node {number.read_text(encoding='ascii').strip()}" if running and number.exists() else "no",
@@ -140,6 +141,7 @@ def standing_of(path: Path, store: SiteStore, transaction: Transaction) -> dict[
         "waiting": len(waiting(transaction.connection)),
         "unlogged": journal.unlogged(),
         "roster_epoch": store.identity.roster.epoch,
+        "membership_until": None if epoch is None else said(datetime.fromtimestamp(epoch.membership.valid_until, UTC)),
     }
 
 

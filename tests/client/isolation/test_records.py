@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -31,14 +31,16 @@ ARRAYS = st.dictionaries(
 )
 
 
+@settings(max_examples=80, deadline=None)
 @given(SETTINGS)
-def test_settings_come_back(settings: dict[str, Any]) -> None:
-    found = settings_in(values_of(settings))
-    assert list(found) == list(settings)
+def test_settings_come_back(given_ones: dict[str, Any]) -> None:
+    found = settings_in(values_of(given_ones))
+    assert list(found) == list(given_ones)
     # By their text: a NaN is none of its own equals.
-    assert repr(found) == repr(settings)
+    assert repr(found) == repr(given_ones)
 
 
+@settings(max_examples=80, deadline=None)
 @given(ARRAYS)
 def test_arrays_come_back(arrays: dict[str, Any]) -> None:
     found = arrays_in(parts_of(arrays))
@@ -55,6 +57,7 @@ def test_an_array_in_another_order_is_the_same_array() -> None:
     assert found.dtype == np.dtype("<f4")
 
 
+@settings(max_examples=80, deadline=None)
 @given(st.binary(max_size=3 * 40))
 def test_whatever_bytes_come_are_an_answer_or_a_named_error(raw: bytes) -> None:
     for data in (raw, b"FS\x01\xce" + raw):
@@ -66,6 +69,7 @@ def test_whatever_bytes_come_are_an_answer_or_a_named_error(raw: bytes) -> None:
             continue
 
 
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(
         st.builds(

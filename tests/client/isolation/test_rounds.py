@@ -2,7 +2,10 @@
 others go on, and so does the site, with a new process.
 """
 
+import os
+import signal
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,8 +28,16 @@ pytestmark = pytest.mark.skipif(not landlocked(), reason="needs a Linux with nam
 CONFIG = {"fedseal-task": "task:Task"}
 
 
+@dataclass
+class Site1:
+    """A federation, and what its first site computes with."""
+
+    nodes: Nodes
+    work: IsolatedWork
+
+
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[Nodes]:
+def running(tmp_path: Path) -> Iterator[Site1]:
     """Site 1 has its study apart; sites 2 and 3 run an ordinary app."""
     for name in ("keys", "study", "data"):
         (tmp_path / name).mkdir()
@@ -50,19 +61,19 @@ def running(tmp_path: Path) -> Iterator[Nodes]:
     with with_strangers(), flower_task():
         work = IsolatedWork(cast(Site, site))
         apart.train()(work.train)
-        yield Nodes(federation, cast(ClientApp, app), run_config=CONFIG, config=config)
+        yield Site1(Nodes(federation, cast(ClientApp, app), run_config=CONFIG, config=config), work)
         work.close()
 
 
-def masked(running: Nodes, number: int, do: str) -> Any:
+def masked(site: Site1, number: int, do: str) -> Any:
     """A round up to its vectors, and what site 1 answered there."""
     task: dict[str, ArrayRecord | ConfigRecord] = {"arrays": model(), "config": ConfigRecord({"do": do})}
-    header = header_for(running.federation, task=task, run_config=CONFIG, release_seq=number)
-    state, seen = running.run(header, Stage.MASK, task=task)
+    header = header_for(site.nodes.federation, task=task, run_config=CONFIG, release_seq=number)
+    state, seen = site.nodes.run(header, Stage.MASK, task=task)
     return state, seen[Stage.MASK, 1][1]
 
 
-def test_each_misdeed_is_a_fixed_code_and_the_site_goes_on(running: Nodes) -> None:
+def test_each_misdeed_is_a_fixed_code_and_the_site_goes_on(running: Site1) -> None:
     misdeeds = {
         "hang": "longer than 2 s",
         "crash": "ended with signal",
@@ -76,6 +87,18 @@ def test_each_misdeed_is_a_fixed_code_and_the_site_goes_on(running: Nodes) -> No
         assert refused_with(state) == {1: RefusalCode.TASK}, deed
         assert list(reply.content) == ["fedseal"]
         assert b"person" not in (control_of(reply) or b"")
-        assert why in running.incident(1), deed
+        assert why in running.nodes.incident(1), deed
     state, _ = masked(running, len(misdeeds) + 1, "behave")
     assert refused_with(state) == {}
+
+
+def test_a_study_that_is_killed_from_outside_is_started_again_and_nobody_notices(running: Site1) -> None:
+    numbers = []
+    for number in (1, 2):
+        state, _ = masked(running, number, "behave")
+        assert refused_with(state) == {}
+        numbers.append(running.work._study.start().number)
+        (study,) = Path(f"/proc/{numbers[-1]}/task/{numbers[-1]}/children").read_text().split()
+        os.kill(int(study), signal.SIGKILL)
+    assert len(set(numbers)) == 2
+    assert running.nodes.federation.incidents(1) == []

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedseal.client.isolation.seccomp import ALLOW, ERRNO, KILL, MACHINES, NEWEST, Machine, program
@@ -52,6 +52,7 @@ def test_each_denied_call_is_denied(name: str) -> None:
     assert len(program(machine, PID)) // 8 < 4096
 
 
+@settings(max_examples=80, deadline=None)
 @given(st.sampled_from(sorted(MACHINES)), st.integers(0, NEWEST - 1), st.integers(0, 2**64 - 1))
 def test_every_other_call_is_allowed(name: str, number: int, first: int) -> None:
     machine = MACHINES[name]

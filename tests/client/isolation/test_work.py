@@ -20,7 +20,6 @@ from support.windows import persons, watch
 
 from fedseal.client.app import Warm
 from fedseal.client.facts import WINDOWS_KEY
-from fedseal.client.isolation.process import StoppedError
 from fedseal.client.isolation.settings import Barrier, IsolationPart
 from fedseal.client.isolation.work import IsolatedWork
 from fedseal.client.mod import DATA_KEY, STORE_KEY, STUDY_KEY
@@ -191,6 +190,7 @@ def test_a_window_is_compared_with_a_past_that_the_node_has_noised(pair: Pair) -
     assert apart.content.config_records[DONE]
 
 
+@pytest.mark.slow
 def test_a_killed_study_is_started_again_and_answers_the_same(pair: Pair) -> None:
     message = request(UPDATE, SETTINGS, linear())
     before = pair.apart.train(message, pair.context)
@@ -228,10 +228,3 @@ def test_the_node_needs_no_torch() -> None:
     code = "import sys, fedseal.client.isolation.work as w; print('torch' in sys.modules, 'pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
-
-
-def test_too_slow_is_stopped(pair: Pair) -> None:
-    site = SimpleNamespace(**{**vars(pair.site), "isolation": IsolationPart(seconds=0.2)})
-    work = IsolatedWork(cast(Site, site))
-    with pytest.raises(StoppedError, match=r"longer than 0\.2 s"):
-        work.train(request(UPDATE, SETTINGS, linear()), pair.context)

@@ -85,6 +85,23 @@ def test_events_are_repeated_until_they_are_seen(town: Town, server: FederationJ
     assert town.at_site(1, lambda j: j.unlogged()) == 0
 
 
+def test_a_request_whose_answer_was_lost_is_answered_again(town: Town, server: FederationJournal) -> None:
+    """As after a kill between hearing and answering: the message comes again, and the site can take part."""
+    town.round(server, 1, (1, 2))
+    request = server.request_for(3)
+    first = town.show(3, request)
+    own, mirrored = town.at_site(3, lambda j: (j.own.size, j.mirror.size))
+    again = town.show(3, request)
+    assert (first.status, again.status, again.size) == (OK, OK, mirrored)
+    assert again.cosignature
+    assert town.at_site(3, lambda j: (j.own.size, j.mirror.size)) == (own, mirrored)
+    server.take(3, again)
+    town.round(server, 2, (1, 2))
+    town.show(3, server.request_for(3))
+    # Older ones are not: they would show less than was seen.
+    assert town.show(3, request).status == CONFLICT
+
+
 def test_a_late_site_catches_up(town: Town, server: FederationJournal) -> None:
     with patch.object(federation_module, "STRIDE", 4):
         for number in range(1, 6):

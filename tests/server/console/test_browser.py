@@ -3,12 +3,11 @@
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browsers import browser, listening, needs_browser, sign_in_at
+from support.browsers import WIDE, browser, listening, needs_browser, sign_in_at, visit
 from support.consoles import HOSTILE, START, Place, make_place, put_run
 
 from fedseal.server.console.pages.budgets import spending_of
@@ -19,9 +18,7 @@ from fedseal.server.recording import EVENTS
 pytestmark = needs_browser
 RUN = "20261128-one"
 STAGES = {name: {"seconds": 0.5, "up": 10} for name in ("advertise", "share", "mask", "consistency", "unmask")}
-# What breaks the policy is told by the browser as an event.
-LISTEN = "window.broken = []; document.addEventListener('securitypolicyviolation', e => broken.push(e.blockedURI))"
-NARROW, WIDE = {"width": 360, "height": 720}, {"width": 1280, "height": 900}
+NARROW = {"width": 360, "height": 720}
 
 
 def a_round(number: int) -> dict[str, Any]:
@@ -57,32 +54,6 @@ def chromium() -> Iterator[Any]:
         yield opened
 
 
-@contextmanager
-def visit(chromium: Any, place: Place, address: str, role: str, **looks: Any) -> Iterator[Any]:
-    """A page of somebody who has signed in; whatever went wrong in it fails the test at the end."""
-    context = chromium.new_context(**{"viewport": WIDE, **looks})
-    context.set_default_timeout(60_000)
-    context.add_init_script(LISTEN)
-    page, wrong = context.new_page(), list[str]()
-
-    def note(text: str, *, bad: bool = True) -> None:
-        if bad:
-            wrong.append(text)
-
-    def dismiss(dialog: Any) -> None:
-        note(dialog.message)
-        dialog.dismiss()
-
-    page.on("pageerror", lambda error: note(str(error)))
-    page.on("console", lambda said: note(said.text, bad=said.type == "error" and "403" not in said.text))
-    page.on("dialog", dismiss)
-    page.on("request", lambda asked: note(asked.url, bad=not asked.url.startswith(address)))
-    sign_in_at(page, address, role, place.secrets[role])
-    yield page
-    context.close()
-    assert wrong == []
-
-
 def look_at(page: Any, where: str) -> int:
     """Open an address; it keeps to the policy and to its width. The answer's status."""
     answer = page.goto(where)
@@ -97,7 +68,7 @@ def addresses() -> list[str]:
 
 
 def test_everything_can_be_reached_with_the_keyboard(chromium: Any, place: Place, address: str) -> None:
-    with visit(chromium, place, address, "auditor") as page:
+    with visit(chromium, address, "auditor", place.secrets["auditor"]) as page:
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
         assert page.evaluate("document.activeElement.getBoundingClientRect().left >= 0")
@@ -121,7 +92,7 @@ def test_everything_can_be_reached_with_the_keyboard(chromium: Any, place: Place
 
 
 def test_a_run_goes_on_without_loading_the_page(chromium: Any, place: Place, address: str) -> None:
-    with visit(chromium, place, address, "ml-engineer") as page:
+    with visit(chromium, address, "ml-engineer", place.secrets["ml-engineer"]) as page:
         page.goto(f"{address}/runs/{RUN}")
         page.evaluate("window.stayed = true")
         page.click("text=As a table >> nth=0")
@@ -139,14 +110,14 @@ def test_a_run_goes_on_without_loading_the_page(chromium: Any, place: Place, add
 
 def test_an_auditors_pages_are_accessible_narrow_and_dark(chromium: Any, place: Place, address: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    with visit(chromium, place, address, "auditor", viewport=NARROW, color_scheme="dark") as page:
+    with visit(chromium, address, "auditor", place.secrets["auditor"], viewport=NARROW, color_scheme="dark") as page:
         for where in ("/", f"/runs/{RUN}", "/budgets", "/access"):
             assert look_at(page, address + where) == 200
             assert_accessible(axe, page, where)
 
 
 def test_what_is_hostile_is_text(chromium: Any, place: Place, address: str) -> None:
-    with visit(chromium, place, address, "auditor") as page:
+    with visit(chromium, address, "auditor", place.secrets["auditor"]) as page:
         look_at(page, f"{address}/runs")
         page.click("text=onerror")
         assert page.evaluate("broken") == []
@@ -158,7 +129,7 @@ def test_what_is_hostile_is_text(chromium: Any, place: Place, address: str) -> N
 @pytest.mark.parametrize("role", list(Role))
 def test_every_page_for_every_role(chromium: Any, place: Place, address: str, role: Role) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    with visit(chromium, place, address, role.value) as page:
+    with visit(chromium, address, role.value, place.secrets[role.value]) as page:
         for one in PAGES:
             opened = look_at(page, address + one.path)
             assert opened == (200 if role in one.readers else 403), one.path
@@ -170,7 +141,7 @@ def test_every_page_for_every_role(chromium: Any, place: Place, address: str, ro
 @pytest.mark.parametrize("size", [NARROW, WIDE], ids=["narrow", "wide"])
 def test_every_look(chromium: Any, place: Place, address: str, scheme: str, size: dict[str, int]) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    with visit(chromium, place, address, "auditor", viewport=size, color_scheme=scheme) as page:
+    with visit(chromium, address, "auditor", place.secrets["auditor"], viewport=size, color_scheme=scheme) as page:
         for where in addresses():
             assert look_at(page, address + where) == 200
             assert_accessible(axe, page, where)

@@ -2,13 +2,12 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import Request
-from support.browsers import browser, listening, needs_browser, sign_in_at
+from support.browsers import browser, listening, needs_browser, visit
 from support.consoles import Place, make_place
 from support.evidence import FIRST, USED, WAITING, evidence_at, signed_file
 from support.histories import secret
@@ -36,9 +35,6 @@ PAGES = (
     "/approvals",
 )
 # What breaks the policy is told by the browser as an event, and kept here.
-LISTEN = (
-    "window.broken = []; document.addEventListener('securitypolicyviolation', (e) => broken.push(e.violatedDirective))"
-)
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +56,6 @@ def chromium() -> Iterator[Any]:
         yield opened
 
 
-@contextmanager
-def visit(chromium: Any, place: Place, address: str, role: str = "approver", **looks: Any) -> Iterator[Any]:
-    """A page of somebody who has signed in; whatever went wrong in it fails the test at the end."""
-    context = chromium.new_context(accept_downloads=True, **looks)
-    context.set_default_timeout(60_000)
-    context.add_init_script(LISTEN)
-    page, wrong = context.new_page(), list[str]()
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
-    page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(address) else None)
-    sign_in_at(page, address, role, place.secrets[role])
-    yield page
-    context.close()
-    assert wrong == []
-
-
 @pytest.mark.parametrize(
     "looks",
     [
@@ -88,7 +68,7 @@ def test_pages_keep_to_the_policy_and_to_their_width_and_are_accessible(
     chromium: Any, place: Place, address: str, looks: dict[str, Any]
 ) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    with visit(chromium, place, address, **looks) as page:
+    with visit(chromium, address, "approver", place.secrets["approver"], **looks) as page:
         for path in PAGES:
             page.goto(address + path)
             assert page.evaluate("broken") == [], path
@@ -105,7 +85,7 @@ def test_no_text_runs(chromium: Any, place: Place, address: str, monkeypatch: py
         return show(request, visitor, page, template, poisoned(facts))
 
     monkeypatch.setattr("fedseal.server.console.asking.show", hostile)
-    with visit(chromium, place, address) as page:
+    with visit(chromium, address, "approver", place.secrets["approver"]) as page:
         asked: list[str] = []
         page.on("request", lambda one: asked.append(one.url.removeprefix(address)))
         for path in PAGES:
@@ -120,7 +100,7 @@ def test_no_text_runs(chromium: Any, place: Place, address: str, monkeypatch: py
 def test_a_proof_is_taken_by_keyboard_alone_and_holds(
     chromium: Any, place: Place, address: str, tmp_path: Path
 ) -> None:
-    with visit(chromium, place, address, "auditor") as page:
+    with visit(chromium, address, "auditor", place.secrets["auditor"]) as page:
         page.goto(f"{address}/log")
         _tab_to(page, "#97")
         page.keyboard.press("Enter")
@@ -147,7 +127,7 @@ def test_a_signed_file_is_handed_in(chromium: Any, place: Place, address: str, t
         asked = request_for(view, WAITING.digest, "production", "approved", actor("eva"), "approver")
     (tmp_path / "signed.txt").write_bytes(signed_file(asked, key("eva")))
     (tmp_path / "wrong.txt").write_bytes(signed_file(asked, key("mallory")))
-    with visit(chromium, place, address) as page:
+    with visit(chromium, address, "approver", place.secrets["approver"]) as page:
         page.goto(f"{address}/approvals")
         page.set_input_files("#signed", tmp_path / "wrong.txt")
         page.click("text=Hand in >> nth=-1")

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 from support.consoles import HOSTILE, START, Place, make_place, put_run
+from support.enrolled import NOW, Seats
 
+from fedseal.compliance.enrolment.files import read_bundle
 from fedseal.server.console.guard import HEADERS, host_name
 from fedseal.server.console.permissions import PAGES
 from fedseal.server.console.runs import read_run
 from fedseal.server.coordination import ORDER
+from fedseal.server.enrolment import adopt
 from fedseal.server.progress import PRESENCE, Progress, write_progress, write_whole
 from fedseal.server.recording import EVENTS
 
@@ -146,6 +149,21 @@ def test_who_is_connected(place: Place) -> None:
     assert "1 of 3 sites are connected." in client.get("/").text
     place.clock.now += 3600
     assert "has not said anything since" in client.get("/").text
+
+
+def test_until_when_the_membership_holds(tmp_path: Path) -> None:
+    seats = Seats(tmp_path / "seats")
+    bundle = seats.admit([seats.begin(), seats.apply("north"), seats.apply("south"), seats.apply("west")])
+    adopt(seats.server_folder, read_bundle(bundle), NOW)
+    (tmp_path / "console").mkdir()
+    place = make_place(tmp_path / "console", log=seats.server_folder / "server.sqlite")
+    client = place.signed_in("coordinator-ops")
+    place.clock.now = NOW.timestamp() + 86400
+    assert "epoch 1, which holds until" in client.get("/").text
+    place.clock.now += 3 * 365 * 86400
+    ended = place.signed_in("coordinator-ops").get("/").text
+    assert "ended on" in ended
+    assert "which holds until" not in ended
 
 
 def test_an_empty_console_says_what_would_fill_it(place: Place) -> None:

@@ -108,7 +108,7 @@ class Oracle:
     def __init__(self, federation: Federation, expected: bytes | None, notes: Mapping[str, Path] | None = None) -> None:
         self._federation = federation
         self._expected = expected
-        self._notes = dict(notes or {})
+        self.notes = dict(notes or {})
         self._seen: dict[Path, Rows] = {}
         self.findings = Findings()
 
@@ -153,7 +153,7 @@ class Oracle:
 
     def answers(self) -> None:
         """Look at the nodes' notes: one answer to a request, and every vector charged once."""
-        for name, path in self._notes.items():
+        for name, path in self.notes.items():
             notes = read_notes(path)
             by_request: dict[str, set[str]] = {}
             for note in notes:

@@ -2,13 +2,9 @@
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
 
-from fedseal.simulation.deployed.certificates import LOOPBACK
+from support.trials.relay import LOOPBACK, Relay
 
 PIECE = 1 << 14
 
@@ -35,7 +31,7 @@ CALM = Weather()
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Line:
+class Line(Relay):
     """A TCP proxy on the loopback address, with a thread of its own; a context manager.
 
     Args:
@@ -43,44 +39,19 @@ class Line:
     """
 
     def __init__(self, target: int) -> None:
-        self._target = target
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="line", daemon=True)
+        super().__init__(target)
         self._weather = CALM
         self._changed = asyncio.Event()
         self._open: set[asyncio.StreamWriter] = set()
-        self._server: asyncio.Server | None = None
-        self.port = 0
         # How many connections were broken by the weather.
         self.broken = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._do(self._listen())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._do(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     def set(self, weather: Weather) -> None:
         """Change what the line does, for connections that there are and those to come."""
         self._do(self._set(weather))
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
-
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, LOOPBACK, 0)
-        self.port = int(self._server.sockets[0].getsockname()[1])
-
     async def _end(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        await super()._end()
         self._break_all()
         await self._set(CALM)
 

@@ -6,17 +6,13 @@ And by what one would know a site's data again in it.
 import asyncio
 import ssl
 import struct
-import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
+from support.trials.relay import LOOPBACK, Relay
 from support.trials.study import Federation, first_model
 from support.trials.task import person_of, read_rows, stepped
-
-from fedseal.simulation.deployed.certificates import LOOPBACK
 
 PIECE = 1 << 16
 
@@ -30,7 +26,7 @@ class Request:
     body: bytes
 
 
-class Recorder:
+class Recorder(Relay):
     """A proxy that ends TLS and begins it anew; a context manager with a thread of its own.
 
     Args:
@@ -39,43 +35,18 @@ class Recorder:
     """
 
     def __init__(self, target: int, tls: Path) -> None:
-        self._target = target
-        self._near = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._near.load_cert_chain(tls / "superlink.pem", tls / "superlink.key")
+        near = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        near.load_cert_chain(tls / "superlink.pem", tls / "superlink.key")
+        super().__init__(target, near)
         self._far = ssl.create_default_context(cafile=str(tls / "authority.pem"))
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="recorder", daemon=True)
         self._streams: list[bytearray] = []
-        self._server: asyncio.Server | None = None
-        self.port = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._do(self._listen())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._do(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
     def requests(self) -> list[Request]:
         """All whole requests so far."""
         return [request for stream in list(self._streams) for request in requests_in(bytes(stream))]
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
-
-    async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, LOOPBACK, 0, ssl=self._near)
-        self.port = int(self._server.sockets[0].getsockname()[1])
-
     async def _end(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        await super()._end()
         for task in asyncio.all_tasks():
             if task is not asyncio.current_task():
                 task.cancel()
