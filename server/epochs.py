@@ -13,7 +13,8 @@ from fedseal.errors import ConfigError
 from fedseal.operation.events import EpochBegun, EpochUnclear
 from fedseal.operation.logs import say
 from fedseal.privacy.membership.documents import Epoch
-from fedseal.server.link import Link, Listener
+from fedseal.server.link import Link
+from fedseal.server.listening import Listener
 from fedseal.server.server_config import check_shown, node_keys
 from fedseal.server.store import ServerStore
 

@@ -12,17 +12,12 @@ authenticates nodes and translates protobuf, its in-memory state, and its object
 real exchange with it.
 """
 
-import socket
-import ssl
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self, cast
 
-import uvicorn
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, status
 from flwr.app import Error, Message, RecordDict
@@ -56,6 +51,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from fedseal.errors import ConfigError, LocalError
 from fedseal.server.bell import Bell
 from fedseal.server.gate import PATHS, Gate
+from fedseal.server.listening import Listener, Listening
 
 Setting = bool | int | float | str
 
@@ -69,7 +65,6 @@ GRACE = 30.0
 # in so many seconds: the line may have lost all of them, and the stage's deadline may be an hour away.
 DELIVERIES = 4
 AGAIN = 60.0
-STARTED_WITHIN = 30.0
 # What Flower's objects and protobuf raise for bytes that are none of theirs.
 UNREADABLE = (
     ArithmeticError,
@@ -81,16 +76,6 @@ UNREADABLE = (
     ValueError,
     DecodeError,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Where sites connect, and the PEM files of the certificate that is shown there. Port 0 is any that is free."""
-
-    host: str
-    port: int
-    certificate: Path
-    key: Path
 
 
 class SiteState(InMemoryLinkState):
@@ -378,49 +363,18 @@ class Link:
         self._names = {
             self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0): name for name, key in nodes.items()
         }
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
-        self._context: ssl.SSLContext | None = None
+        self._listening: Listening | None = None
         self.port = listener.port
 
     def __enter__(self) -> Self:
-        config = uvicorn.Config(
-            site_app(self.state, len(self._names)),
-            ssl_certfile=self._listener.certificate,
-            ssl_keyfile=str(self._listener.key),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=1,
-            ws="none",
-        )
-        try:
-            config.load()
-        # What ssl and its files raise.
-        except OSError as error:
-            raise ConfigError(
-                f"the certificate or its key cannot be used: {error}",
-                next_step=f"Look at {self._listener.certificate} and {self._listener.key}.",
-            ) from None
-        bound = self._bound()
-        self.port = int(bound.getsockname()[1])
-        self._context = config.ssl
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([bound],), name="link", daemon=True)
-        self._thread.start()
-        end = time.monotonic() + STARTED_WITHIN
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > end:
-                raise LocalError("the listener did not start")
-            time.sleep(0.01)
+        self._listening = Listening(self._listener, site_app(self.state, len(self._names)))
+        self.port = self._listening.port
         return self
 
     def __exit__(self, *_: object) -> None:
         self.state.close()
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._thread.join(15)
+        if self._listening is not None:
+            self._listening.end()
 
     def admit(self, nodes: Mapping[str, bytes]) -> None:
         """Let these nodes in and no others, while the listener goes on: whoever is not among them is refused at once.
@@ -443,15 +397,12 @@ class Link:
         Raises:
             ConfigError: they cannot be used; the old ones stay in use.
         """
-        if self._context is not None:
-            try:
-                self._context.load_cert_chain(self._listener.certificate, self._listener.key)
-            except OSError as error:
-                raise ConfigError(f"the certificate or its key cannot be used: {error}") from None
+        if self._listening is not None:
+            self._listening.show_anew()
 
     def alive(self) -> bool:
         """Whether the listener still listens."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._listening is not None and self._listening.alive()
 
     def online(self) -> list[str]:
         """The sites whose nodes are connected."""
@@ -481,17 +432,6 @@ class Link:
         finally:
             self.state.finish_task(task, done, "")
             grid.close()
-
-    def _bound(self) -> socket.socket:
-        listener = self._listener
-        try:
-            family = socket.getaddrinfo(listener.host, listener.port, type=socket.SOCK_STREAM)[0][0]
-            return socket.create_server((listener.host, listener.port), family=family, backlog=2048)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot listen at {listener.host}:{listener.port}: {error.strerror or error}",
-                next_step="Another program may be listening there, or this machine has no such address.",
-            ) from None
 
 
 def site_app(state: LinkState, sites: int) -> FastAPI:

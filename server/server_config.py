@@ -18,7 +18,7 @@ from fedseal.operation.config import OperationPart
 from fedseal.privacy.membership.documents import Epoch
 from fedseal.privacy.membership.standing import SERVER_MOVES, standing
 from fedseal.privacy.membership.tls import as_pem, check_server_certificate, host_of, read_openssh
-from fedseal.server.link import Listener
+from fedseal.server.listening import Listener
 from fedseal.server.store import ServerStore
 
 

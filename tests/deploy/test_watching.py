@@ -17,7 +17,7 @@ from support.watched import site_of
 from fedseal.client.telemetry import SiteTelemetry
 from fedseal.operation.config import OperationPart
 from fedseal.operation.counting import EventCounter
-from fedseal.server.link import Listener
+from fedseal.server.listening import Listener
 from fedseal.server.server_config import Coordination
 from fedseal.server.telemetry import ServerTelemetry
 

@@ -19,7 +19,8 @@ from fedseal.operation.config import OperationPart
 from fedseal.operation.listener import Check
 from fedseal.operation.places import certificate_expiry
 from fedseal.server.coordination import ordered
-from fedseal.server.link import Link, Listener
+from fedseal.server.link import Link
+from fedseal.server.listening import Listener
 from fedseal.server.recording import Events
 from fedseal.server.runs_folder import RunsFolder
 from fedseal.server.server_config import Coordination, read_server

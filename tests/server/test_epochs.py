@@ -17,7 +17,8 @@ from fedseal.privacy.membership.documents import Reason
 from fedseal.server.app import SITES_KEY
 from fedseal.server.coordination import Coordinator, ordered
 from fedseal.server.epochs import EpochWatch
-from fedseal.server.link import Link, Listener
+from fedseal.server.link import Link
+from fedseal.server.listening import Listener
 from fedseal.server.recording import EVENTS
 from fedseal.server.server_config import read_server
 

@@ -17,7 +17,8 @@ from fedseal.client.fleet import DeclinedError, Fleet, UnreachableError
 from fedseal.errors import ConfigError
 from fedseal.server import link as linked
 from fedseal.server.gate import LARGEST_BODY
-from fedseal.server.link import Link, LinkGrid, Listener
+from fedseal.server.link import Link, LinkGrid
+from fedseal.server.listening import Listener
 
 
 @pytest.fixture(scope="module")

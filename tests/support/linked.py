@@ -16,7 +16,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedseal.client.fleet import Fleet
-from fedseal.server.link import Link, Listener
+from fedseal.server.link import Link
+from fedseal.server.listening import Listener
 from fedseal.simulation.deployed.certificates import LOOPBACK, ServerCertificate, make_server_certificate
 
 Answer = Callable[[Message], Message]
