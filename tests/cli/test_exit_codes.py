@@ -232,7 +232,7 @@ def test_a_policy_that_refuses_ends_the_run_and_says_so(
     fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = 'version = 1\n[releases]\nupdate = ["none"]\nmoments = []\nevaluation = []\n'
-    monkeypatch.setattr("fedseal.simulation.federation.policy", lambda _: text)
+    monkeypatch.setattr("fedseal.simulation.federation.default_policy", lambda _: text)
     refused(fedseal, tmp_path, ExitCode.POLICY, TINY, says=("hospital-1 refused (policy)", "next:"))
 
 

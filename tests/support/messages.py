@@ -12,6 +12,7 @@ import hypothesis.strategies as st
 
 import fedseal.privacy
 from fedseal.privacy.counts import Axis, Source, Table, Tables
+from fedseal.privacy.membership.documents import FormerKey, KeyKind, Membership, NodeEntry, Reason
 from fedseal.privacy.plan import AdaptiveSkellam, LocalGaussian, NoPrivacy, SharedGeometric, SharedSkellam
 from fedseal.privacy.quantize import Layout, Segment
 from fedseal.privacy.roster import Roster, RosterEntry
@@ -35,7 +36,7 @@ from fedseal.privacy.secagg.messages import (
 )
 from fedseal.privacy.secagg.parameters import threshold
 from fedseal.privacy.watch import Stratum, Watch, Weights
-from fedseal.wire import U32, Blob, Double, Fixed, Flag, Text, Uint
+from fedseal.wire import U32, U64, Blob, Bytes32, Double, Fixed, Flag, Str, Text, Uint
 
 Strategy = st.SearchStrategy[Any]
 
@@ -218,7 +219,38 @@ def _watches(draw: st.DrawFn) -> Watch:
     return Watch(tuple(strata), tables, share, weights, draw(st.integers(0, 2**32 - 1)), epsilon)
 
 
+@st.composite
+def _former_keys(draw: st.DrawFn) -> FormerKey:
+    kind = draw(st.sampled_from(KeyKind))
+    size = {"min_size": 32, "max_size": 32} if kind is KeyKind.SIGNING else {"min_size": 0, "max_size": 24}
+    site, epoch, retired = draw(messages(U32)), draw(messages(U32)), draw(messages(U64))
+    reason = int(draw(st.sampled_from(Reason)))
+    return FormerKey(int(kind), site, draw(messages(Str)), draw(st.binary(**size)), epoch, reason, retired)
+
+
+@st.composite
+def _memberships(draw: st.DrawFn) -> Membership:
+    previous = draw(messages(tuple[Bytes32, ...]))
+    distinct = (lambda n: n.site, lambda n: n.key)
+    nodes = draw(st.lists(messages(NodeEntry), max_size=3, unique_by=distinct))
+    keys = {node.key.encode("utf-8") for node in nodes}
+    former = [f for f in draw(st.lists(_former_keys(), max_size=3)) if f.public not in keys]
+    times = draw(st.lists(messages(U64), min_size=2, max_size=2, unique=True).map(sorted))
+    fixed: dict[str, Any] = {
+        "epoch": len(previous) + 1,
+        "previous": previous,
+        "valid_from": times[0],
+        "valid_until": times[1],
+        "nodes": tuple(sorted(nodes, key=lambda n: int(n.site))),
+        "former": tuple(former),
+    }
+    free = {name: draw(values) for name, values in _by_annotation(Membership).items() if name not in fixed}
+    return Membership(**free, **fixed)
+
+
 SPECIAL: dict[Any, Callable[[], Strategy]] = {
+    FormerKey: _former_keys,
+    Membership: _memberships,
     Segment: _segments,
     Layout: _layouts,
     Header: _headers,
