@@ -197,7 +197,7 @@ def simulated(fedseal: Fedseal, *arguments: str) -> "subprocess.CompletedProcess
     return fedseal("simulate", "mine", "--rounds", "4", "--no-baselines", *arguments)
 
 
-@pytest.mark.parametrize("loss", [RANKING, ROWS], ids=["one number", "by person"])
+@pytest.mark.parametrize("loss", [RANKING, pytest.param(ROWS, marks=pytest.mark.slow)], ids=["one number", "by person"])
 def test_a_ranking_trains_where_it_is_declared_without_a_plan(loss: str, fedseal: Fedseal, tmp_path: Path) -> None:
     study(fedseal, tmp_path, ("task.py", LOSS, loss), PLAIN, DECLARED)
     done = simulated(fedseal)

@@ -102,6 +102,7 @@ def test_it_follows_the_paper(sizes: tuple[int, ...], rate: float, tmp_path: Pat
     assert np.abs(planes.models[-1] - x).max() > 1000 * tolerance(planes)
 
 
+@pytest.mark.slow
 def test_it_finds_the_common_optimum_where_fedavg_does_not(tmp_path: Path) -> None:
     def gradient(x: Vector) -> float:
         common = np.average([s.gradient(x) for s in planes.sites], axis=0, weights=planes.weights)

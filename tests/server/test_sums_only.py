@@ -19,6 +19,8 @@ from fedseal.study import Training
 
 STRATEGIES = get_args(Training.model_fields["strategy"].annotation)
 ROUNDS = 3
+# They go on as fedavg and fedadam do, and are slow tests therefore.
+ALIKE = {"fedprox", "fedavgm", "fedadagrad", "fedyogi"}
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +87,9 @@ def test_scaffold_sends_no_longer_a_vector_up_than_fedavg(tmp_path: Path) -> Non
     assert len(lengths[0]) == 1
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in STRATEGIES]
+)
 def test_a_run_goes_on_after_a_crash_as_if_there_had_been_none(name: str, tmp_path: Path) -> None:
     """To the last bit: the strategy's memory and the sites' own are those of the last finished round."""
     for folder in ("whole", "stopped"):
