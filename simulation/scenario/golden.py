@@ -69,6 +69,8 @@ def here() -> dict[str, str]:
         "python": ".".join(platform.python_version_tuple()[:2]),
         "numpy": np.__version__,
         "torch": torch.__version__,
+        # Sums of floats are taken in other orders by wider registers.
+        "vectors": torch.backends.cpu.get_cpu_capability(),
     }
 
 

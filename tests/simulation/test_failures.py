@@ -109,7 +109,7 @@ def test_attempts_that_were_used_up_end_the_run_as_a_budget_that_is(
 
 def test_a_policy_that_forbids_the_plan_ends_the_run_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "fedseal.simulation.federation.policy",
+        "fedseal.simulation.federation.default_policy",
         lambda _: 'version = 1\n[releases]\nupdate = ["none"]\nmoments = []\nevaluation = []\n',
     )
     with pytest.raises(PolicyRefused, match=r"round 1, 3 are needed; hospital-1 refused \(policy\)"):
