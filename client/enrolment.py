@@ -35,11 +35,9 @@ from fedseal.errors import ConfigError
 from fedseal.privacy.ledger import Terms
 from fedseal.privacy.membership.documents import Epoch, KeyKind, Reason, moves
 from fedseal.privacy.membership.requests import Applicant, SiteKeys, ask_as_site, check_name, open_request
-from fedseal.privacy.membership.standing import SITE_MOVES, standing
+from fedseal.privacy.membership.standing import SITE_MOVES, check_certificate, standing
 from fedseal.privacy.membership.tls import (
     as_pem,
-    check_server_certificate,
-    host_of,
     new_private_key,
     openssh_line,
     private_openssh,
@@ -156,7 +154,7 @@ def join(folder: Path, epoch: Epoch, now: datetime, terms: tuple[Terms, ...] | N
     """
     waiting = _waiting(folder)
     member = epoch.membership
-    check_server_certificate(epoch.bundle.authority, epoch.bundle.certificate, host_of(member.address), now)
+    check_certificate(epoch, now)
     standing(epoch, now, moves=SITE_MOVES)
     if not (folder / STORE).exists():
         if waiting is None:

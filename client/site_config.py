@@ -20,8 +20,8 @@ from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
 from fedseal.operation.config import OperationPart
 from fedseal.privacy.membership.documents import Epoch
-from fedseal.privacy.membership.standing import SITE_MOVES, standing
-from fedseal.privacy.membership.tls import as_pem, check_server_certificate, host_of, openssh_line
+from fedseal.privacy.membership.standing import SITE_MOVES, warning_at_start
+from fedseal.privacy.membership.tls import as_pem, openssh_line
 from fedseal.privacy.store import SiteStore
 from fedseal.study import Study, load_study
 
@@ -105,11 +105,7 @@ class Site:
 
     def check_now(self, now: datetime) -> str | None:
         """What to warn of at a start, if of anything; ConfigError if the epoch does not hold now."""
-        if self.epoch is None:
-            return None
-        member, bundle = self.epoch.membership, self.epoch.bundle
-        check_server_certificate(bundle.authority, bundle.certificate, host_of(member.address), now)
-        return standing(self.epoch, now, moves=SITE_MOVES).warning
+        return warning_at_start(self.epoch, now, moves=SITE_MOVES)
 
     def check_code(self) -> None:
         """Look whether the study's code is still what was approved; ConfigError if not."""

@@ -28,12 +28,12 @@ from fedseal.server.archive import (
     digest_of,
     is_needed,
     named_files,
-    on_disk,
 )
 from fedseal.server.log_facts import has_log
 from fedseal.server.recording import EVENTS
 from fedseal.server.server_config import ServerConfig, parse_server
 from fedseal.server.store import ServerIdentity, ServerStore
+from fedseal.storage import on_disk
 
 SQLITE = b"SQLite format 3\0"
 

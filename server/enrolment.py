@@ -26,11 +26,10 @@ from fedseal.compliance.enrolment.files import (
 from fedseal.errors import ConfigError
 from fedseal.privacy.membership.documents import Epoch, moves
 from fedseal.privacy.membership.requests import ServerKeys, ask_as_server, check_name
-from fedseal.privacy.membership.standing import SERVER_MOVES, standing
+from fedseal.privacy.membership.standing import SERVER_MOVES, check_certificate, standing
 from fedseal.privacy.membership.tls import (
     as_pem,
     certified_key,
-    check_server_certificate,
     host_of,
     new_private_key,
     port_of,
@@ -108,7 +107,7 @@ def adopt(folder: Path, epoch: Epoch, now: datetime, listen: str | None = None) 
     if store is not None and store.identity.epoch is not None:
         # First: that it is older, or of another federation, is what is wrong with it.
         moves(store.identity.epoch, epoch)
-    check_server_certificate(epoch.bundle.authority, epoch.bundle.certificate, host_of(epoch.membership.address), now)
+    check_certificate(epoch, now)
     standing(epoch, now, moves=SERVER_MOVES)
     tls = _tls_key(folder, epoch, waiting)
     if store is not None:

@@ -16,12 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fedseal.config import read_toml, validate
 from fedseal.errors import ConfigError, FedsealError
-from fedseal.server.archive import CONFIG, NAMED, RUNS, STORE, Archive, named_files, on_disk, read_archive
+from fedseal.server.archive import CONFIG, NAMED, RUNS, STORE, Archive, named_files, read_archive
 from fedseal.server.backup import log_of
 from fedseal.server.lock import NAME as LOCK
 from fedseal.server.lock import alone, holder
 from fedseal.server.server_config import ServerConfig, restore_note
 from fedseal.server.store import SERVER_STORE, ServerIdentity, ServerStore
+from fedseal.storage import on_disk
 
 
 @dataclass(frozen=True, slots=True)

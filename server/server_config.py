@@ -16,8 +16,8 @@ from fedseal.config import Frozen, read_toml, validate
 from fedseal.errors import ConfigError
 from fedseal.operation.config import OperationPart
 from fedseal.privacy.membership.documents import Epoch
-from fedseal.privacy.membership.standing import SERVER_MOVES, standing
-from fedseal.privacy.membership.tls import as_pem, check_server_certificate, host_of, read_openssh
+from fedseal.privacy.membership.standing import SERVER_MOVES, warning_at_start
+from fedseal.privacy.membership.tls import as_pem, read_openssh
 from fedseal.server.listening import Listener
 from fedseal.server.store import ServerStore
 
@@ -85,11 +85,7 @@ class Coordination:
 
     def check_now(self, now: datetime) -> str | None:
         """What to warn of at a start, if of anything; ConfigError if the epoch does not hold now."""
-        if self.epoch is None:
-            return None
-        member, bundle = self.epoch.membership, self.epoch.bundle
-        check_server_certificate(bundle.authority, bundle.certificate, host_of(member.address), now)
-        return standing(self.epoch, now, moves=SERVER_MOVES).warning
+        return warning_at_start(self.epoch, now, moves=SERVER_MOVES)
 
 
 def parse_server(path: Path) -> ServerConfig:
@@ -120,7 +116,7 @@ def read_server(path: Path) -> Coordination:
     roster, listen = identity.roster, config.listen
     if roster.simulated:
         raise ConfigError(f"{store} is a store of a simulated federation", next_step="Enrol a real one.")
-    listener = Listener(listen.host, listen.port, _readable(home / listen.certificate), _private(home / listen.key))
+    listener = Listener(listen.host, listen.port, readable(home / listen.certificate), private(home / listen.key))
     if identity.epoch is not None:
         if config.nodes:
             raise ConfigError(
@@ -175,7 +171,7 @@ def restore_note(path: Path) -> Path:
 def public_key(path: Path) -> bytes:
     """A node's public key as PEM; ConfigError if the file holds none on P-256 or P-384."""
     try:
-        key = load_ssh_public_key(_readable(path).read_bytes())
+        key = load_ssh_public_key(readable(path).read_bytes())
     except ValueError:
         raise ConfigError(f"{path} holds no public key in OpenSSH's form") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
@@ -187,13 +183,15 @@ def _pem(key: ec.EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def _readable(path: Path) -> Path:
+def readable(path: Path) -> Path:
+    """A file that is there; ConfigError if it is not."""
     if not path.is_file():
         raise ConfigError(f"{path} does not exist")
     return path
 
 
-def _private(path: Path) -> Path:
-    if _readable(path).stat().st_mode & 0o077:
+def private(path: Path) -> Path:
+    """A file that only its owner reads; ConfigError if it is not there, or others may read it."""
+    if readable(path).stat().st_mode & 0o077:
         raise ConfigError(f"others may read {path}", next_step=f"chmod 600 {path}")
     return path

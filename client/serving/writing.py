@@ -12,6 +12,7 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as arrow_parquet
 
 from fedseal.errors import ConfigError
+from fedseal.storage import on_disk
 
 ROW, PREDICTION, ABSTAINED, REASON = "row", "prediction", "abstained", "reason"
 
@@ -85,7 +86,7 @@ def new_file(path: Path) -> Iterator[Path]:
         yield partial
         # Unlike a rename, a link never replaces what is there.
         os.link(partial, path)
-        _sync(path.parent)
+        on_disk(path.parent)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"{path} cannot be written: {reason}", next_step="Give another file: --out FILE.") from None
@@ -105,11 +106,3 @@ def write_text(path: Path, text: str) -> None:
 def rows_of(form: Form, columns: Sequence[pa.Array]) -> pa.RecordBatch:
     """A batch of an output's columns, in their order."""
     return pa.RecordBatch.from_arrays(list(columns), schema=form.schema)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -23,6 +23,7 @@ from fedseal.compliance.log.canonical import CanonicalError, Json, decode, encod
 from fedseal.compliance.registry.recipe import Column, InputSchema, Output, Recipe, Standardisation, Tensor
 from fedseal.config import Frozen
 from fedseal.errors import ConfigError
+from fedseal.storage import on_disk
 
 # Forms of a bundle's files are looked for beside the bundle.
 __all__ = [
@@ -138,7 +139,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
         if folder.exists():
             raise FileExistsError(17, "it exists already")
         partial.rename(folder)
-        _sync(folder.parent)
+        on_disk(folder.parent)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"{folder} cannot hold a bundle: {reason}", next_step="Give another folder.") from None
@@ -274,15 +275,6 @@ def _read(form: type[M], raw: bytes, path: Path) -> M:
             f"{path} has a form that this build does not know", next_step="Use the fedseal that made the bundle."
         )
     return value
-
-
-def _sync(folder: Path) -> None:
-    """A rename is on disk when its folder is."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class BundleStore:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from fedseal.errors import ConfigError
 from fedseal.privacy.membership.documents import Epoch
-from fedseal.privacy.membership.tls import not_after
+from fedseal.privacy.membership.tls import check_server_certificate, host_of, not_after
 
 GRACE = timedelta(days=30)
 SITE_MOVES = "fedseal site join BUNDLE"
@@ -56,6 +56,26 @@ def standing(epoch: Epoch, now: datetime, *, moves: str) -> Standing:
             next_step=f"Ask the federation's root for the next bundle (fedseal federation admit), then: {moves}",
         )
     return Standing(membership.epoch, end, (end - now).days)
+
+
+def check_certificate(epoch: Epoch, now: datetime) -> None:
+    """That the server's certificate is good for the address of the epoch; ConfigError if it is not, now."""
+    bundle = epoch.bundle
+    check_server_certificate(bundle.authority, bundle.certificate, host_of(epoch.membership.address), now)
+
+
+def warning_at_start(epoch: Epoch | None, now: datetime, *, moves: str) -> str | None:
+    """What a program says when it starts, if there is anything; ConfigError if the epoch does not hold now.
+
+    Args:
+        epoch: the one that was adopted; None where there is none, and nothing to say.
+        now: in UTC.
+        moves: the command that takes the next bundle.
+    """
+    if epoch is None:
+        return None
+    check_certificate(epoch, now)
+    return standing(epoch, now, moves=moves).warning
 
 
 def said(time: datetime) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedseal.config import read_toml, validate
 from fedseal.errors import ConfigError
-from fedseal.server.server_config import ConsolePart, ServerConfig
+from fedseal.server.server_config import ConsolePart, ServerConfig, private, readable
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
@@ -73,8 +73,8 @@ def read_console(path: Path) -> ConsoleSettings:
     return ConsoleSettings(
         part.host,
         part.port,
-        None if part.certificate is None else _readable(home / part.certificate),
-        None if part.key is None else _private(home / part.key),
+        None if part.certificate is None else readable(home / part.certificate),
+        None if part.key is None else private(home / part.key),
         names + (LOOPBACK_NAMES if _is_loopback(part.host) else ()),
         home / part.users,
         home / config.server.store,
@@ -92,15 +92,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _readable(path: Path) -> Path:
-    if not path.is_file():
-        raise ConfigError(f"{path} does not exist")
-    return path
-
-
-def _private(path: Path) -> Path:
-    if _readable(path).stat().st_mode & 0o077:
-        raise ConfigError(f"others may read {path}", next_step=f"chmod 600 {path}")
-    return path

@@ -1,6 +1,7 @@
 """What a disk says when it cannot go on: full, over quota, failing. A run waits for that to pass; it does not fail."""
 
 import errno
+import os
 import sqlite3
 from pathlib import Path
 
@@ -49,3 +50,12 @@ def unusable(path: Path, error: BaseException) -> StorageError | None:
     if fault is None:
         return None
     return StorageError(f"{path} cannot be used now: {fault}", next_step="Make room; nothing in the store has changed.")
+
+
+def on_disk(path: Path) -> None:
+    """Wait until a file or a folder's list of names is on disk: a rename is there when its folder is."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -16,8 +16,7 @@ from pathlib import Path
 from fedseal.client.site_config import NodeConfig, Server, check_code, check_node_key, node_key, server_of
 from fedseal.config import read_toml, validate
 from fedseal.errors import FedsealError
-from fedseal.privacy.membership.standing import SITE_MOVES, said, standing
-from fedseal.privacy.membership.tls import check_server_certificate, host_of
+from fedseal.privacy.membership.standing import SITE_MOVES, check_certificate, said, standing
 from fedseal.privacy.store import SiteStore
 
 # Bytes: what a store's log of a long run takes, with room.
@@ -141,8 +140,7 @@ def keys(looked: Looked) -> Iterator[Finding]:
     try:
         found = looked.server()
         if epoch is not None:
-            bundle, host = epoch.bundle, host_of(epoch.membership.address)
-            check_server_certificate(bundle.authority, bundle.certificate, host, datetime.now(UTC))
+            check_certificate(epoch, datetime.now(UTC))
         yield Finding("authority", True, str(found.authority))
     except FedsealError as error:
         yield _red("authority", error, "Ask the coordinator for the PEM file, and compare its digest.")
