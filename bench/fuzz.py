@@ -164,8 +164,9 @@ def imported(*, use_atheris: bool) -> dict[str, Target]:
                 atheris.instrument_imports(include=["fedseal", "fedseal_verify"], enable_loader_override=False)
             )
         from support.fuzz_files import FILES, HTTP, VERIFY
+        from support.fuzz_sites import CONSOLE, ENROLMENT, ISOLATION
         from support.fuzz_wire import LOG, WIRE
-    return {target.name: target for target in (*WIRE, *LOG, *FILES, *VERIFY, *HTTP)}
+    return {target.name: target for target in (*WIRE, *LOG, *FILES, *VERIFY, *HTTP, *ENROLMENT, *ISOLATION, *CONSOLE)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

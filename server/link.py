@@ -99,6 +99,11 @@ class SiteState(InMemoryLinkState):
         self.work.end()
         self.replies.end()
 
+    def knows(self, public_key: bytes) -> bool:
+        """Whether a key is that of a node that is let in now."""
+        with self.lock:
+            return public_key in self.node_public_key_to_node_id
+
     def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
         """As Flower's; a node that has not left is let in, too: it has proved to be the same one by its key."""
         with self.lock:
@@ -434,7 +439,7 @@ class Link:
             grid.close()
 
 
-def site_app(state: LinkState, sites: int) -> FastAPI:
+def site_app(state: SiteState, sites: int) -> FastAPI:
     """The application that sites reach.
 
     Args:
@@ -454,7 +459,7 @@ def site_app(state: LinkState, sites: int) -> FastAPI:
         openapi_url=None,
         lifespan=lifespan,
         middleware=[
-            Middleware(Gate),
+            Middleware(Gate, knows=state.knows),
             Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
             Middleware(ProtobufTranslationMiddleware),
             Middleware(NodeAuthMiddleware),

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # A form, and a signed file that is sent with one.
 LARGEST_BODY = 2 << 20
+MOST_DIGITS = 20
 STATIC = "/static/"
 # Nothing from elsewhere, no code or style within a page, no frames, no forms to elsewhere.
 _POLICY = (
@@ -76,12 +77,17 @@ class Guard:
         headers = Headers(scope=scope)
         if host_name(headers.get("host", "")) not in self._names:
             return 421, b"This console does not answer to that name. Its operator can add it: [console] names."
+        # As browsers send them. Starlette decodes an address as UTF-8 wherever it is shown or followed.
+        if not (scope["query_string"].isascii() and scope["path"].isprintable()):
+            return 400, b"The address holds something that cannot be read."
         if scope["method"] in ("GET", "HEAD"):
             return None
         length = headers.get("content-length", "")
         if not (length.isascii() and length.isdigit()):
             return 411, b"A form has to say how long it is."
-        return (413, b"That is too long.") if int(length[:12]) > LARGEST_BODY else None
+        # Python makes no number of very many digits.
+        too_long = len(length) > MOST_DIGITS or int(length) > LARGEST_BODY
+        return (413, b"That is too long.") if too_long else None
 
 
 def host_name(header: str) -> str:

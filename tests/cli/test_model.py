@@ -169,7 +169,7 @@ def test_a_signature_that_is_made_where_the_log_is_not(desk: Desk, tmp_path: Pat
 
     told(sign(bundles.path(other), "ben", "s0"), ExitCode.CONFIG, "another bundle")
     assert sign(bundles.path(bundle), "ana", "forged").returncode == 0
-    told(desk.model("submit", tmp_path / "forged"), ExitCode.PEER, "does not hold")
+    told(desk.model("submit", tmp_path / "forged"), ExitCode.POLICY, "not made with the key")
     assert sign(bundles.path(bundle), "ben", "signature").returncode == 0
     assert said(desk.model("submit", tmp_path / "signature", "--json"))["index"] > 40
     told(desk.model("submit", tmp_path / "signature"), ExitCode.PEER, "not the next")

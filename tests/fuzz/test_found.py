@@ -1,12 +1,17 @@
 """What fuzzing has found, each with the input that showed it."""
 
 import io
+from base64 import b64encode
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Array, ArrayRecord
-from support.fuzz_files import FILES, _asked, stranger
+from support.fuzz_files import FILES, application, asked, signed, stranger
+from support.fuzz_sites import HERE, place, user, visitor
 from support.fuzzing import judge
 
 from fedseal.client.records import arrays_of, views_of
@@ -73,7 +78,33 @@ def test_a_length_of_very_many_digits() -> None:
     """Python makes no number of more than 4,300 digits, and the server answered by an error of its own."""
     raw = b"POST /v1/fleet/push-object\ncontent-length: " + 5000 * b"9" + b"\n\n"
     stranger(raw)
-    assert _asked(raw, []) == 413
+    assert asked(application(), raw, signed()) == 413
+
+
+def test_a_key_that_flowers_check_cannot_use() -> None:
+    """Flower's check of a signature answered 500 to a key of another kind; such a stranger does not come so far now."""
+    key = X25519PrivateKey.from_private_bytes(32 * b"k").public_key()
+    named = b64encode(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    stamp = datetime.now(UTC).isoformat().encode()
+    lines = (b"flwr-public-key: " + named, b"flwr-timestamp: " + stamp, b"flwr-signature: AAAA", b"content-length: 0")
+    raw = b"POST /v1/fleet/pull-messages\n" + b"\n".join(lines) + b"\n\n"
+    stranger(raw)
+    assert asked(application(), raw, []) == 401
+
+
+@pytest.mark.parametrize("path", [b"/log?org=\xff", b"/\xff\xfe?a=\xc3", b"/runs/a\x00b"])
+def test_an_address_in_the_console_that_is_no_text(path: bytes) -> None:
+    """Starlette decodes what a browser asked for as UTF-8, and raised where a visitor is shown the way to sign in."""
+    raw = b"GET %s\n\n" % path
+    visitor(raw)
+    user(raw)
+
+
+def test_a_length_with_noughts_before_it() -> None:
+    """The console looked at its first twelve digits only, and would have read a body of any length."""
+    for length, code in ((b"%030d" % (3 << 20), 413), (5000 * b"9", 413), (b"", 411), (b"%020d" % 4, 401)):
+        raw = b"POST /sign-in\ncontent-type: application/x-www-form-urlencoded\ncontent-length: %s\n\na=bc" % length
+        assert asked(place().app, raw, [(b"host", b"localhost"), (b"origin", HERE.encode())]) == code
 
 
 def test_a_row_of_another_width_that_is_no_utf8(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

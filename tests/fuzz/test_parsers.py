@@ -12,13 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fuzz_files import FILES, HTTP, VERIFY
+from support.fuzz_sites import CONSOLE, ENROLMENT, ISOLATION
 from support.fuzz_wire import LOG, WIRE
 from support.fuzzing import CHANGES, ContractError, Target, changed, judge
 
 from fedseal.privacy.counts import Tables
 from fedseal.wire import DecodeError, decode
 
-TARGETS = (*WIRE, *LOG, *FILES, *VERIFY, *HTTP)
+TARGETS = (*WIRE, *LOG, *FILES, *VERIFY, *HTTP, *ENROLMENT, *ISOLATION, *CONSOLE)
 EACH = pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
 # Inputs that hypothesis draws a seed for, and how many are made of it.
 SEEDS, BATCH = 6, 25
@@ -29,7 +30,7 @@ SETTINGS = settings(max_examples=SEEDS, deadline=None, suppress_health_check=lis
 
 def test_names_are_those_of_one_target() -> None:
     names = [target.name for target in TARGETS]
-    assert len(set(names)) == len(names) > 45
+    assert len(set(names)) == len(names) > 60
 
 
 @EACH

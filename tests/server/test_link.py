@@ -2,14 +2,19 @@
 
 import http.client
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Array, ArrayRecord, Message
 from flwr.common.constant import ErrorCode
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from numpy.typing import NDArray
 from support.linked import Cable, Keys, answering, ask, echo, number_in, words
 
@@ -127,19 +132,45 @@ def test_nothing_but_the_nine_calls_is_there(keys: Keys, link: Link, path: str, 
 
 def test_a_body_is_not_read_before_it_says_how_long_it_is(keys: Keys, link: Link) -> None:
     path = "/v1/fleet/push-object"
-    assert posted(keys, link, path, b"") == 401
-    assert posted(keys, link, path, b"", length=str(LARGEST_BODY + 1)) == 413
-    assert posted(keys, link, path, b"", length="") == 411
-    assert posted(keys, link, path, b"", method="GET") == 404
+    assert posted(keys, link, path, b"", key="a") == 401
+    assert posted(keys, link, path, b"", length=str(LARGEST_BODY + 1), key="a") == 413
+    assert posted(keys, link, path, b"", length="", key="a") == 411
+    assert posted(keys, link, path, b"", method="GET", key="a") == 404
 
 
-def posted(keys: Keys, link: Link, path: str, body: bytes, *, length: str | None = None, method: str = "POST") -> int:
+def test_nothing_is_read_in_the_name_of_a_stranger(keys: Keys, link: Link) -> None:
+    """No body, of whatever length, and no key that Flower's check of signatures stumbles over."""
+    path = "/v1/fleet/push-object"
+    others = X25519PrivateKey.generate().public_key(), ec.generate_private_key(ec.SECP256R1()).public_key()
+    pems = [key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo) for key in others]
+    for named in (None, b"", b"no base64!", b64encode(b"no key"), *map(b64encode, pems)):
+        # None of these bytes is sent: were they read before the answer, it would not come.
+        assert posted(keys, link, path, b"", length=str(LARGEST_BODY), named=named) == 401
+        assert posted(keys, link, path, b"", length="", named=named) == 401
+
+
+def posted(
+    keys: Keys,
+    link: Link,
+    path: str,
+    body: bytes,
+    *,
+    length: str | None = None,
+    method: str = "POST",
+    key: str | None = None,
+    named: bytes | None = None,
+) -> int:
+    """The status of a request without a signature, with the key of a node or with what is ``named`` for it."""
     connection = http.client.HTTPSConnection("127.0.0.1", link.port, timeout=10, context=keys.trust())
     try:
         connection.putrequest(method, path)
         connection.putheader("Content-Type", "application/protobuf")
         if length != "":
             connection.putheader("Content-Length", length or str(len(body)))
+        if key is not None:
+            named = b64encode(keys.public(key))
+        if named is not None:
+            connection.putheader(FLEET_HTTP_PUBLIC_KEY_HEADER, named)
         connection.endheaders(body or None)
         return connection.getresponse().status
     finally:

@@ -253,26 +253,26 @@ def as_file(form: type[Recipe] | type[InputSchema]) -> Callable[[bytes], object]
 
 def stranger(raw: bytes) -> None:
     """A request of nobody: answered, and never let in."""
-    found = _asked(raw, [])
-    if found < 400:
+    found = asked(application(), raw, [])
+    if not 400 <= found < 500:
         raise ContractError(f"a stranger's request was answered by {found}")
 
 
 def node(raw: bytes) -> None:
     """A request of a node that is let in, whatever it asks: answered; by 500 for runs that there are not."""
-    _asked(raw, _signed())
+    asked(application(), raw, signed())
 
 
-def _asked(raw: bytes, headers: list[tuple[bytes, bytes]]) -> int:
-    """The status of what the server's application answers to a method, a path and headers as lines, and a body."""
+def asked(app: Any, raw: bytes, headers: list[tuple[bytes, bytes]]) -> int:
+    """The status of what an application answers to a method, a path and headers as lines, and a body."""
     head, _, body = raw.partition(b"\n\n")
     first, *lines = head.split(b"\n")
     method, _, path = first.decode("latin-1").partition(" ")
     named = [tuple(line.split(b": ", 1)) for line in lines if b": " in line]
-    return asyncio.run(_status(method, path, [*((k.lower(), v) for k, v in named), *headers], body))
+    return asyncio.run(_status(app, method, path, [*((k.lower(), v) for k, v in named), *headers], body))
 
 
-async def _status(method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes) -> int:
+async def _status(app: Any, method: str, path: str, headers: list[tuple[bytes, bytes]], body: bytes) -> int:
     statuses: list[int] = []
 
     async def receive() -> dict[str, Any]:
@@ -282,9 +282,15 @@ async def _status(method: str, path: str, headers: list[tuple[bytes, bytes]], bo
         if message["type"] == "http.response.start":
             statuses.append(message["status"])
 
+    path, _, query = path.partition("?")
     scope = {"type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode("latin-1")}
-    scope |= {"query_string": b"", "headers": headers, "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}
-    await application()({**scope, "scheme": "https", "root_path": "", "asgi": {"version": "3.0"}}, receive, send)
+    scope |= {
+        "query_string": query.encode("latin-1"),
+        "headers": headers,
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    await app({**scope, "scheme": "https", "root_path": "", "asgi": {"version": "3.0"}}, receive, send)
     return statuses[0]
 
 
@@ -305,7 +311,7 @@ def application() -> Any:
     return site_app(state, 1)
 
 
-def _signed() -> list[tuple[bytes, bytes]]:
+def signed() -> list[tuple[bytes, bytes]]:
     """The headers by which the node proves to be the one."""
     stamp = datetime.now(UTC).isoformat()
     signature = b64encode(sign_message(node_key(), stamp.encode("ascii")))
@@ -395,7 +401,16 @@ VERIFY = (
         "verify-entries", lambda raw: verify_tiles.split_bundle(raw, 2), (MalformedError,), lambda: [b"\0\1a\0\2bc"]
     ),
 )
+
+
+def pretenders() -> Sequence[bytes]:
+    """The same in the node's name, with a signature that is not the node's."""
+    forged = b"".join(b"\n%s: %s" % pair for pair in signed() if pair[0] != FLEET_HTTP_SIGNATURE_HEADER.encode())
+    forged += b"\n%s: %s" % (FLEET_HTTP_SIGNATURE_HEADER.encode(), b64encode(sign_message(node_key(), b"other")))
+    return [*requests(), *(raw.replace(b"\n", forged + b"\n", 1) for raw in requests())]
+
+
 HTTP = (
-    Target("http-stranger", stranger, (), requests),
+    Target("http-stranger", stranger, (), pretenders),
     Target("http-node", node, (), requests),
 )

@@ -35,11 +35,12 @@ class Keys:
         return cls(make_server_certificate(folder), {name: ec.generate_private_key(ec.SECP256R1()) for name in names})
 
     def link(self, port: int = 0) -> Link:
-        public = {
-            name: key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-            for name, key in self.nodes.items()
-        }
+        public = {name: self.public(name) for name in self.nodes}
         return Link(Listener(LOOPBACK, port, self.certificate.certificate, self.certificate.key), public)
+
+    def public(self, name: str) -> bytes:
+        """A node's public key as the server knows it."""
+        return self.nodes[name].public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     def trust(self) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=str(self.certificate.authority))

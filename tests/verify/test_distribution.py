@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "compliance" / "verify" / "fedseal_verify"
 FOLDERS = ("server", "client", "privacy", "simulation", "compliance", "src", "tests/support")
+# Throws damaged bytes at the parsers of both; what the two are compared by does not go through it.
+BOTH = ROOT / "tests" / "support" / "fuzz_files.py"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def test_a_planted_import_would_be_seen(line: str) -> None:
 def test_fedseal_does_not_import_it() -> None:
     for folder in FOLDERS:
         for path in (ROOT / folder).rglob("*.py"):
-            if not path.is_relative_to(PACKAGE.parent):
+            if not path.is_relative_to(PACKAGE.parent) and path != BOTH:
                 assert "fedseal_verify" not in set(imports(path.read_text(encoding="utf-8"))), path
 
 
