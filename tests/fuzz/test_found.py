@@ -10,8 +10,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Array, ArrayRecord
+from support.consoles import HERE
 from support.fuzz_files import FILES, application, asked, signed, stranger
-from support.fuzz_sites import HERE, place, user, visitor
+from support.fuzz_sites import place, user, visitor
 from support.fuzzing import judge
 
 from fedseal.client.records import arrays_of, views_of
