@@ -103,6 +103,7 @@ def test_data_that_is_not_there_or_no_table(fedseal: Run, tmp_path: Path) -> Non
     refused(fedseal, tmp_path, ExitCode.DATA, TINY, "--data", tmp_path / "broken.csv", says=says)
 
 
+@pytest.mark.quick("a")
 @pytest.mark.parametrize("name", ["server", "a"])
 def test_a_files_name_may_be_any_sites_name(name: str, fedseal: Run, tmp_path: Path) -> None:
     """Also that of a file which the run itself makes."""
@@ -174,6 +175,7 @@ def test_a_folder_for_runs_that_cannot_be_one(place: str, fedseal: Run, tmp_path
 # The ledger, and every other class of error.
 
 
+@pytest.mark.slow
 def test_a_ledger_that_refuses_ends_the_run_and_says_budget(
     fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +238,7 @@ def test_a_policy_that_refuses_ends_the_run_and_says_so(
     refused(fedseal, tmp_path, ExitCode.POLICY, TINY, says=("hospital-1 refused (policy)", "next:"))
 
 
+@pytest.mark.slow
 def test_a_server_that_breaks_the_protocol_ends_the_run_and_is_named(
     fedseal: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_a_run_that_is_interrupted_leaves_nothing_but_the_runs_before(
     assert not [p for p in (tmp_path / "tmp").rglob("*") if p.suffix in {".csv", ".parquet", ".sqlite"}]
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_leaves_is_removed_by_the_next_and_said(start: Start, tmp_path: Path) -> None:
     """Nobody can clean up after SIGKILL but the next run; copies of the persons' data would lie there for good."""
     process, living = (start("--rounds", "2000", until="1 ") for _ in range(2))

@@ -32,6 +32,7 @@ print("LOADED", sorted({{m.split(".")[0] for m in sys.modules}} & {{"torch", "fl
 # New.
 
 
+@pytest.mark.slow
 def test_a_new_study_runs_at_once(fedseal: Run, tmp_path: Path) -> None:
     made = fedseal("new", tmp_path / "my-study")
     assert made.returncode == ExitCode.OK, made.stderr
@@ -103,6 +104,7 @@ def test_a_place_where_no_folder_can_be_made(place: str, fedseal: Run, tmp_path:
 # For machines.
 
 
+@pytest.mark.slow
 def test_json_is_the_whole_of_standard_output(fedseal: Run, tmp_path: Path) -> None:
     done = fedseal("simulate", TINY, "--rounds", "1", "--json", "--out", tmp_path)
     assert done.returncode == ExitCode.OK

@@ -115,6 +115,7 @@ def numbers(done: "subprocess.CompletedProcess[str]", code: ExitCode = ExitCode.
 # A study
 
 
+@pytest.mark.slow
 def test_a_study_is_told_what_its_promise_asks_for(fedseal: Run) -> None:
     found = numbers(fedseal("privacy", "plan", TINY, "--json"))
     contract = tiny().contract
@@ -132,6 +133,7 @@ def test_a_study_is_told_what_its_promise_asks_for(fedseal: Run) -> None:
     assert study["epsilon_enforced"] > 7.99
 
 
+@pytest.mark.slow
 def test_neighbours_say_what_less_noise_or_more_rounds_would_cost(fedseal: Run, study: Callable[..., Path]) -> None:
     seen = numbers(fedseal("privacy", "plan", study(), "--json"))["study"]
     own, less, more, fewer, many = seen["neighbours"]
@@ -169,6 +171,7 @@ def test_people_are_shown_the_same(fedseal: Run, study: Callable[..., Path]) -> 
     assert "Promise: epsilon 8 at delta 1e-05 to every person" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_page_shows_what_is_printed(fedseal: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(__file__).resolve().parents[2]
     page = (root / "docs" / "privacy.md").read_text(encoding="utf-8")
@@ -195,6 +198,7 @@ def test_shared_noise_depends_on_the_model_which_is_counted(
     assert large["plans"][0]["length"] == 4_000_000
 
 
+@pytest.mark.slow
 def test_moments_have_a_plan_of_their_own(fedseal: Run, study: Callable[..., Path]) -> None:
     federated = '[tool.fedseal.normalisation]\nkind = "federated"\nlow = [-9, -9, -9]\nhigh = [9, 9, 9]\n\n'
     folder = study("[tool.fedseal.cohort]", federated + "[tool.fedseal.cohort]")
@@ -338,6 +342,7 @@ def test_a_run_that_fits_is_accepted_by_the_site(fedseal: Run, study: Callable[.
     )
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_fit_is_refused_with_the_sites_own_words(
     fedseal: Run, study: Callable[..., Path], store: SiteStore
 ) -> None:

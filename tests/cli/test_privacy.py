@@ -22,6 +22,7 @@ def test_an_audit_that_finds_nothing_says_so_and_what_it_could_have_found(fedsea
         assert text in said
 
 
+@pytest.mark.slow
 def test_a_studys_own_plan_is_audited(fedseal: Run) -> None:
     done = fedseal("privacy", "audit", TINY, "--epsilon", "2", "--delta", "1e-6", *QUICK, "--json")
     assert done.returncode == ExitCode.OK, done
@@ -72,6 +73,7 @@ def test_a_study_without_a_promise_is_refused(fedseal: Run, changed: Callable[..
     told(fedseal("privacy", "audit", folder), ExitCode.CONFIG, "plan is none", "--plan local")
 
 
+@pytest.mark.slow
 def test_inversion_shows_every_scene_and_the_lesson(fedseal: Run) -> None:
     done = fedseal("privacy", "invert", "--trials", "1", "--json")
     assert done.returncode == ExitCode.OK, done

@@ -153,6 +153,7 @@ def test_a_run_that_the_site_does_not_know_is_named_as_such(fedseal: Run, nodes:
     assert "ab" * 16 not in rows(fedseal("site", "runs", nodes.federation.sites[1]))
 
 
+@pytest.mark.quick("abc")
 @pytest.mark.parametrize("run", ["", "abc", "zz" * 16, "ab" * 15, "ab" * 17, " " + "a" * 31])
 def test_what_is_no_run_is_refused(fedseal: Run, nodes: Nodes, run: str) -> None:
     told(fedseal("site", "close-run", nodes.federation.sites[1], run), ExitCode.CONFIG, "32 hexadecimal digits")

@@ -104,6 +104,7 @@ def test_a_longer_update_is_scaled_down_to_the_range(federation: Federation) -> 
     assert total.real(CLIPPED)[0] == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.quick("inf", "nan")
 @pytest.mark.parametrize("value", [INF, -INF, NAN, 3e38])
 def test_an_update_that_is_not_a_number_counts_as_no_site(federation: Federation, value: float) -> None:
     """Also 3e38, which float32 still holds: the range is what decides, and that is a long update like any other."""
@@ -125,6 +126,7 @@ def test_under_a_private_plan_it_keeps_its_public_weight(federation: Federation)
     assert state.total.real(CLIPPED)[0] == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.quick("0-0", "101-100", "-1-0", "nan-0")
 @pytest.mark.parametrize(
     ("weight", "counted"), [(0, 0), (100, 100), (101, 100), (-1, 0), (INF, 100), (-INF, 0), (NAN, 0), (2**62, 100)]
 )
@@ -135,6 +137,7 @@ def test_a_weight_is_bounded(federation: Federation, weight: float, counted: int
     assert bias(total) == pytest.approx((20 + counted) * BIAS, abs=1e-3)
 
 
+@pytest.mark.quick("5.0-70-30", "-3.0-10-30", "nan-20-20")
 @pytest.mark.parametrize(
     ("loss", "summed", "reported"),
     [(4.0, 60, 30), (5.0, 70, 30), (7.0, 70, 30), (-3.0, 10, 30), (INF, 70, 30), (-INF, 10, 30), (NAN, 20, 20)],
@@ -174,6 +177,7 @@ def form(seen: Any) -> list[tuple[Any, ...]]:
     return found
 
 
+@pytest.mark.quick("not a number-none", "overflow-local", "long-local", "weight-none", "no weight-local", "metric-none")
 @pytest.mark.parametrize("plan", [None, PRIVATE], ids=["none", "local"])
 @pytest.mark.parametrize("name", STRANGE)
 def test_the_replies_look_the_same_whatever_was_bounded(federation: Federation, name: str, plan: Any) -> None:

@@ -60,6 +60,7 @@ def fit(task: Kind, clipping: Clipping | None = None, **performance: int) -> Arr
     return trainer.fit(trainable(build_model(task)), SETTINGS, PLAN, streams)
 
 
+@pytest.mark.quick("mlp", "logistic", "frozen", "texts", "lora", "grouped, formed", "own parameter")
 @pytest.mark.parametrize("name", KINDS)
 def test_the_fastest_true_path_is_taken(name: str) -> None:
     assert choose(KINDS[name], KINDS[name].persons()).path is CHOSEN[name]
@@ -213,6 +214,7 @@ def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
     assert all(one[key].tobytes() == two[key].tobytes() for key in one)
 
 
+@pytest.mark.quick("grouped, formed")
 @pytest.mark.parametrize("name", ["grouped, formed", "large, own parameter"])
 def test_portions_change_nothing_but_memory(name: str) -> None:
     whole, parts = fit(KINDS[name]), fit(KINDS[name], physical_batch=3)

@@ -58,6 +58,7 @@ def running(federation: Federation) -> Nodes:
     return Nodes(federation, ordinary_app(Script(SCRIPT, done=True)))
 
 
+@pytest.mark.quick("1-local", "3-none")
 @pytest.mark.parametrize("plan", [None, PRIVATE], ids=["none", "local"])
 @pytest.mark.parametrize("lost", [1, 2, 3])
 def test_a_ledger_that_lost_its_last_charges_is_seen_by_the_others(
@@ -118,6 +119,7 @@ def test_an_advertisement_that_another_run_overtook_is_asked_for_again(running: 
     assert again.survivors == (1, 2, 3)
 
 
+@pytest.mark.quick("1")
 @pytest.mark.parametrize("seed", range(4))
 def test_honest_runs_at_once_all_finish(running: Nodes, seed: int) -> None:
     """Whatever the order of the exchanges, nobody is ever thought to have been charged more often than he was."""
@@ -223,6 +225,7 @@ def test_the_largest_counter_fits_the_stores_of_the_others(running: Nodes) -> No
     assert [(r.site, r.refusal.blamed) for r in state.refused] == [(1, 3)]
 
 
+@pytest.mark.quick("local")
 @pytest.mark.parametrize("plan", [None, PRIVATE], ids=["none", "local"])
 def test_answers_at_the_same_time_are_one_answer(federation: Federation, plan: PrivacyPlan | None) -> None:
     """Threads ask for the same vector while the run is closed or a newer header comes: one vector, one charge."""

@@ -54,6 +54,7 @@ def test_onnx_says_what_torch_says(task: Task) -> None:
     assert {entry.key: entry.value for entry in stored.metadata_props}["fedseal.log.index"] == "41"
 
 
+@pytest.mark.slow
 def test_a_model_that_onnxruntime_runs_differently_is_not_exported(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = export._exported
 

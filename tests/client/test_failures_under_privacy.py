@@ -83,6 +83,7 @@ FAILURES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.quick("exception", "out of memory", "wrong shapes", "no plan")
 @pytest.mark.parametrize("name", FAILURES)
 def test_a_failure_is_charged_and_ends_the_run_at_that_site(federation: Federation, name: str) -> None:
     running = nodes(federation, **FAILURES[name])

@@ -71,6 +71,14 @@ def mask_replies(federation: Federation, script: Script, plan: Any = None) -> li
     return [seen[Stage.MASK, site][1] for site in (1, 2, 3)]
 
 
+@pytest.mark.quick(
+    "KeyError-none",
+    "SystemExit-local",
+    "a file name that is no text-none",
+    "a null byte-local",
+    "a very long text-none",
+    "a very long text that is none-local",
+)
 @pytest.mark.parametrize("plan", [None, PRIVATE], ids=["none", "local"])
 @pytest.mark.parametrize("name", ERRORS)
 def test_a_text_stays_and_a_code_leaves(federation: Federation, name: str, plan: Any) -> None:

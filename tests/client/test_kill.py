@@ -114,6 +114,7 @@ def test_the_check_notices_what_left_without_a_charge(tmp_path: Path) -> None:
         check_stores(federation, 1)
 
 
+@pytest.mark.quick("local")
 @pytest.mark.parametrize("plan", PLANS)
 def test_a_killed_site_has_charged_what_left(tmp_path: Path, plan: str) -> None:
     kill_often(tmp_path, plan, times=2, seed=1)
@@ -131,6 +132,7 @@ class Crash(BaseException):
     """The process ends here: nothing catches this, as nothing catches a power cut."""
 
 
+@pytest.mark.quick("append-local", "put_state-none", "put_reply-local")
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("operation", ["append", "put_state", "put_reply"])
 def test_a_crash_inside_the_transaction_leaves_nothing(

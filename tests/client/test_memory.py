@@ -178,6 +178,7 @@ def crashing(times: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> Any:
     return deliver
 
 
+@pytest.mark.quick("local")
 @pytest.mark.parametrize("plan", [None, PRIVATE], ids=["none", "local"])
 def test_after_a_crash_between_charge_and_answer_a_site_computes_the_same(
     plan: PrivacyPlan | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -198,6 +199,7 @@ def test_after_a_crash_between_charge_and_answer_a_site_computes_the_same(
     assert charges[0] == charges[1] == [3] * 4
 
 
+@pytest.mark.slow
 def test_a_private_scaffold_ends_elsewhere_than_private_fedavg(tmp_path: Path) -> None:
     """The control variates of noisy updates are used, from the second round on."""
     models = {}

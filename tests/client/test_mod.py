@@ -274,6 +274,12 @@ def drop(name: str) -> Any:
     return change
 
 
+@pytest.mark.quick(
+    "<lambda>-other arrays0",
+    "<lambda>-2 array records",
+    "<lambda>-several metric records",
+    "change-lack the number of examples0",
+)
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -159,6 +159,7 @@ def refusals(path: Path, *, own: bool = False) -> list[RunRefused]:
     return [body for body in bodies if isinstance(body, RunRefused)]
 
 
+@pytest.mark.quick("cohort", "release", "range0", "code0", "data", "period1", "denied")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule.value)
 def test_a_rule_refuses_and_both_logs_say_which(tmp_path: Path, case: Case, study: Path) -> None:
     federation = make_federation(tmp_path, 3, order=100.0)
@@ -179,6 +180,7 @@ def test_a_rule_refuses_and_both_logs_say_which(tmp_path: Path, case: Case, stud
     assert refusals(federation.sites[2], own=True) == []
 
 
+@pytest.mark.quick("cohort", "release", "range0", "code0", "data", "period1", "denied")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule.value)
 def test_the_twin_is_let_through(tmp_path: Path, case: Case, study: Path) -> None:
     federation = make_federation(tmp_path, 3, order=100.0)

@@ -90,6 +90,7 @@ def test_one_peer_that_was_there_is_enough(running: Nodes) -> None:
     assert blamed(running, 1, [2, 3, 4, 5], run=b"n" * 16) == {2}
 
 
+@pytest.mark.quick("1")
 @pytest.mark.parametrize("lost", [1, 2])
 def test_charges_with_strangers_make_a_restored_ledger_level_again(running: Nodes, lost: int) -> None:
     """The limit: among peers none of which was there, a restored site is charged again; after as many charges as it

@@ -74,12 +74,14 @@ def test_importing_the_app_of_a_stock_node_imports_neither_torch_nor_accounting(
     assert said(f"import {stock.__name__}\n{LOADED}") == ["[]"]
 
 
+@pytest.mark.slow
 def test_importing_the_resident_app_does() -> None:
     """The twin: the check sees it when they are imported."""
     (line,) = said(f"import fedseal.client.app\n{LOADED}")
     assert {"torch", "opacus", "pandas"} <= set(json.loads(line))
 
 
+@pytest.mark.slow
 def test_only_the_exchange_that_trains_imports_torch(tmp_path: Path) -> None:
     federation, sites = make_federation(tmp_path, 3), points([8, 12, 16])
     nodes = federation.nodes(**{STUDY_KEY: str(FOLDER)})

@@ -88,6 +88,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
+@pytest.mark.quick("another setting", "another type", "no settings", "another shape", "another order of arrays")
 @pytest.mark.parametrize("name", CHANGES)
 def test_another_task_than_the_headers_is_refused(federation: Federation, name: str) -> None:
     victim = default_task()

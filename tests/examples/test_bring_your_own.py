@@ -207,6 +207,7 @@ def test_a_ranking_trains_where_it_is_declared_without_a_plan(loss: str, fedseal
     assert all(r.sealed is not None and r.sealed.loss is not None for r in found.rounds)
 
 
+@pytest.mark.quick("undeclared")
 @pytest.mark.parametrize(
     ("loss", "plan", "says"),
     [
@@ -229,6 +230,7 @@ def test_a_ranking_is_refused_elsewhere(
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").iterdir())
 
 
+@pytest.mark.slow
 def test_an_option_does_not_turn_a_declared_coupling_private(fedseal: Fedseal, tmp_path: Path) -> None:
     study(fedseal, tmp_path, ("task.py", LOSS, RANKING), PLAIN, DECLARED)
     done = simulated(fedseal, "--epsilon", "3")
@@ -248,6 +250,7 @@ NUMBER = (
 )
 
 
+@pytest.mark.slow
 def test_counts_with_their_own_loss_are_compared_with_the_best_constant(fedseal: Fedseal, tmp_path: Path) -> None:
     """The best constant of a Poisson loss is the logarithm of the mean, not the mean."""
     loss = 'nn.functional.poisson_nll_loss(model(features).squeeze(1), labels, reduction="none")'
@@ -262,6 +265,7 @@ def test_counts_with_their_own_loss_are_compared_with_the_best_constant(fedseal:
     assert found.final.global_.further["mean_absolute_error"] is not None
 
 
+@pytest.mark.quick("age-column 'age' has missing values")
 @pytest.mark.parametrize(
     ("column", "says"),
     [
@@ -277,6 +281,7 @@ def test_a_missing_value_is_told_by_place(column: str, says: str, fedseal: Fedse
     assert says in " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_more_items_than_persons_are_refused(fedseal: Fedseal, tmp_path: Path) -> None:
     """A study that says it groups, and does not."""
     twice = ("task.py", "    return table\n", "    return pd.concat([table, table], ignore_index=True)\n")

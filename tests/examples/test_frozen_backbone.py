@@ -107,6 +107,7 @@ def test_only_what_is_trained_is_in_what_leaves_a_site(tmp_path: Path, monkeypat
     assert not holds_any(seen.bytes, list(task().weights.values()))
 
 
+@pytest.mark.slow
 def test_arms_differ_in_what_they_say_and_the_table_says_what_ran() -> None:
     study = changed("frozen-backbone", "task:Head", training={"rounds": 2})
     head, everything = (Arm(t, f"task:{t}", "local", 1.0, 0.5) for t in ("Head", "Everything"))
@@ -123,6 +124,7 @@ def test_arms_differ_in_what_they_say_and_the_table_says_what_ran() -> None:
     assert f"{small.accuracy:.3f}" in written
 
 
+@pytest.mark.slow
 def test_settings_are_chosen_on_validation_persons() -> None:
     study = changed("frozen-backbone", "task:Head", training={"rounds": 3})
     arm = Arm("head", "task:Head", "none", 0.1)
@@ -133,6 +135,7 @@ def test_settings_are_chosen_on_validation_persons() -> None:
     assert run_arm(study, arm, 101, part="validation").loss != run_arm(study, arm, 101).loss
 
 
+@pytest.mark.slow
 def test_the_study_runs_as_it_stands_and_beats_the_majority(tmp_path: Path) -> None:
     found = simulated(STUDY, tmp_path, "--rounds", "6", "--no-baselines")
     assert found["final"]["global"]["accuracy"] > majority_accuracy(changed("frozen-backbone", "task:Head"), 1) + 0.1

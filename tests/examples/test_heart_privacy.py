@@ -120,6 +120,7 @@ def test_the_ledger_affords_every_attempt_and_not_one_more() -> None:
     assert 7 * cost <= budget < 8 * cost
 
 
+@pytest.mark.slow
 def test_a_federation_keeps_its_promise(folder: Path, tmp_path: Path) -> None:
     contract = contract_with(1.0)
     _, trained = simulated(contract, folder, tmp_path, seed=1)
@@ -145,6 +146,7 @@ def by_hand(material: Material, contract: Contract) -> Any:
     return weights
 
 
+@pytest.mark.slow
 def test_the_federation_computes_what_the_search_computed(folder: Path, tmp_path: Path) -> None:
     contract = contract_with(1000.0)
     material, trained = simulated(contract, folder, tmp_path, seed=2)

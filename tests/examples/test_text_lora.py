@@ -108,6 +108,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         load_task("task:Adapters", other)
 
 
+@pytest.mark.quick("task:Adapters-none")
 @pytest.mark.parametrize("plan", PLANS, ids=["none", "local"])
 @pytest.mark.parametrize("reference", ["task:Adapters", "task:Everything"])
 def test_training_moves_what_is_trained_and_nothing_else(plan: Any, reference: str, tmp_path: Path) -> None:
@@ -129,6 +130,7 @@ def test_training_moves_what_is_trained_and_nothing_else(plan: Any, reference: s
     assert frozen_digest(judged) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["task:Adapters", "task:Everything"])
 def test_the_probe_accepts_the_model_and_notices_one_that_couples_persons(reference: str, tmp_path: Path) -> None:
     from opacus.grad_sample import GradSampleModule
@@ -152,6 +154,7 @@ def test_the_probe_accepts_the_model_and_notices_one_that_couples_persons(refere
         )
 
 
+@pytest.mark.quick("task:Adapters-1585")
 @pytest.mark.parametrize(("reference", "numbers"), [("task:Adapters", TRAINED), ("task:Everything", None)])
 def test_only_what_is_trained_is_in_what_leaves_a_site(
     reference: str, numbers: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,6 +192,7 @@ def test_public_and_private_text_share_no_sentence_and_no_form() -> None:
     assert {"hello", "thanks"} <= {word for text in private for word in text.split()} - known
 
 
+@pytest.mark.slow
 def test_the_study_runs_as_it_stands(tmp_path: Path) -> None:
     found = simulated(STUDY, tmp_path, "--rounds", "1", "--no-baselines")
     assert len(found["sites"]) == 5

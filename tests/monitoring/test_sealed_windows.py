@@ -202,6 +202,7 @@ def test_a_server_that_lies_about_what_a_person_moves_is_refused(
         assert ("by more than the plan" if lie == "sensitivity" else "an exact past") in texts
 
 
+@pytest.mark.slow
 def test_a_reference_is_noised_once_and_another_model_has_another(tmp_path: Path) -> None:
     site = Watching(tmp_path)
     for number in range(3):

@@ -57,6 +57,7 @@ class World:
         return monitoring.measure(self.monitored, number, vectors, self.shares)
 
 
+@pytest.mark.quick("another mix-released")
 @pytest.mark.parametrize("weights", ["reference", "released"])
 @pytest.mark.parametrize("mix", [False, True], ids=["all alike", "another mix"])
 def test_false_alarms_stay_rare_whoever_takes_part(mix: bool, weights: str) -> None:

@@ -74,6 +74,7 @@ def opacus(kind: type[Any], case: Case) -> Any:
 # The table
 
 
+@pytest.mark.quick("case 1", "case 2", "case 3", "case 4", "case 5", "case 7", "case 9")
 @numbered(1, 2, 3, 4, 5, 6, 7, 8, 9)
 def test_the_epsilon_shown_is_that_of_the_table(case: Case) -> None:
     assert accounting.epsilon_pld(event_of(case), ratio(case["delta"])) == pytest.approx(case["pld"], abs=1e-4)
@@ -209,6 +210,14 @@ def affordable(made: LocalGaussian, epsilon: float, delta: float, order: float, 
     return cost(made, order) * made.attempts <= share * terms.budget
 
 
+@pytest.mark.quick(
+    "1.0-1-1-0.5-1.0",
+    "1.0-1-1-3.0-0.3",
+    "1.0-1-1-20.0-1.0",
+    "0.1-5-20-0.5-1.0",
+    "0.1-5-20-3.0-0.3",
+    "0.01-50-100-0.5-1.0",
+)
 @pytest.mark.parametrize(("epsilon", "share"), [(0.5, 1.0), (3.0, 0.3), (20.0, 1.0)])
 @pytest.mark.parametrize(("q", "steps", "releases"), [(1.0, 1, 1), (0.1, 5, 20), (0.01, 50, 100)])
 def test_the_calibrated_noise_is_affordable_and_a_little_less_is_not(

@@ -328,6 +328,7 @@ def compare(seeds: range) -> list[float]:
     return ratios
 
 
+@pytest.mark.slow
 def test_no_fixed_schedule_is_counted_below_its_loss_distribution() -> None:
     ratios = compare(range(20))
     # And not far above it where the ledger's order suits the plan.

@@ -103,6 +103,7 @@ def coverage(noise: CountNoise, believed: CountNoise) -> dict[str, float]:
     return {name: count / TRIALS for name, count in held.items()}
 
 
+@pytest.mark.slow
 def test_nineteen_of_twenty_intervals_hold_the_exact_number_and_too_narrow_ones_do_not() -> None:
     noise = CountNoise(decay=0.5, shares=4, honest=3)
     held = coverage(noise, noise)

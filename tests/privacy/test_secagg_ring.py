@@ -53,6 +53,7 @@ def expected(stage: Stage, gone: set[int], graph: Graph | None, cohort: Cohort) 
     return None
 
 
+@pytest.mark.quick("0", "1")
 @pytest.mark.parametrize("stage", list(Stage))
 def test_every_set_of_a_few_dropouts(stage: Stage) -> None:
     """The sum is bit-exact or there is none, and the reason is the one that the graph gives."""
@@ -86,6 +87,7 @@ def test_dropouts_at_every_stage_of_one_round() -> None:
     assert np.array_equal(signed_sum(outcome), clear_sum(cohort, outcome.survivors))
 
 
+@pytest.mark.slow
 def test_three_hundred_sites_with_the_protocols_own_numbers() -> None:
     silent = {Stage.SHARE: {7, 8}, Stage.MASK: set(range(100, 110)), Stage.UNMASK: {55, 201}}
     cohort = make_cohort(300, 8, silent=silent)

@@ -15,6 +15,9 @@ def spare(n: int, m: int) -> int:
     return n - max((n + m) // 2 + 1, m + 2)
 
 
+@pytest.mark.quick(
+    "2-0-1", "2-0-1000", "3-0-1", "3-0-1000", "3-1-1", "3-1-1000", "5-1-1", "5-1-1000", "10-3-1", "10-3-1000"
+)
 @pytest.mark.parametrize("d", [1, 1000])
 @pytest.mark.parametrize(("n", "m"), [*SIZES, (50, 10)])
 def test_the_sum_is_exact_without_dropouts(n: int, m: int, d: int) -> None:
@@ -25,6 +28,7 @@ def test_the_sum_is_exact_without_dropouts(n: int, m: int, d: int) -> None:
     assert np.array_equal(signed_sum(finished), clear_sum(cohort, finished.survivors))
 
 
+@pytest.mark.quick("5-1-0", "5-1-4", "10-3-0", "10-3-1", "10-3-2", "10-3-3", "10-3-4", "50-10-1")
 @pytest.mark.parametrize("stage", list(Stage))
 @pytest.mark.parametrize(("n", "m"), [(5, 1), (10, 3), (50, 10)])
 def test_the_sum_is_exact_with_as_many_dropouts_as_allowed(n: int, m: int, stage: Stage) -> None:

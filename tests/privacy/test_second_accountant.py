@@ -90,6 +90,7 @@ def test_the_second_accountant_says_the_same_on_a_finer_grid(case: Case) -> None
     check_column(case, "prv_fine", 0.001)
 
 
+@pytest.mark.quick("case 1", "case 2", "case 3", "case 4", "case 5")
 @numbered(1, 2, 3, 4, 5, 6, 7, 8)
 def test_the_second_accountant_agrees_within_one_percent(case: Case) -> None:
     delta = ratio(case["delta"])
@@ -139,6 +140,7 @@ def test_opacus_renyi_accountant_agrees_at_every_order_of_its_own(case: Case) ->
             assert made.divergence(order) >= theirs * (1 - 1e-9)
 
 
+@pytest.mark.quick("case 1", "case 2", "case 5")
 @numbered(1, 2, 3, 4, 5, 6, 7, 8)
 def test_replacing_a_person_costs_what_the_table_says(case: Case) -> None:
     """Why the adjacency stands in the ledger's terms: the same run, up to twice the number."""
@@ -212,6 +214,7 @@ def sampled_once(q: float, sigma: float, delta: float) -> float:
     return max(found, default=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("q", "sigma", "delta"), [(0.01, 0.5, 1e-5), (0.1, 0.7, 1e-6), (0.5, 1.0, 1e-4), (0.3, 2, 1e-5)]
 )
@@ -302,6 +305,7 @@ CHANGES: tuple[dict[str, Any], ...] = (
 )
 
 
+@pytest.mark.quick("epsilon 1")
 @pytest.mark.parametrize("changes", CHANGES, ids=["as it is", "epsilon 1", "40 rounds", "with moments"])
 def test_what_a_studys_ledger_shows_is_what_opacus_says_of_its_steps(changes: dict[str, Any]) -> None:
     contract = tiny(**changes).contract
@@ -335,6 +339,7 @@ def agree(seeds: range) -> None:
     assert compared > 0.6 * len(seeds)
 
 
+@pytest.mark.slow
 def test_random_mixes_of_runs_agree_within_one_percent() -> None:
     agree(range(2))
 

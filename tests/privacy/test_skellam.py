@@ -79,6 +79,7 @@ def test_a_draw_that_shares_its_high_word_with_thresholds_is_settled_by_the_low_
     assert int(table.sample(Fixed(half + 1), 1)[0]) == 8
 
 
+@pytest.mark.slow
 def test_a_table_that_would_be_too_large_is_not_made() -> None:
     with pytest.raises(LocalError, match="too wide for a table"):
         tabulate((mp.mpf(0) for _ in range((1 << 20) + 1)), 0)

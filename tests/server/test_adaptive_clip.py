@@ -104,6 +104,7 @@ def clips(seen: list[RoundRecord]) -> list[float]:
     return [r.clip.clip_norm for r in seen if r.clip is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [20.0, 1 / 20])
 def test_from_far_too_large_or_small_it_comes_to_the_median(tmp_path: Path, factor: float) -> None:
     median = 1.5 * pattern_norm()
@@ -132,6 +133,7 @@ def test_it_stops_at_the_interval(tmp_path: Path) -> None:
     assert clips(rounds(sealed(federation_in(tmp_path), plan), 3)) == [50.0, 40.0, 40.0]
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_goes_on_with_the_clip_norm_it_had_come_to(tmp_path: Path) -> None:
     plan = plan_from(50.0)
     whole = rounds(sealed(federation_in(tmp_path / "whole"), plan, rounding=Rounding.NEAREST), 3)

@@ -97,6 +97,7 @@ class Sums:
         grid.send_and_receive = look  # type: ignore[method-assign]
 
 
+@pytest.mark.quick("two halves")
 @pytest.mark.parametrize("apart", [False, True], ids=["one small cluster", "two halves"])
 def test_it_follows_the_paper(apart: bool, tmp_path: Path) -> None:
     planes, how, sums = Planes(tmp_path, SIZES), training("clustered", **HOW), Sums()
@@ -127,6 +128,7 @@ def test_a_block_of_one_site_is_never_summed(tmp_path: Path) -> None:
     np.testing.assert_allclose(planes.models[0][:4], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_if_more_fall_silent_than_the_smallest_block_can_spare_nothing_is_unmasked(tmp_path: Path) -> None:
     """Three sites a cluster, at least three a sum: the round needs all six, by its signed header."""
     masked: list[int] = []

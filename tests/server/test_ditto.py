@@ -78,6 +78,7 @@ def assert_follows(planes: Planes, how: Training, absent: dict[int, set[int]] | 
         assert np.abs(kept(planes, site) - own[site - 1]).max() <= tolerance
 
 
+@pytest.mark.quick("changes1")
 @pytest.mark.parametrize("changes", [{}, {"personal_steps": 9, "personal_learning_rate": 0.03}])
 def test_it_follows_the_paper(changes: dict[str, Any], tmp_path: Path) -> None:
     planes, how = Planes(tmp_path, UNEQUAL), training("ditto", **HOW | changes)
@@ -89,6 +90,7 @@ def test_it_follows_the_paper(changes: dict[str, Any], tmp_path: Path) -> None:
     assert np.abs(own[0] - own[1]).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_the_federations_model_is_fedavgs_to_the_last_bit(tmp_path: Path) -> None:
     models = {}
     for name in ("fedavg", "ditto"):

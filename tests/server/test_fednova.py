@@ -62,6 +62,7 @@ def tolerance(planes: Planes) -> float:
     return 3 * ROUNDS * (planes.error + 8 * float(np.spacing(np.float32(largest))))
 
 
+@pytest.mark.quick("0.5")
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 def test_it_follows_the_paper_where_steps_differ(rate: float, tmp_path: Path) -> None:
     planes, how = Planes(tmp_path, UNEQUAL), training("fednova", server_learning_rate=rate, **PASSES)

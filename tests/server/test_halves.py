@@ -133,6 +133,7 @@ def assert_follows(name: str, planes: Planes, how: Training) -> None:
             np.testing.assert_allclose(array, own[site - 1][key], atol=2e-5)
 
 
+@pytest.mark.quick("fedbn")
 @pytest.mark.parametrize("name", list(CASES))
 def test_it_follows_the_paper_and_what_stays_does_not_leave(name: str, tmp_path: Path) -> None:
     walker = Walker()
@@ -151,6 +152,7 @@ def test_it_follows_the_paper_and_what_stays_does_not_leave(name: str, tmp_path:
     assert max(len(raw) for raw in walker.bytes if raw[:2] != b"FS") < 4 * (shared + 3) + 256
 
 
+@pytest.mark.quick("fedbn")
 @pytest.mark.parametrize("name", ["fedrep", "fedbn"])
 def test_an_aborted_attempt_and_a_crash_of_the_server_leave_nothing_behind(name: str, tmp_path: Path) -> None:
     """All trained in round 2 and none could be summed; after it the server dies and comes back."""

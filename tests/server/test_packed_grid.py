@@ -44,6 +44,7 @@ def sealed(federation: Federation, deliver: Walker | None = None, **options: Any
     return SealedGrid(grid, FedAvg(), store=federation.server, max_examples=100, cohort=rules, **options)
 
 
+@pytest.mark.quick("14-1-0", "20-2-1")
 @pytest.mark.parametrize("rounding", list(Rounding))
 @pytest.mark.parametrize(("bits", "workers"), [(14, 1), (20, 2), (31, 1)])
 def test_the_mean_is_within_the_stated_error(

@@ -54,12 +54,14 @@ def test_every_round_is_written_down_and_the_model_kept(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_federations_moments_are_written_down(tmp_path: Path) -> None:
     run(tmp_path, tiny(training={"rounds": 1}, normalisation=RANGES))
     moments = events(tmp_path)[1]["moments"]
     assert {name: len(values) for name, values in moments.items()} == {"mean": 3, "deviation": 3}
 
 
+@pytest.mark.slow
 def test_the_private_evaluation_is_written_down_with_its_intervals(tmp_path: Path) -> None:
     run(tmp_path, tiny(training={"rounds": 1}, evaluation={"epsilon": 6.0, "bins": 4}))
     *_, evaluated, finished = events(tmp_path)

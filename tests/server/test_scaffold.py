@@ -89,6 +89,7 @@ def assert_follows(planes: Planes, how: Training, present: Present) -> None:
         assert np.abs(found - expected).max() <= tolerance(planes)
 
 
+@pytest.mark.quick("sizes0-0.5")
 @pytest.mark.parametrize("rate", [1.0, 0.5])
 @pytest.mark.parametrize("sizes", [EQUAL, UNEQUAL])
 def test_it_follows_the_paper(sizes: tuple[int, ...], rate: float, tmp_path: Path) -> None:
@@ -140,6 +141,7 @@ class Round:
         return self.number
 
 
+@pytest.mark.quick("1-never asked-sizes0", "2-answer lost-sizes1")
 @pytest.mark.parametrize("sizes", [EQUAL, UNEQUAL])
 @pytest.mark.parametrize("heard", [False, True], ids=["never asked", "answer lost"])
 @pytest.mark.parametrize("first", [1, 2])
@@ -210,6 +212,7 @@ def shrinking(folder: Path, rounds: Round, at: int) -> Callable[[ClientApp, Mess
     return deliver
 
 
+@pytest.mark.slow
 def test_it_begins_anew_when_the_whole_weight_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A site has other rows from round 3 on; control variates with its old weight would pull away from the optimum."""
     planes = Planes(tmp_path, UNEQUAL)
@@ -225,6 +228,7 @@ def test_it_begins_anew_when_the_whole_weight_changes(tmp_path: Path, caplog: py
     assert np.abs(common).max() < 0.005
 
 
+@pytest.mark.slow
 def test_a_failed_attempt_leaves_nothing_behind(tmp_path: Path) -> None:
     """All trained, none could be summed; the second attempt begins where the first began."""
     spoilt: list[int] = []
@@ -261,6 +265,7 @@ def test_the_servers_control_variate_is_the_mean_of_the_sites(tmp_path: Path) ->
 PRIVATE = LocalGaussian(clip_norm=1.0, noise_multiplier=4.0, sample_rate=0.5, steps=5, releases=8, retries=1)
 
 
+@pytest.mark.slow
 def test_a_private_run_keeps_control_variates_of_noisy_updates_and_costs_what_fedavg_costs(tmp_path: Path) -> None:
     charges = {}
     for name in ("fedavg", "scaffold"):

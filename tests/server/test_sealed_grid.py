@@ -123,6 +123,7 @@ def test_the_strategy_gives_the_same_as_with_every_reply_equal_to_that_mean(
         np.testing.assert_allclose(array, clear_out[name].numpy(), rtol=2e-6)
 
 
+@pytest.mark.quick("FedAvg")
 @pytest.mark.parametrize("kind", [FedAvg, FedAdam])
 def test_a_whole_flower_run_is_close_to_the_unsealed_one(federation: Federation, kind: type[FedAvg]) -> None:
     """`strategy.start` with two lines changed: three rounds, the same model but for quantisation."""

@@ -80,6 +80,7 @@ def mean_change(grid: SealedGrid) -> float:
     return float(numpy_of(reply.content["arrays"])["bias"][-1] - numpy_of(model())["bias"][-1])
 
 
+@pytest.mark.quick("0", "2", "4")
 @pytest.mark.parametrize("stage", list(Stage))
 def test_a_site_that_drops_out_is_left_out_or_rebuilt(federation: Federation, stage: Stage) -> None:
     grid = sealed(federation, Script(CHANGE), Faults(lambda site, at, _: site == 3 and at >= stage))
@@ -157,6 +158,7 @@ class Stop(Exception):  # noqa: N818
     """The server's process dies here."""
 
 
+@pytest.mark.quick("FedAvg")
 @pytest.mark.parametrize("kind", [FedAvg, FedAdam])
 def test_a_run_that_stopped_goes_on_as_if_it_had_not(tmp_path: Path, kind: type[FedAvg]) -> None:
     """Killed after round 2 of 4: the resumed run ends with the same bytes as one that was never stopped."""

@@ -108,6 +108,7 @@ CASES: dict[str, tuple[dict[str, Any], Server, float]] = {
 }
 
 
+@pytest.mark.quick("fedavg", "fedyogi")
 @pytest.mark.parametrize("name", list(CASES))
 def test_it_follows_its_twin_within_the_stated_error(name: str, tmp_path: Path) -> None:
     changes, server, growth = CASES[name]
@@ -125,6 +126,7 @@ def test_it_follows_its_twin_within_the_stated_error(name: str, tmp_path: Path) 
     assert all(distance(planes.models, other) > 50 * tolerance(planes, growth) for other in others)
 
 
+@pytest.mark.quick("fedadam-adam")
 @pytest.mark.parametrize(("name", "second"), [("fedyogi", yogi), ("fedadagrad", adagrad), ("fedadam", adam)])
 def test_with_its_departure_taken_back_flowers_class_is_the_papers(name: str, second: Any, tmp_path: Path) -> None:
     """Algorithm 2 begins with v >= tau^2; given that, and no bias correction, the very same models come out."""
@@ -149,6 +151,7 @@ def test_what_the_departures_are_worth() -> None:
     assert (defaults.beta_1, defaults.beta_2, defaults.tau) == (how.momentum, how.beta_2, how.tau)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps_a_round", [2, 7])
 def test_batches_of_a_fresh_order_for_each_pass(steps_a_round: int, tmp_path: Path) -> None:
     """Every person once a pass, the last batch smaller, and the mean over each batch: FedAvg with its own batches."""

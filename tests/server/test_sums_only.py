@@ -19,8 +19,6 @@ from fedseal.study import Training
 
 STRATEGIES = get_args(Training.model_fields["strategy"].annotation)
 ROUNDS = 3
-# They go on as fedavg and fedadam do, and are slow tests therefore.
-ALIKE = {"fedprox", "fedavgm", "fedadagrad", "fedyogi"}
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +49,7 @@ def vectors(walker: Walker) -> set[int]:
     return {len(raw) for raw in walker.bytes if raw[:2] != b"FS"}
 
 
+@pytest.mark.quick("fedavg", "scaffold", "clustered")
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_the_server_saw_only_sums(name: str, tmp_path: Path) -> None:
     walker, desk = Walker(), Desk()
@@ -87,9 +86,8 @@ def test_scaffold_sends_no_longer_a_vector_up_than_fedavg(tmp_path: Path) -> Non
     assert len(lengths[0]) == 1
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in STRATEGIES]
-)
+@pytest.mark.quick("scaffold")
+@pytest.mark.parametrize("name", STRATEGIES)
 def test_a_run_goes_on_after_a_crash_as_if_there_had_been_none(name: str, tmp_path: Path) -> None:
     """To the last bit: the strategy's memory and the sites' own are those of the last finished round."""
     for folder in ("whole", "stopped"):

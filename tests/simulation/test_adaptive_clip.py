@@ -52,6 +52,7 @@ def plan_of(run: Watched) -> AdaptiveSkellam:
     return plan
 
 
+@pytest.mark.slow
 def test_every_release_is_charged_at_the_joint_cost_whatever_its_clip_norm(run: Watched) -> None:
     plan = plan_of(run)
     for site in run.material.splits:
@@ -98,6 +99,7 @@ def test_from_far_too_large_it_comes_down_and_follows_its_own_rule(run: Watched)
         assert following.clip_norm == step.following == plan.following(step.clip_norm, step.unclipped)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(run: Watched, tmp_path: Path) -> None:
     again = watched(tmp_path, study())
     assert [v.record.clip for v in again.trained.rounds] == [v.record.clip for v in run.trained.rounds]

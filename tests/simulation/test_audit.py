@@ -53,12 +53,14 @@ def test_the_claim_is_that_of_the_plan(stands: Audited) -> None:
     assert stands.draws == pytest.approx(2 * 5 * 0.2)
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_an_audit() -> None:
     first, again, other = (audit(short(1), replace(CHEAP, canaries=100, seed=s)) for s in (1, 1, 2))
     assert replace(again, cpu_seconds=0.0) == replace(first, cpu_seconds=0.0)
     assert other.noise != first.noise
 
 
+@pytest.mark.quick("half variance-distributed", "clip x 3-local")
 @pytest.mark.parametrize("plan", ["local", "distributed"])
 @pytest.mark.parametrize(
     ("build", "seen"), [(half_variance, "noise"), (clip_times_three, "reach")], ids=["half variance", "clip x 3"]
@@ -73,6 +75,7 @@ def test_a_defect_in_the_mechanism_is_caught(
     assert found.reach_falsifies == (seen == "reach")
 
 
+@pytest.mark.slow
 def test_without_noise_every_guess_is_right() -> None:
     with noise_off():
         found = audit(default_claim(), AuditOptions(seed=3))
@@ -144,6 +147,7 @@ def test_a_claim_out_of_range_is_refused(changes: dict[str, float]) -> None:
     assert f"--{next(iter(changes))} has to be" in caught.value.message
 
 
+@pytest.mark.quick("1e-06-0.5")
 @pytest.mark.parametrize(("clip", "epsilon"), [(1e-6, 0.5), (1e6, 3.0)])
 def test_the_clip_norm_changes_no_verdict(clip: float, epsilon: float) -> None:
     claim = changed_claim(short(1), epsilon=epsilon)

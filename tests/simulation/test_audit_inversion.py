@@ -22,12 +22,14 @@ def test_a_site_that_is_not_sealed_is_read_and_large_batches_blend() -> None:
     assert many < 0.1
 
 
+@pytest.mark.slow
 def test_a_sealed_sum_of_small_batches_is_read_too_and_noise_ends_it() -> None:
     sealed, noisy = shares(SCENES[3], SCENES[6], trials=3)
     assert sealed > 0.5
     assert noisy == 0.0
 
 
+@pytest.mark.slow
 def test_a_server_that_makes_the_model_reads_more() -> None:
     honest, crafted = shares(SCENES[4], SCENES[5], trials=1)
     assert honest < 0.1

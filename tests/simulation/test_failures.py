@@ -78,6 +78,7 @@ def test_colluders_count_towards_the_smallest_cohort(tmp_path: Path, progress: P
         simulate(tiny(cohort={"minimum": 2, "colluders": 3}), Options(), tmp_path / "out", progress)
 
 
+@pytest.mark.quick("updates")
 @pytest.mark.parametrize("changes", [{}, {"normalisation": RANGES}], ids=["updates", "moments too"])
 def test_a_round_that_was_repeated_is_shown_with_what_both_attempts_cost(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -94,6 +95,7 @@ def test_a_round_that_was_repeated_is_shown_with_what_both_attempts_cost(
     assert (run.trained.rounds[0].epsilon or 0.0) > 1.05 * once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["local", "none"])
 def test_attempts_that_were_used_up_end_the_run_as_a_budget_that_is(
     plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -116,6 +118,7 @@ def test_a_policy_that_forbids_the_plan_ends_the_run_as_such(tmp_path: Path, mon
         watched(tmp_path, tiny())
 
 
+@pytest.mark.slow
 def test_the_last_reason_is_told_and_not_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One site leaves in the first round and the others go on; what ends the run is something else."""
     monkeypatch.setattr("fedseal.simulation.engine.processes.LocalGrid", FirstAttemptFails)

@@ -110,6 +110,7 @@ def test_own_models_are_judged_on_their_own_sites_persons(tmp_path: Path) -> Non
         assert mine.sites[name] == found.judged_own.sites[name]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_own_models(tmp_path: Path) -> None:
     runs = []
     for folder in ("one", "two"):
@@ -149,6 +150,7 @@ OWN: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.quick("fednova")
 @pytest.mark.parametrize("name", list(OWN))
 def test_with_the_protocol_modelled_the_same_comes_out(name: str, tmp_path: Path) -> None:
     """Every bit of the federation's model and of each site's own."""

@@ -52,6 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, progress: Any) -> Finishe
     return simulate(study(), Options(baselines=False, other_epsilons=(2.0,)), out, progress)
 
 
+@pytest.mark.slow
 def test_test_persons_are_charged_once_and_training_persons_nothing_for_it(evaluated: Watched) -> None:
     planned = evaluated.trained.plans.evaluation
     assert planned is not None
@@ -126,6 +127,7 @@ GROUPED = EVALUATION | {
 }
 
 
+@pytest.mark.slow
 def test_a_card_by_subgroup_stands_in_result_report_and_registry(tmp_path: Path, progress: Any) -> None:
     finished = simulate(study(evaluation=GROUPED), Options(baselines=False), tmp_path, progress)
     result = Result.model_validate_json((finished.folder / "result.json").read_text(encoding="utf-8"))
@@ -218,6 +220,7 @@ def test_everything_that_leaves_a_run_with_an_evaluation_has_its_door(
     assert sum(1 for raw in walker.bytes if raw[:2] == b"FS") == 4 * (2 + 5 * 3)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_off_after_its_evaluation_does_not_repeat_it(tmp_path: Path) -> None:
     """The server dies when it is told the outcome; resumed, it takes it from its checkpoint."""
     wanted = study()

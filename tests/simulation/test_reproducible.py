@@ -70,6 +70,7 @@ def test_two_runs_have_names_of_their_own(private_run: Finished, again: Finished
     assert result(private_run.folder).run == private_run.folder.name
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_federation(again: Finished, tmp_path: Path, progress: Progress) -> None:
     other = run_of(tmp_path, progress, seed=6)
     assert model_bytes(other.folder) != model_bytes(again.folder)
@@ -127,6 +128,7 @@ class Shuffled(LocalGrid):
         return super().push_messages(batch)
 
 
+@pytest.mark.slow
 def test_the_order_in_which_sites_are_asked_changes_nothing(
     again: Finished, tmp_path: Path, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,7 @@ def test_the_order_in_which_sites_are_asked_changes_nothing(
     assert result(other.folder).digest == result(again.folder).digest
 
 
+@pytest.mark.slow
 def test_global_generators_change_nothing(again: Finished, tmp_path: Path, progress: Progress) -> None:
     random.seed(123)
     torch.manual_seed(123)
@@ -154,6 +157,7 @@ FROZEN = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["none", "local"])
 def test_a_frozen_layer_that_model_draws_is_fixed_by_the_seed_too(
     plan: str, tmp_path: Path, progress: Progress

@@ -40,6 +40,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Found, list[tuple[i
     return search(gathered, study().contract, wanted(), folder / "f", lambda *a: seen.append(a)), seen, folder / "f"
 
 
+@pytest.mark.slow
 def test_every_trial_is_charged_to_the_same_ledgers(found: tuple[Found, Any, Path]) -> None:
     result, seen, folder = found
     count = len(result.trials)
@@ -67,6 +68,7 @@ def divergence(plan: PrivacyPlan, order: float) -> float:
     return plan.divergence(order)
 
 
+@pytest.mark.slow
 def test_left_out_the_most_trials_leave_delta_alone() -> None:
     contract = study().contract
     plans = [plan_run(candidate.applied(contract), Extent(4, 4)) for candidate in wanted().candidate]
@@ -93,6 +95,7 @@ def test_the_best_score_is_kept(found: tuple[Found, Any, Path]) -> None:
     assert result.contract == wanted().candidate[result.trials[result.best].candidate].applied(study().contract)
 
 
+@pytest.mark.slow
 def test_a_ledger_for_fewer_trials_refuses_one_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin: were a single trial charged, the second would not notice."""
     terms = searching.search_terms

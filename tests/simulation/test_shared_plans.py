@@ -45,6 +45,7 @@ def update_plan(run: Watched) -> SharedSkellam:
     return plan
 
 
+@pytest.mark.quick("distributed")
 @pytest.mark.parametrize("name", ["distributed", "client"])
 def test_every_release_is_charged_before_it_is_computed(name: str, request: pytest.FixtureRequest) -> None:
     run: Watched = request.getfixturevalue(name)
@@ -92,6 +93,7 @@ def test_both_learn(distributed: Watched, client: Watched) -> None:
     assert (losses[-1] or 9.0) < (losses[0] or 0.0)
 
 
+@pytest.mark.slow
 def test_the_federations_moments_may_be_shared_too(tmp_path: Path) -> None:
     run = watched(tmp_path, study("distributed", normalisation=RANGES | {"budget_share": 0.3}))
     moments, plan = run.trained.moments, run.trained.plans.moments
@@ -106,6 +108,7 @@ def test_the_federations_moments_may_be_shared_too(tmp_path: Path) -> None:
     assert charged == {ROUNDS + 1}
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(distributed: Watched, tmp_path: Path) -> None:
     again = watched(tmp_path, study("distributed"))
     for name, array in distributed.trained.model.items():

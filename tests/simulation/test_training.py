@@ -170,6 +170,7 @@ def test_the_federation_is_the_weighted_mean_of_its_sites(plain: Watched, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_fedadam_trains_another_model_of_the_same_type(plain: Watched, tmp_path: Path) -> None:
     adam = watched(tmp_path, tiny(privacy={"plan": "none"}, training={"strategy": "fedadam", "rounds": 4}))
     losses = [view.judged.everyone[LOSS] for view in adam.trained.rounds]
@@ -199,6 +200,7 @@ def test_without_noise_the_federations_moments_are_those_of_all_training_persons
     assert [p.releases for p in run.trained.privacy.values()] == [4] * 4
 
 
+@pytest.mark.slow
 def test_private_moments_are_noisy_and_charged_beside_the_updates(tmp_path: Path) -> None:
     run = watched(tmp_path, tiny(normalisation=RANGES))
     mean, _ = moments_by_hand(run.material)

@@ -45,6 +45,7 @@ def table_of(console_width: int, result: Result) -> str:
     return console.export_text()
 
 
+@pytest.mark.slow
 def test_the_studys_own_metrics_are_shown_while_it_runs_and_at_the_end(finished: Finished, seen: io.StringIO) -> None:
     lines = seen.getvalue().splitlines()
     (header,) = (line for line in lines if line.lstrip().startswith("round "))
@@ -85,6 +86,7 @@ def test_the_federations_moments_are_those_of_its_persons(finished: Finished, tm
     np.testing.assert_allclose(moments.deviation, np.sqrt(np.mean(seconds, axis=0) - mean**2), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_private_run_over_records_keeps_its_promise_and_a_large_delta_is_said(
     tmp_path: Path, progress: Progress
 ) -> None:

@@ -13,6 +13,7 @@ from fedseal.simulation.simulate import Options, Progress, simulate
 PLAN = {"plan": "none"}
 
 
+@pytest.mark.slow
 def test_twenty_bits_are_fewer_bytes_and_nearly_the_same_model(tmp_path: Path, progress: Progress) -> None:
     models = {}
     for bits in (12, 20, 32):

@@ -120,6 +120,7 @@ def test_with_too_few_others_the_run_ends_and_says_why(tmp_path: Path, monkeypat
     assert "persons.csv has changed" in caught.value.explain()
 
 
+@pytest.mark.slow
 def test_a_version_registered_between_two_rounds_is_what_the_next_one_trains_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +142,7 @@ def test_a_version_registered_between_two_rounds_is_what_the_next_one_trains_on(
     assert any((first[1][name] != second[1][name]).any() for name in first[1])
 
 
+@pytest.mark.slow
 def test_untouched_data_is_trained_on_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin: registered data, also touched without a change, changes nothing; nor does a site without registration
     notice a change, as before.

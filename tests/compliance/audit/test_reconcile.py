@@ -27,6 +27,7 @@ def test_every_kind_of_disagreement_can_be_built_in() -> None:
     assert set(FINDS.values()) == set(Dispute)
 
 
+@pytest.mark.slow
 def test_a_hundred_disagreements_are_all_found() -> None:
     missed = [lie for lie, disputes in map(trial, range(100)) if FINDS[lie] not in disputes]
     assert missed == []

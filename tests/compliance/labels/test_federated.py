@@ -155,6 +155,7 @@ def noisy(counts: Codes, noise: CountNoise, rng: np.random.Generator) -> Codes:
     return np.asarray(counts + draws[0] - draws[1])
 
 
+@pytest.mark.quick("cohen-kappa")
 @pytest.mark.parametrize("coefficient", [Coefficient.ALPHA, Coefficient.COHEN])
 def test_noise_is_taken_off_the_disagreements(coefficient: Coefficient) -> None:
     """Over 8,000 draws of strong noise both are right on average; not corrected, neither is."""

@@ -97,6 +97,7 @@ def traffic(trained: Trained) -> list[dict[str, tuple[int, int]]]:
     ]
 
 
+@pytest.mark.quick("none, scaffold, short words", "distributed, moments")
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_model_gives_what_the_protocol_gives(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sums = Sums(monkeypatch)
@@ -192,6 +193,7 @@ def spoiled(header: Header) -> dict[int, Stage]:
     return dict.fromkeys(header.cohort, Stage.CONSISTENCY) if header.attempt == 0 else {}
 
 
+@pytest.mark.slow
 def test_a_repeated_round_costs_what_both_attempts_cost(tmp_path: Path) -> None:
     study = tiny(training={"rounds": 2}, privacy={"retries": 2})
     gathered = material(study, tmp_path / "data")

@@ -36,6 +36,7 @@ def same(one: Trained, other: Trained) -> bool:
     return model and rounds == [(r.record.metrics, r.judged, r.epsilon) for r in other.rounds]
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_gives_the_same_model_metrics_and_charges(tmp_path: Path) -> None:
     one = trained(PRIVATE, tmp_path / "0", Processes())
     for workers in (2, 4):
@@ -44,6 +45,7 @@ def test_any_number_of_workers_gives_the_same_model_metrics_and_charges(tmp_path
         assert other.privacy == one.privacy
 
 
+@pytest.mark.slow
 def test_another_seed_does_not(tmp_path: Path) -> None:
     """The twin: what `same` compares does differ between runs."""
     one = trained(PRIVATE, tmp_path / "0", Processes(2))

@@ -119,6 +119,7 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.quick("stack, vmap", "one layer, batches", "no bias, fedprox", "client", "clipped")
 @pytest.mark.parametrize("name", CASES)
 def test_training_together_comes_out_as_one_by_one(name: str) -> None:
     task, way, changes = CASES[name]
@@ -185,6 +186,7 @@ def test_what_is_not_known_here_is_left_to_the_sites(strategy: str) -> None:
 # Any number of processes
 
 
+@pytest.mark.quick("fedavg-batched", "scaffold-one-by-one")
 @pytest.mark.parametrize("way", ["one-by-one", "batched"])
 @pytest.mark.parametrize("strategy", ["fedavg", "scaffold"])
 def test_the_digest_is_the_same_for_any_number_of_processes(way: Any, strategy: str) -> None:

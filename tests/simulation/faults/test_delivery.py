@@ -251,6 +251,7 @@ def test_wrong_openings_are_refused(tmp_path: Path, seen: Seen) -> None:
     assert seen.wrong == []
 
 
+@pytest.mark.slow
 def test_a_site_restored_from_a_backup_is_left_out_from_then_on(tmp_path: Path, seen: Seen) -> None:
     table = {"kind": "restored_backup", "where": ["site-4"], "backup": 2, "at": "round:3"}
     federation = trained(tmp_path, seen, table, rounds=4, retries=2)

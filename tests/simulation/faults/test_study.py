@@ -35,6 +35,7 @@ def vector(run: Trained, number: int) -> np.ndarray[Any, Any]:
     return np.concatenate([a.ravel() for a in run.rounds[number - 1].record.model.values()])
 
 
+@pytest.mark.slow
 def test_a_server_that_crashes_goes_on_after_its_last_checkpoint(
     gathered: Material, undisturbed: Trained, tmp_path: Path
 ) -> None:
@@ -47,6 +48,7 @@ def test_a_server_that_crashes_goes_on_after_its_last_checkpoint(
     np.testing.assert_allclose(vector(run, 2), vector(undisturbed, 2), atol=0.2)
 
 
+@pytest.mark.slow
 def test_flipped_labels_change_the_model_and_nothing_else(
     gathered: Material, undisturbed: Trained, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def check(name: str, folder: Path) -> None:
         assert golden.digest == result.digest
 
 
+@pytest.mark.quick("iid-digits", "sudden-global")
 @pytest.mark.parametrize("name", QUICK)
 def test_golden_figures_of_a_few(name: str, tmp_path: Path) -> None:
     check(name, tmp_path)
@@ -89,6 +90,7 @@ def workers_agree(name: str, folder: Path, counts: tuple[int, ...]) -> None:
     assert len(digests) == 1
 
 
+@pytest.mark.quick("feature-noise")
 @pytest.mark.parametrize("name", INVARIANT)
 def test_workers_change_no_digest(name: str, tmp_path: Path) -> None:
     workers_agree(name, tmp_path, (1, 2, 4))

@@ -107,6 +107,7 @@ def test_drift_alarm_shadow_promotion(promoted: Done) -> None:
     assert windows[-1].model == models[1]
 
 
+@pytest.mark.slow
 def test_drift_alarm_and_back_to_an_earlier_model(rolled_back: Done) -> None:
     found, result = rolled_back.replayed, rolled_back.finished.result
     assert found.holds, found.findings
@@ -187,6 +188,7 @@ def test_a_byte_that_was_changed_is_found(promoted: Done) -> None:
 # The digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", [PROMOTED, ROLLED_BACK])
 def test_the_log_is_no_part_of_the_digest(scenario: Scenario, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     fixture = "promoted" if scenario is PROMOTED else "rolled_back"

@@ -130,6 +130,7 @@ def test_who_withdraws_and_whose_labels_are_late_is_not_trained_on(tmp_path: Pat
     assert {p for rows in trainings.cohort(2).train.values() for p in rows.persons.tolist()} & gone
 
 
+@pytest.mark.slow
 def test_a_person_of_two_trainings_pays_for_both(tmp_path: Path) -> None:
     scenario = small()
     text = scenario.model_copy(
@@ -146,6 +147,7 @@ def test_a_person_of_two_trainings_pays_for_both(tmp_path: Path) -> None:
     assert spent[2] > spent[1]  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     scenario = small("\n[sweep]\nseed = [1, 2]\n")
     told: list[tuple[int, int, str]] = []
