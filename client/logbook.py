@@ -11,7 +11,16 @@ from pathlib import Path
 
 from fedseal.compliance.data.code import code_digest
 from fedseal.compliance.data.registry import DatasetVersion
-from fedseal.compliance.events.bodies import Access, Anchor, Charged, Contributed, Joined, RunAccepted, RunRefused
+from fedseal.compliance.events.bodies import (
+    Access,
+    Anchor,
+    BudgetSet,
+    Charged,
+    Contributed,
+    Joined,
+    RunAccepted,
+    RunRefused,
+)
 from fedseal.compliance.events.fields import RefusedRule, ReleaseName, decimal, public_name
 from fedseal.compliance.events.plans import plan_facts
 from fedseal.compliance.journal.announcements import label_set_of, publish
@@ -194,12 +203,14 @@ class Logbook:
         self._share_charge(self._journal(transaction), header, terms, plan)
 
     def _share_charge(self, journal: SiteJournal, header: Header, terms: Terms, plan: PrivacyPlan) -> None:
+        population = journal.commitment("population", terms.population.encode("utf-8"))
+        self._share_promise(journal, population, terms)
         journal.share(
             Charged(
                 release=ReleaseName(header.release_name),
                 sequence=header.release_seq,
                 attempt=header.attempt,
-                population=journal.commitment("population", terms.population.encode("utf-8")),
+                population=population,
                 plan=plan_facts(plan),
                 delta=decimal(terms.delta),
                 alpha=decimal(terms.order),
@@ -207,6 +218,15 @@ class Logbook:
             run=header.run,
         )
         self._say(journal)
+
+    @staticmethod
+    def _share_promise(journal: SiteJournal, population: str, terms: Terms) -> None:
+        """Say once, before the first charge to a population, what its ledger was opened with."""
+        if journal.published(population):
+            return
+        epsilon, delta, order = map(decimal, (terms.epsilon, terms.delta, terms.order))
+        journal.share(BudgetSet(population=population, epsilon=epsilon, delta=delta, alpha=order))
+        journal.put_published(population, 1)
 
     def contributed(self, transaction: Transaction, header: Header, masked: Signed) -> None:
         """Say that the masked vector is on its way, and where this site's own log stands."""

@@ -46,7 +46,13 @@ def test_every_message_of_a_whole_training_has_its_door(
     trained = training.train(material(study, tmp_path / "data"), study.contract, tmp_path / "federation")
     assert len(trained.rounds) == 2
     assert walker.kinds == {"Signed", "ShareReply", "ControlMessage"}
-    assert set(walker.events) == {"party.joined/v1", "run.accepted/v1", "dp.spent/v1", "round.contributed/v1"}
+    assert set(walker.events) == {
+        "party.joined/v1",
+        "run.accepted/v1",
+        "dp.budget_set/v1",
+        "dp.spent/v1",
+        "round.contributed/v1",
+    }
     # Four sites; HELLO, five exchanges a release, CLOSE.
     releases = 2 + (normalisation == "federated")
     assert sum(1 for raw in walker.bytes if raw[:2] == b"FS") == 4 * (2 + 5 * releases)

@@ -138,7 +138,13 @@ def test_everything_that_leaves_has_its_door_and_reports_stay(tmp_path: Path) ->
     site.window(0, sites=(1,), wrong=0.5)
     released(site, 0, plan_of(TABLE, watch(), windows=1))
     assert walker.kinds == {"Signed", "ShareReply", "ControlMessage"}
-    assert set(walker.events) == {"party.joined/v1", "run.accepted/v1", "dp.spent/v1", "round.contributed/v1"}
+    assert set(walker.events) == {
+        "party.joined/v1",
+        "run.accepted/v1",
+        "dp.budget_set/v1",
+        "dp.spent/v1",
+        "round.contributed/v1",
+    }
     # Two charges of every site: window and reference.
     assert walker.events.count("dp.spent/v1") == 2 * SITES
     # HELLO and five exchanges.

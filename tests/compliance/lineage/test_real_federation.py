@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp.strategy import FedAvg
-from sqlalchemy import select
+from sqlalchemy import func, select
 from support.flower import PRIVATE, Federation, Script, flower_task, local_grid, make_federation, model, ordinary_app
 from support.histories import memory
 
 from fedseal.compliance.lineage.projection import Projection
 from fedseal.compliance.lineage.questions import Questions
 from fedseal.compliance.lineage.sources import prove
-from fedseal.compliance.lineage.tables import DP_LEDGER
+from fedseal.compliance.lineage.tables import BUDGETS, DP_LEDGER
 from fedseal.compliance.log.checkpoint import server_origin
 from fedseal.compliance.log.database import open_database
 from fedseal.compliance.log.export import export
 from fedseal.compliance.log.exported import ExportedLog
 from fedseal.compliance.log.proof import check_proof
 from fedseal.compliance.log.store import Log
+from fedseal.server.console.spending import read_spending
 from fedseal.server.grid import SealedGrid
 from fedseal.server.sealing import CohortRules
 
@@ -117,3 +118,21 @@ def test_a_proof_of_a_row_holds_for_whoever_has_the_policy(federation: Federatio
         for one in found:
             proof = prove(log, one.model.idx)
             assert check_proof(proof, log.leaf(one.model.idx), policy).checkpoint.size == log.size
+
+
+def test_what_was_promised_stands_before_the_first_charge_and_once(federation: Federation) -> None:
+    with open_database(federation.server, reading=True).connect() as source, memory().begin() as tables:
+        Projection(tables).update(Log(source, server_origin(federation.roster.federation)))
+        promises = {row.population: row for row in tables.execute(select(BUDGETS)).all()}
+        assert len(promises) == tables.execute(select(func.count()).select_from(BUDGETS)).scalar() == 4
+        firsts = dict(
+            tables.execute(
+                select(DP_LEDGER.c.population, func.min(DP_LEDGER.c.idx)).group_by(DP_LEDGER.c.population)
+            ).all()
+        )
+        assert set(firsts) == set(promises)
+        for population, promise in promises.items():
+            assert promise.idx < firsts[population]
+            assert (float(promise.epsilon), promise.until) == (50.0, None)
+        # What a page shows beside what was spent.
+        assert {one.promised for one in read_spending(tables)} == {50.0}
