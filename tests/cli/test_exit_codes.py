@@ -103,7 +103,7 @@ def test_data_that_is_not_there_or_no_table(fedseal: Run, tmp_path: Path) -> Non
     refused(fedseal, tmp_path, ExitCode.DATA, TINY, "--data", tmp_path / "broken.csv", says=says)
 
 
-@pytest.mark.quick("a")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["server", "a"])
 def test_a_files_name_may_be_any_sites_name(name: str, fedseal: Run, tmp_path: Path) -> None:
     """Also that of a file which the run itself makes."""

@@ -179,6 +179,7 @@ def interrupted_at(times: str, out: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.slow
 def test_an_interrupt_in_the_middle_of_a_store_is_quiet_too(tmp_path: Path) -> None:
     """A signal may land anywhere; a quarter of them lands here."""
     done = interrupted_at("once", tmp_path / "out")

@@ -182,6 +182,7 @@ def test_a_store_of_no_simulation_and_without_runs_says_so(fedseal: Run, tmp_pat
     assert done.stdout.splitlines() == ["Site site-1 of federation test", "It has answered for no run."]
 
 
+@pytest.mark.quick("runs")
 @pytest.mark.parametrize("command", [("runs",), ("close-run", STUCK.hex())], ids=lambda c: c[0])
 def test_a_store_that_another_program_holds_is_waited_for_and_then_named(
     fedseal: Run, nodes: Nodes, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]

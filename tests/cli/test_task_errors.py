@@ -91,7 +91,7 @@ def test_a_task_that_returns_something_else(
 METRIC = "[Metric('mine', 0, 1, 1, lambda o, t: {statistic}, lambda mean: {value}, lambda mean: {error})]"
 
 
-@pytest.mark.quick("raises", "none")
+@pytest.mark.quick("raises")
 @pytest.mark.parametrize(
     ("part", "says"),
     [

@@ -178,7 +178,7 @@ def crashing(times: dict[int, int], monkeypatch: pytest.MonkeyPatch) -> Any:
     return deliver
 
 
-@pytest.mark.quick("local")
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [None, PRIVATE], ids=["none", "local"])
 def test_after_a_crash_between_charge_and_answer_a_site_computes_the_same(
     plan: PrivacyPlan | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

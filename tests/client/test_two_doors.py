@@ -28,7 +28,7 @@ from fedseal.simulation.grid import LocalGrid
 from fedseal.wire import encode
 
 
-@pytest.mark.quick("task-none", "federated-local")
+@pytest.mark.quick("task-none")
 @pytest.mark.parametrize("plan", ["none", "local"])
 @pytest.mark.parametrize("normalisation", ["task", "federated"])
 def test_every_message_of_a_whole_training_has_its_door(

@@ -50,6 +50,7 @@ def test_a_program_that_fails_leaves_its_log_and_nothing_else(tmp_path: Path, mo
     assert str(left) in caught.value.next_step
 
 
+@pytest.mark.slow
 def test_with_plan_none_no_randomness_of_a_site_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So a site that draws from the operating system gets the same as one with a seed."""
     contract = demo_contract(tiny().contract, "none")

@@ -197,7 +197,8 @@ def simulated(fedseal: Fedseal, *arguments: str) -> "subprocess.CompletedProcess
     return fedseal("simulate", "mine", "--rounds", "4", "--no-baselines", *arguments)
 
 
-@pytest.mark.parametrize("loss", [RANKING, pytest.param(ROWS, marks=pytest.mark.slow)], ids=["one number", "by person"])
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [RANKING, ROWS], ids=["one number", "by person"])
 def test_a_ranking_trains_where_it_is_declared_without_a_plan(loss: str, fedseal: Fedseal, tmp_path: Path) -> None:
     study(fedseal, tmp_path, ("task.py", LOSS, loss), PLAIN, DECLARED)
     done = simulated(fedseal)
@@ -207,7 +208,7 @@ def test_a_ranking_trains_where_it_is_declared_without_a_plan(loss: str, fedseal
     assert all(r.sealed is not None and r.sealed.loss is not None for r in found.rounds)
 
 
-@pytest.mark.quick("undeclared")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "plan", "says"),
     [
@@ -265,7 +266,7 @@ def test_counts_with_their_own_loss_are_compared_with_the_best_constant(fedseal:
     assert found.final.global_.further["mean_absolute_error"] is not None
 
 
-@pytest.mark.quick("age-column 'age' has missing values")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "says"),
     [

@@ -154,7 +154,7 @@ def test_the_probe_accepts_the_model_and_notices_one_that_couples_persons(refere
         )
 
 
-@pytest.mark.quick("task:Adapters-1585")
+@pytest.mark.slow
 @pytest.mark.parametrize(("reference", "numbers"), [("task:Adapters", TRAINED), ("task:Everything", None)])
 def test_only_what_is_trained_is_in_what_leaves_a_site(
     reference: str, numbers: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -76,6 +76,7 @@ def exact(site: Watching, number: int) -> WindowSum:
     return released(site, number, NONE, watch(private=False))
 
 
+@pytest.mark.slow
 def test_a_site_with_too_few_persons_adds_nothing_but_noise(tmp_path: Path) -> None:
     """The twin of the sum: with a site below k_min it is that of the others, to the last person."""
     both = '["none", "histogram"]'

@@ -341,6 +341,7 @@ def test_none_of_two_hundred_fixed_schedules_is_counted_below_its_loss_distribut
     assert max(compare(range(20 * (block + 1), 20 * (block + 2)))) < 1.6
 
 
+@pytest.mark.slow
 def test_a_ledger_that_counts_half_is_below_the_loss_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     """The twin, at the same schedules."""
     halve_costs(monkeypatch)

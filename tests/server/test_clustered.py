@@ -97,7 +97,7 @@ class Sums:
         grid.send_and_receive = look  # type: ignore[method-assign]
 
 
-@pytest.mark.quick("two halves")
+@pytest.mark.slow
 @pytest.mark.parametrize("apart", [False, True], ids=["one small cluster", "two halves"])
 def test_it_follows_the_paper(apart: bool, tmp_path: Path) -> None:
     planes, how, sums = Planes(tmp_path, SIZES), training("clustered", **HOW), Sums()

@@ -135,6 +135,7 @@ def test_a_round_whose_sum_it_is_not_in_does_not_move_a_personal_model(tmp_path:
     assert_follows(planes, how, {2: {2}})
 
 
+@pytest.mark.slow
 def test_an_aborted_attempt_is_rolled_back(tmp_path: Path) -> None:
     """All have trained, none could be summed; the second attempt begins where the first did."""
     spoilt: list[int] = []
@@ -162,6 +163,7 @@ def test_after_a_crash_of_the_server_sites_go_on_from_their_own(tmp_path: Path) 
 PRIVATE = LocalGaussian(clip_norm=1.0, noise_multiplier=4.0, sample_rate=0.5, steps=5, releases=8, retries=1)
 
 
+@pytest.mark.slow
 def test_under_a_private_plan_it_costs_what_fedavg_costs_and_sends_the_same(tmp_path: Path) -> None:
     charges, models = {}, {}
     for name in ("fedavg", "ditto"):

@@ -76,6 +76,7 @@ def test_it_follows_the_paper_where_steps_differ(rate: float, tmp_path: Path) ->
     assert np.abs(planes.models[0] - x - rate * np.average(ways, axis=0, weights=planes.weights)).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_with_equal_steps_it_is_fedavg(tmp_path: Path) -> None:
     models = {}
     for name in ("fedavg", "fednova"):

@@ -169,6 +169,7 @@ def test_a_site_that_is_not_in_the_sum_keeps_what_it_had(
         assert np.abs(planes.models[0] - models[0]).max() <= tolerance(planes)
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_known_yet_are_made_up_for(tmp_path: Path) -> None:
     """Before everybody was there once, the server takes the absent for average; afterwards c is the mean."""
     rounds, strategy = Round(), build_strategy(training("scaffold"), 4)
@@ -185,6 +186,7 @@ def test_weights_that_are_not_known_yet_are_made_up_for(tmp_path: Path) -> None:
     np.testing.assert_allclose(flat(strategy.variate(START)), mean, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_site_that_was_counted_and_then_fell_silent_goes_on_from_it(tmp_path: Path) -> None:
     """Its vector is in the sum although it did not answer afterwards and never heard how the round ended."""
     rounds = Round()

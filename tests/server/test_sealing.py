@@ -158,7 +158,7 @@ class Stop(Exception):  # noqa: N818
     """The server's process dies here."""
 
 
-@pytest.mark.quick("FedAvg")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [FedAvg, FedAdam])
 def test_a_run_that_stopped_goes_on_as_if_it_had_not(tmp_path: Path, kind: type[FedAvg]) -> None:
     """Killed after round 2 of 4: the resumed run ends with the same bytes as one that was never stopped."""

@@ -108,7 +108,7 @@ CASES: dict[str, tuple[dict[str, Any], Server, float]] = {
 }
 
 
-@pytest.mark.quick("fedavg", "fedyogi")
+@pytest.mark.quick("fedavg")
 @pytest.mark.parametrize("name", list(CASES))
 def test_it_follows_its_twin_within_the_stated_error(name: str, tmp_path: Path) -> None:
     changes, server, growth = CASES[name]
@@ -126,7 +126,7 @@ def test_it_follows_its_twin_within_the_stated_error(name: str, tmp_path: Path) 
     assert all(distance(planes.models, other) > 50 * tolerance(planes, growth) for other in others)
 
 
-@pytest.mark.quick("fedadam-adam")
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "second"), [("fedyogi", yogi), ("fedadagrad", adagrad), ("fedadam", adam)])
 def test_with_its_departure_taken_back_flowers_class_is_the_papers(name: str, second: Any, tmp_path: Path) -> None:
     """Algorithm 2 begins with v >= tau^2; given that, and no bias correction, the very same models come out."""

@@ -49,7 +49,7 @@ def vectors(walker: Walker) -> set[int]:
     return {len(raw) for raw in walker.bytes if raw[:2] != b"FS"}
 
 
-@pytest.mark.quick("fedavg", "scaffold", "clustered")
+@pytest.mark.quick("scaffold")
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_the_server_saw_only_sums(name: str, tmp_path: Path) -> None:
     walker, desk = Walker(), Desk()

@@ -68,6 +68,7 @@ def test_every_release_is_charged_at_the_joint_cost_whatever_its_clip_norm(run: 
     assert all(0 < p.epsilon <= p.epsilon_enforced <= 12.0 for p in run.trained.privacy.values())
 
 
+@pytest.mark.slow
 def test_the_share_that_is_counted_is_that_of_the_persons_but_for_its_noise(run: Watched) -> None:
     """Each round's against the gradients in the clear, at the model and the clip norm of the round."""
     plan, material = plan_of(run), run.material
@@ -122,6 +123,7 @@ def test_a_runs_files_say_the_clip_norm_of_every_round(tmp_path: Path) -> None:
     assert "towards the 0.5 quantile of the norms, from 0.001 to 50" in report
 
 
+@pytest.mark.slow
 def test_the_comparison_without_privacy_needs_no_clip_norm(tmp_path: Path) -> None:
     """Its contract still has the table, and plan none does not use it."""
     done = simulate(study(), Options(plan="none", rounds=1, baselines=False), tmp_path, Silent())

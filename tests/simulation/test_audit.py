@@ -60,7 +60,7 @@ def test_a_seed_repeats_an_audit() -> None:
     assert other.noise != first.noise
 
 
-@pytest.mark.quick("half variance-distributed", "clip x 3-local")
+@pytest.mark.quick("half variance-distributed")
 @pytest.mark.parametrize("plan", ["local", "distributed"])
 @pytest.mark.parametrize(
     ("build", "seen"), [(half_variance, "noise"), (clip_times_three, "reach")], ids=["half variance", "clip x 3"]
@@ -92,6 +92,7 @@ def test_correct_builds_stand_and_noise_off_never_does() -> None:
         assert all(audit(default_claim(), AuditOptions(seed=s)).lower_bound > 5 for s in range(10))
 
 
+@pytest.mark.slow
 def test_an_audit_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     audit(short(1), replace(CHEAP, canaries=10))

@@ -78,7 +78,7 @@ def test_colluders_count_towards_the_smallest_cohort(tmp_path: Path, progress: P
         simulate(tiny(cohort={"minimum": 2, "colluders": 3}), Options(), tmp_path / "out", progress)
 
 
-@pytest.mark.quick("updates")
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"normalisation": RANGES}], ids=["updates", "moments too"])
 def test_a_round_that_was_repeated_is_shown_with_what_both_attempts_cost(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -214,6 +214,7 @@ def test_the_configuration_has_what_a_rerun_needs(private_run: Finished) -> None
     assert set(found["options"]) == {"sites", "rounds", "epsilon", "seed", "data", "strategy"}
 
 
+@pytest.mark.slow
 def test_options_are_in_the_configuration_resolved(tmp_path: Path, progress: Progress) -> None:
     options = Options(rounds=1, epsilon=4.0, seed=9, strategy="fedadam", sites=3, baselines=False)
     finished = simulate(tiny(privacy={"plan": "none"}), options, tmp_path, progress)
@@ -249,6 +250,7 @@ def site_row(page: str, name: str) -> list[str]:
     return re.findall(r"<td>(.*?)</td>", row.group(1))
 
 
+@pytest.mark.slow
 def test_what_is_undefined_is_null_in_the_result_and_a_dash_in_the_report(tmp_path: Path, progress: Progress) -> None:
     (tmp_path / "data").mkdir()
     options = Options(data=one_class_folder(tmp_path / "data"), rounds=1, baselines=False)

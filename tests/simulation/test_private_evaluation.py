@@ -92,6 +92,7 @@ def test_what_is_released_is_the_final_models_table_and_noise(evaluated: Watched
     assert found.low <= int(np.sum(exact)) / 2 <= found.high
 
 
+@pytest.mark.slow
 def test_the_result_has_both_and_says_which_is_which(finished: Finished) -> None:
     text = (finished.folder / "result.json").read_text(encoding="utf-8")
     result = Result.model_validate_json(text)

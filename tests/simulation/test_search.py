@@ -55,6 +55,7 @@ def test_every_trial_is_charged_to_the_same_ledgers(found: tuple[Found, Any, Pat
                 assert entries[-1].charged <= terms.budget
 
 
+@pytest.mark.slow
 def test_what_it_costs_stands_beside_what_one_trial_costs(found: tuple[Found, Any, Path]) -> None:
     result, _, _ = found
     for cost in result.costs.values():
@@ -80,6 +81,7 @@ def test_left_out_the_most_trials_leave_delta_alone() -> None:
         most_trials(plans, wanted(most=None, mean=900.0), 1e-5)
 
 
+@pytest.mark.slow
 def test_trials_of_one_candidate_draw_their_own_noise(found: tuple[Found, Any, Path]) -> None:
     result, _, _ = found
     chosen = [trial.candidate for trial in result.trials]
@@ -88,6 +90,7 @@ def test_trials_of_one_candidate_draw_their_own_noise(found: tuple[Found, Any, P
     assert result.trials[first].score.value != result.trials[second].score.value
 
 
+@pytest.mark.slow
 def test_the_best_score_is_kept(found: tuple[Found, Any, Path]) -> None:
     result, _, _ = found
     scores = [trial.score.value or 0.0 for trial in result.trials]

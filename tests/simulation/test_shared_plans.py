@@ -86,6 +86,7 @@ def test_a_round_is_one_step_along_the_mean_gradient_but_for_its_noise(distribut
     assert distributed.trained.rounds[0].record.clipped == 0.0
 
 
+@pytest.mark.slow
 def test_both_learn(distributed: Watched, client: Watched) -> None:
     for run in (distributed, client):
         assert all(np.isfinite(a).all() for a in run.trained.model.values())

@@ -191,6 +191,7 @@ def moments_by_hand(shared: Material) -> tuple[Any, Any]:
     return rows.mean(axis=0), rows.std(axis=0)
 
 
+@pytest.mark.slow
 def test_without_noise_the_federations_moments_are_those_of_all_training_persons(tmp_path: Path) -> None:
     run = watched(tmp_path, tiny(privacy={"plan": "none"}, normalisation=RANGES))
     mean, deviation = moments_by_hand(run.material)

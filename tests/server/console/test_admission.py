@@ -125,5 +125,6 @@ def test_signing_in_leads_to_pages_of_ours(path: str, leads: str) -> None:
 
 def test_a_run_that_is_not_there_and_a_path_that_leads_out(place: Place, tmp_path: Path) -> None:
     client = place.signed_in("coordinator-ops")
-    for name in ("none", "..%2f..%2fetc", ".hidden", "%00"):
+    for name in ("none", "..%2f..%2fetc", ".hidden"):
         assert client.get(f"/runs/{name}").status_code == 404
+    assert client.get("/runs/%00").status_code == 400

@@ -97,7 +97,7 @@ def traffic(trained: Trained) -> list[dict[str, tuple[int, int]]]:
     ]
 
 
-@pytest.mark.quick("none, scaffold, short words", "distributed, moments")
+@pytest.mark.quick("none, scaffold, short words")
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_model_gives_what_the_protocol_gives(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sums = Sums(monkeypatch)

@@ -48,6 +48,7 @@ def test_the_whole_matrix() -> None:
     assert [str(v.cell) for v in report.broken] == []
 
 
+@pytest.mark.slow
 def test_charges_are_lost_unseen_only_where_the_restored_can_make_a_sum_alone() -> None:
     cells = [c for c in CELLS if c.fault is Fault.RESTORED]
     for verdict in run_matrix(cells).verdicts:

@@ -90,7 +90,7 @@ def workers_agree(name: str, folder: Path, counts: tuple[int, ...]) -> None:
     assert len(digests) == 1
 
 
-@pytest.mark.quick("feature-noise")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INVARIANT)
 def test_workers_change_no_digest(name: str, tmp_path: Path) -> None:
     workers_agree(name, tmp_path, (1, 2, 4))

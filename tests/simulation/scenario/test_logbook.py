@@ -88,6 +88,7 @@ def rolled_back(tmp_path_factory: pytest.TempPathFactory) -> Done:
 # The loop, from the log alone
 
 
+@pytest.mark.slow
 def test_drift_alarm_shadow_promotion(promoted: Done) -> None:
     found, result = promoted.replayed, promoted.finished.result
     assert found.holds, found.findings
