@@ -72,7 +72,7 @@ def filled(plan: Plan, folder: Path, left: float, times: int = TIMES) -> list[di
     """Let disks be full while runs of four sites go on, of which three are enough: that of a site's store, that of the
     server's, and that of the folder of runs.
     """
-    shape = Shape(sites=4, rounds=6 if plan == "none" else 60, plan=plan, retries=3 if plan == "none" else 80)
+    shape = Shape(sites=4, rounds=6 if plan == "none" else 60, plan=plan, retries=20 if plan == "none" else 80)
     federation = make_federation(folder / "federation", shape)
     enrolled, first = federation.files.enrolled, shape.names[0]
     federation.runs.mkdir(mode=0o700)

@@ -31,7 +31,7 @@ def flood_chunks() -> Iterator[Chunk]:
 
 def flooded(plan: Plan, folder: Path, left: float) -> list[dict[str, Any]]:
     """Make runs of four sites in calm and flood by turns; the fourth's key is in the attackers' hands, too."""
-    shape = Shape(sites=4, rounds=8 if plan == "none" else 40, plan=plan, retries=3 if plan == "none" else 40)
+    shape = Shape(sites=4, rounds=8 if plan == "none" else 40, plan=plan, retries=20 if plan == "none" else 40)
     federation = make_federation(folder / "federation", shape)
     tls = federation.files.server.parent / "tls"
     with ExitStack() as stack:

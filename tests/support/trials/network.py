@@ -78,7 +78,7 @@ def disturbed(disturbances: tuple[Disturbance, ...], plan: Plan, folder: Path, l
         folder: a new one.
         left: not used: it takes what it takes.
     """
-    shape = Shape(sites=4, rounds=6 if plan == "none" else 120, plan=plan, retries=3 if plan == "none" else 80)
+    shape = Shape(sites=4, rounds=6 if plan == "none" else 120, plan=plan, retries=20 if plan == "none" else 80)
     federation = make_federation(folder / "federation", shape)
     with ExitStack() as stack:
         lines = {name: stack.enter_context(Line(port_of(federation))) for name in shape.names}
