@@ -72,10 +72,13 @@ def sign_in_at(page: "Page", address: str, name: str, secret: str) -> None:
 
 
 @contextmanager
-def visit(chromium: Any, address: str, name: str, secret: str, **looks: Any) -> Iterator[Any]:
+def visit(
+    chromium: Any, address: str, name: str, secret: str, harmless: tuple[str, ...] = (), **looks: Any
+) -> Iterator[Any]:
     """A page of somebody who has signed in; whatever went wrong in it fails the test at the end.
 
     Args:
+        harmless: parts of what the browser may say of errors, besides that a page was refused with 403.
         looks: of the browser's context, in place of a wide window.
     """
     context = chromium.new_context(**{"viewport": WIDE, **looks})
@@ -92,7 +95,11 @@ def visit(chromium: Any, address: str, name: str, secret: str, **looks: Any) -> 
         dialog.dismiss()
 
     page.on("pageerror", lambda error: note(str(error)))
-    page.on("console", lambda said: note(said.text, bad=said.type == "error" and "403" not in said.text))
+    expected = ("403", *harmless)
+    page.on(
+        "console",
+        lambda said: note(said.text, bad=said.type == "error" and not any(part in said.text for part in expected)),
+    )
     page.on("dialog", dismiss)
     page.on("request", lambda asked: note(asked.url, bad=not asked.url.startswith(address)))
     sign_in_at(page, address, name, secret)

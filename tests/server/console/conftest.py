@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.browsers import browser, listening
+from support.consoles import Place
 from support.evidence import write_chronicle
 
 from fedseal.server.console import users
@@ -23,3 +26,17 @@ def chronicle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chronicle")
     write_chronicle(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def address(place: Place) -> Iterator[str]:
+    """Where a module's console listens."""
+    with listening(place.app) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A browser, for all tests that look at pages."""
+    with browser() as opened:
+        yield opened

@@ -2,12 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browsers import WIDE, browser, listening, needs_browser, sign_in_at, visit
+from support.browsers import WIDE, needs_browser, sign_in_at, visit
 from support.consoles import HOSTILE, START, Place, make_place, put_run
 
 from fedseal.server.console.pages.budgets import spending_of
@@ -40,18 +39,6 @@ def place(chronicle: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     write_whole(made.settings.runs / PRESENCE, seen)
     spending_of(str(folder / "server.sqlite"))
     return made
-
-
-@pytest.fixture(scope="module")
-def address(place: Place) -> Iterator[str]:
-    with listening(place.app) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as opened:
-        yield opened
 
 
 def look_at(page: Any, where: str) -> int:
