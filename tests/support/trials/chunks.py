@@ -54,6 +54,6 @@ def killed(shape: Shape, seed: int, folder: Path, left: float, kills: int = KILL
         )
     findings = oracle.everything([])
     figures = report.figures()
-    figures["sites_missing_from_sums"] = sum(len(sites) for rounds in missing.values() for sites in rounds.values())
+    figures["sites_missing_from_sums"] = sum(absent.count for absent in missing.values())
     happened = "all runs finished" if set(report.runs.values()) == {"finished"} else str(figures["runs"])
     return [row_of(f"kill -9 of server or site, plan {shape.plan}", len(report.struck), happened, findings, figures)]

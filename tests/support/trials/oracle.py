@@ -8,11 +8,12 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from support.trials.study import Federation
 
@@ -26,6 +27,7 @@ from fedseal.privacy.ledger import EntryKind
 from fedseal.privacy.secagg.messages import Stage
 from fedseal.privacy.store import SiteStore
 from fedseal.server.coordination import read_order
+from fedseal.server.recording import EVENTS
 
 
 class Invariant(StrEnum):
@@ -96,6 +98,31 @@ def kept_rows(store: Path) -> Rows:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Who was not in the sum of which round, by number: ``silent`` are those who were asked, ``unasked`` those who were
+    not, having declined when the run or the round before was closed to them. A round that asks fewer sites has a header
+    for fewer, and quantizes otherwise.
+    """
+
+    silent: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    unasked: Mapping[int, frozenset[int]] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How often a site was missing."""
+        return sum(len(sites) for sites in (*self.silent.values(), *self.unasked.values()))
+
+
+def rounds_in(path: Path) -> list[dict[str, Any]]:
+    """The ends of rounds in a file of events, in order; a line that was cut off is none."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return [event for event in found if event.get("event") == "round"]
+
+
 class Oracle:
     """Looks at one federation. What it has seen it remembers.
 
@@ -139,17 +166,22 @@ class Oracle:
             return
         self.findings.check(Invariant.SUM, there == expected, f"{folder.name}: not the simulation's model")
 
-    def missing(self, folder: Path) -> dict[int, frozenset[int]]:
-        """Which sites, by number, were not in the sum of which round of a run, as the server's store has it."""
-        run = read_order(folder).run
-        found = {}
+    def missing(self, folder: Path) -> Absent:
+        """Which sites were not in the sum of which round of a run, as the server's store has it, and which of them were
+        not asked, as the run's events have it.
+        """
+        run, found = read_order(folder).run, dict[int, frozenset[int]]()
         everyone = frozenset(range(1, self._federation.shape.sites + 1))
-        query = "SELECT fl_round, survivors FROM attempts WHERE run = ? AND status = 'finished'"
+        query = "SELECT fl_round, survivors FROM attempts WHERE run = ? AND status = 'finished' ORDER BY seq, attempt"
         with closing(sqlite3.connect(f"file:{self.stores['server']}?mode=ro", uri=True, timeout=30)) as connection:
+            # Of a round that was begun anew the last counts.
             for fl_round, survivors in connection.execute(query, (run,)):
-                if absent := everyone - frozenset(json.loads(survivors)):
-                    found[int(fl_round)] = absent
-        return found
+                found[int(fl_round)] = everyone - frozenset(json.loads(survivors))
+        asked = {event["number"]: event["asked"] for event in rounds_in(folder / EVENTS)}
+        unasked = {n for n, absent in found.items() if absent and asked.get(n) == len(everyone) - len(absent)}
+        return Absent(
+            {n: absent for n, absent in found.items() if absent and n not in unasked}, {n: found[n] for n in unasked}
+        )
 
     def answers(self) -> None:
         """Look at the nodes' notes: one answer to a request, and every vector charged once."""

@@ -1,12 +1,12 @@
 """What a trial's model has to be: that of a simulation of the same contract, with the very app that the nodes run."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.numpy
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from support.trials.light import light_app
+from support.trials.oracle import Absent
 from support.trials.study import Federation, run_config
 from support.trials.task import PERSONS
 
@@ -20,20 +20,25 @@ from fedseal.simulation.federation import FIRST_NODE, enrol
 from fedseal.simulation.grid import LocalGrid, Observer, answer_of
 
 
-def simulated(federation: Federation, folder: Path, missing: Mapping[int, frozenset[int]] | None = None) -> bytes:
+def simulated(federation: Federation, folder: Path, missing: Absent | None = None) -> bytes:
     """The model's bytes, as a run's folder would hold them. Only under plan none are they those of every run.
 
     Args:
         federation: whose contract and data.
         folder: a new folder for the simulation's stores.
-        missing: by round the numbers of the sites that fall silent in it, once they have advertised.
+        missing: who falls silent in which round, once they have advertised, and who declines before which round.
     """
-    absent = missing or {}
+    absent, reached = missing or Absent(), [0]
 
     def deliver(app: ClientApp, message: Message, context: Context) -> Message | None:
         stage = stage_of(message)
         group, site = message.metadata.group_id, context.node_id - FIRST_NODE + 1
-        if stage not in (None, Stage.ADVERTISE) and group.isdigit() and site in absent.get(int(group), ()):
+        if stage is None:
+            # What greets a site stands before the round that it is greeted for.
+            return None if site in absent.unasked.get(reached[0] + 1, ()) else answer_of(app, message, context)
+        number = int(group) if group.isdigit() else 0
+        reached[0] = max(reached[0], number)
+        if stage is not Stage.ADVERTISE and site in absent.silent.get(number, ()):
             return None
         return answer_of(app, message, context)
 

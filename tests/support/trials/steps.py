@@ -93,7 +93,7 @@ class StepTrial:
             "rounds": follower.rounds,
             "attempts": follower.attempts,
             "runs": sorted(follower.runs.values()),
-            "sites_missing_from_sums": sum(len(sites) for rounds in missing for sites in rounds.values()),
+            "sites_missing_from_sums": sum(absent.count for absent in missing),
         }
         rows = [
             row_of(
