@@ -17,7 +17,7 @@ from support.trials.study import Federation
 from fedseal.simulation.deployed import guard
 from fedseal.simulation.deployed.guard import send, with_descendants
 
-FEDSEAL = [sys.executable, "-c", "from fedseal.cli.main import main; main()"]
+MAIN = "from fedseal.cli.main import main; main()"
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
 LIGHT = [sys.executable, "-m", "support.trials.light"]
 SERVER, FORKED = "server", "forked"
@@ -200,9 +200,11 @@ class Keeper:
             self._start(service)
 
 
-def serve(keeper: Keeper, federation: Federation, environment: Mapping[str, str] | None = None) -> None:
-    """Start the federation's server."""
-    command = [*FEDSEAL, "server", "up", "--config", str(federation.files.server)]
+def serve(
+    keeper: Keeper, federation: Federation, environment: Mapping[str, str] | None = None, *, before: str = ""
+) -> None:
+    """Start the federation's server; in its process some lines of Python may stand before it."""
+    command = [sys.executable, "-c", before + MAIN, "server", "up", "--config", str(federation.files.server)]
     keeper.add(SERVER, command, environment)
 
 
