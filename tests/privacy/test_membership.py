@@ -35,7 +35,13 @@ from fedseal.privacy.membership.requests import (
     open_request,
 )
 from fedseal.privacy.membership.standing import standing
-from fedseal.privacy.membership.tls import check_server_certificate, new_private_key
+from fedseal.privacy.membership.tls import (
+    certified_key,
+    check_server_certificate,
+    make_csr,
+    new_private_key,
+    read_csr,
+)
 from fedseal.wire import DecodeError, decode, encode
 
 MOVES = "fedseal site join BUNDLE"
@@ -267,3 +273,18 @@ def test_a_membership_of_another_root_is_not_taken(epochs: list[Epoch]) -> None:
     with pytest.raises(ConfigError, match="root key has not signed"):
         open_bundle(forged)
     assert datetime.fromtimestamp(epochs[0].membership.valid_from, UTC) < NOW
+
+
+def test_a_certificate_or_request_of_another_kind_is_no_traceback(epochs: list[Epoch]) -> None:
+    """Found by changed inputs: a curve that nobody knows, and a version that there is not."""
+    curve = bytes.fromhex("06082a8648ce3d030107")
+    authority, shown = epochs[0].bundle.authority, epochs[0].bundle.certificate
+    unknown = authority.replace(curve, bytes.fromhex("06082a8648ce3d030207"))
+    assert unknown != authority
+    with pytest.raises(ConfigError, match="not of the federation's TLS authority"):
+        check_server_certificate(unknown, shown, "127.0.0.1", NOW)
+    with pytest.raises(ConfigError, match="key that cannot be read"):
+        certified_key(shown.replace(curve, bytes.fromhex("06082a8648ce3d030207")))
+    csr = make_csr("town server", new_private_key())
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_csr(csr.replace(b"\x02\x01\x00", b"\x02\x01\x02", 1))
