@@ -163,10 +163,8 @@ def imported(*, use_atheris: bool) -> dict[str, Target]:
             stack.enter_context(
                 atheris.instrument_imports(include=["fedseal", "fedseal_verify"], enable_loader_override=False)
             )
-        from support.fuzz_files import FILES, HTTP, VERIFY
-        from support.fuzz_sites import CONSOLE, ENROLMENT, ISOLATION
-        from support.fuzz_wire import LOG, WIRE
-    return {target.name: target for target in (*WIRE, *LOG, *FILES, *VERIFY, *HTTP, *ENROLMENT, *ISOLATION, *CONSOLE)}
+        from support.fuzz_targets import TARGETS
+    return {target.name: target for target in TARGETS}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

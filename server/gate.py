@@ -8,6 +8,8 @@ from fastapi import status
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fedseal.server.bodies import refused_length
+
 # Of Flower's twelve: not registration, which is the operator's, and not bundles of code, of which there are none.
 CALLS = (
     *("activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run"),
@@ -16,7 +18,6 @@ CALLS = (
 PATHS = frozenset(f"/v1/fleet/{call}" for call in CALLS)
 # Flower cuts arrays into objects of 5 MB. A body is read before its sender has proved to be who it names.
 LARGEST_BODY = 16 << 20
-MOST_DIGITS = 20
 KEY = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode("ascii")
 
 
@@ -52,16 +53,10 @@ class Gate:
     def _refused(self, scope: Scope) -> int | None:
         if scope["method"] != "POST" or scope["path"] not in PATHS:
             return status.HTTP_404_NOT_FOUND
-        headers = dict(scope["headers"])
         try:
-            named = b64decode(headers.get(KEY, b""), validate=True)
+            named = b64decode(dict(scope["headers"]).get(KEY, b""), validate=True)
         except binascii.Error:
             return status.HTTP_401_UNAUTHORIZED
         if not self._knows(named):
             return status.HTTP_401_UNAUTHORIZED
-        length = headers.get(b"content-length", b"")
-        if not length.isdigit():
-            return status.HTTP_411_LENGTH_REQUIRED
-        # Python makes no number of very many digits.
-        too_large = len(length) > MOST_DIGITS or int(length) > LARGEST_BODY
-        return status.HTTP_413_CONTENT_TOO_LARGE if too_large else None
+        return refused_length(scope, LARGEST_BODY)

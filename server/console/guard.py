@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fedseal.server.bodies import refused_length
+
 # A form, and a signed file that is sent with one.
 LARGEST_BODY = 2 << 20
-MOST_DIGITS = 20
+TOLD = {411: b"A form has to say how long it is.", 413: b"That is too long."}
 STATIC = "/static/"
 # Nothing from elsewhere, no code or style within a page, no frames, no forms to elsewhere.
 _POLICY = (
@@ -82,12 +84,8 @@ class Guard:
             return 400, b"The address holds something that cannot be read."
         if scope["method"] in ("GET", "HEAD"):
             return None
-        length = headers.get("content-length", "")
-        if not (length.isascii() and length.isdigit()):
-            return 411, b"A form has to say how long it is."
-        # Python makes no number of very many digits.
-        too_long = len(length) > MOST_DIGITS or int(length) > LARGEST_BODY
-        return (413, b"That is too long.") if too_long else None
+        code = refused_length(scope, LARGEST_BODY)
+        return None if code is None else (code, TOLD[code])
 
 
 def host_name(header: str) -> str:

@@ -11,15 +11,12 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.fuzz_files import FILES, HTTP, VERIFY
-from support.fuzz_sites import CONSOLE, ENROLMENT, ISOLATION
-from support.fuzz_wire import LOG, WIRE
+from support.fuzz_targets import TARGETS
 from support.fuzzing import CHANGES, ContractError, Target, changed, judge
 
 from fedseal.privacy.counts import Tables
 from fedseal.wire import DecodeError, decode
 
-TARGETS = (*WIRE, *LOG, *FILES, *VERIFY, *HTTP, *ENROLMENT, *ISOLATION, *CONSOLE)
 EACH = pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
 # Inputs that hypothesis draws a seed for, and how many are made of it.
 SEEDS, BATCH = 6, 25

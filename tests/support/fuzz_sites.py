@@ -1,7 +1,7 @@
 """Fuzz targets: what is handed over at enrolment, what comes from a study's process, and what browsers send."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -61,14 +61,9 @@ def bundle() -> Bundle:
     return opened(handed_over()[3]).bundle
 
 
-@cache
-def _reader() -> Callable[[bytes], object]:
-    return in_file("bundle.txt", read_bundle)
-
-
 def opened(raw: bytes) -> Epoch:
     """The epoch in a bundle's file."""
-    return cast(Epoch, _reader()(raw))
+    return cast(Epoch, in_file("bundle.txt", read_bundle)(raw))
 
 
 def signed_request(raw: bytes) -> object:

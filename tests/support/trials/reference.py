@@ -28,16 +28,17 @@ def simulated(federation: Federation, folder: Path, missing: Absent | None = Non
         folder: a new folder for the simulation's stores.
         missing: who falls silent in which round, once they have advertised, and who declines before which round.
     """
-    absent, reached = missing or Absent(), [0]
+    absent, reached = missing or Absent(), 0
 
     def deliver(app: ClientApp, message: Message, context: Context) -> Message | None:
+        nonlocal reached
         stage = stage_of(message)
         group, site = message.metadata.group_id, context.node_id - FIRST_NODE + 1
         if stage is None:
             # What greets a site stands before the round that it is greeted for.
-            return None if site in absent.unasked.get(reached[0] + 1, ()) else answer_of(app, message, context)
+            return None if site in absent.unasked.get(reached + 1, ()) else answer_of(app, message, context)
         number = int(group) if group.isdigit() else 0
-        reached[0] = max(reached[0], number)
+        reached = max(reached, number)
         if stage is not Stage.ADVERTISE and site in absent.silent.get(number, ()):
             return None
         return answer_of(app, message, context)
