@@ -250,11 +250,13 @@ class Fleet:
                 return
 
     def _call(self, method: Call[Q_contra, R_co], request: Q_contra) -> R_co:
+        ahead = self._signature.ahead
         try:
             return self._once(method, request)
         except NotAdmittedError as error:
-            # Wrongly dated, as far as the server is concerned: once more by the server's clock.
-            if self._signature.believe(error.date):
+            # Wrongly dated, as far as the server is concerned: once more by the server's clock, also if it was another
+            # call at the same time that has learned of it.
+            if self._signature.believe(error.date) or self._signature.ahead != ahead:
                 return self._once(method, request)
             raise
 

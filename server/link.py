@@ -157,6 +157,25 @@ class SiteState(InMemoryLinkState):
         for number in message_ins_ids:
             self._given.pop(number, None)
 
+    def store_message_res(self, message: Message) -> str | None:
+        """As Flower's; an answer takes the place of another one to the same message that has not arrived whole. The
+        node broke off and has answered again, and may say more of its log than before. Flower would refuse the new
+        one and wait for the rest of the old.
+        """
+        with self.lock:
+            asked = message.metadata.reply_to_message_id
+            earlier = self.message_ins_id_to_message_res_id.get(asked)
+            if earlier is None or earlier == message.metadata.message_id or self.answered(asked):
+                return super().store_message_res(message)
+            del self.message_ins_id_to_message_res_id[asked]
+            stored = super().store_message_res(message)
+            if stored is None:
+                self.message_ins_id_to_message_res_id[asked] = earlier
+            else:
+                del self.message_res_store[earlier]
+                self.object_store.delete(earlier)
+            return stored
+
     def store_object(self, run_id: int, session_id: str, object_id: str, object_content: bytes) -> bool:
         """As Flower's."""
         stored = super().store_object(run_id, session_id, object_id, object_content)
@@ -203,7 +222,8 @@ class LinkGrid(Grid):
     def __init__(self, state: SiteState, run: Run) -> None:
         self._state = state
         self._run = run
-        self._waiting: set[str] = set()
+        # The heads of the messages that are open, by number.
+        self._waiting: dict[str, Message] = {}
         self._away: dict[int, float] = {}
         self._expelled = state.expelled
 
@@ -237,8 +257,7 @@ class LinkGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Put messages where their nodes find them; what several carry is stored once."""
-        self._drop(self._waiting)
-        numbers = []
+        self._drop(set(self._waiting))
         with no_object_id_recompute():
             for message in messages:
                 # One each: Flower ends a session when what it has announced so far is there.
@@ -253,17 +272,16 @@ class LinkGrid(Grid):
                     continue
                 for name in missing:
                     self._state.store_object(self._run.run_id, session, name, objects[name].deflate())
-                numbers.append(number)
-        self._waiting = set(numbers)
+                self._waiting[number] = head
         self._state.work.ring()
-        return numbers
+        return list(self._waiting)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies that are complete, each once; waits a moment if there is none.
 
         A node that has left or fallen silent and does not come back soon has answered with Flower's error.
         """
-        wanted = set(message_ids) & self._waiting
+        wanted = self._waiting.keys() & set(message_ids)
         found: list[Message] = []
 
         def complete() -> bool:
@@ -290,7 +308,7 @@ class LinkGrid(Grid):
 
     def close(self) -> None:
         """Drop whatever is still open."""
-        self._drop(self._waiting)
+        self._drop(set(self._waiting))
         self._state.cleanup_run(self._run.run_id)
 
     def _taken(self, ready: set[str]) -> list[Message]:
@@ -329,29 +347,32 @@ class LinkGrid(Grid):
     def _gone(self, open_numbers: set[str]) -> list[Message]:
         """Errors in the place of what nodes that have been away for too long would have answered."""
         online, now = set(self._connected()), time.monotonic()
-        kept = self._state.message_ins_store
-        asked = [m for n in open_numbers if (m := kept.get(n)) is not None]
+        asked = [self._waiting[number] for number in open_numbers]
         away = {m.metadata.dst_node_id for m in asked} - online
         self._away = {node: self._away.get(node, now) for node in away}
         lost = [
             m
             for m in asked
-            if (node := m.metadata.dst_node_id) in away
-            and (now - self._away[node] >= GRACE or node not in self._state.nodes)
+            # Flower forgets a message that its node says it has received, and then asks for again.
+            if m.metadata.message_id not in self._state.message_ins_store
+            or (
+                (node := m.metadata.dst_node_id) in away
+                and (now - self._away[node] >= GRACE or node not in self._state.nodes)
+            )
         ]
         self._drop({message.metadata.message_id for message in lost})
         reason = "The node is not connected."
         return [Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message) for message in lost]
 
     def _drop(self, numbers: set[str]) -> None:
-        numbers = set(numbers)
         with self._state.lock:
             replies = {self._state.message_ins_id_to_message_res_id.get(number) for number in numbers}
             self._state.delete_messages(numbers)
             for name in (*numbers, *replies):
                 if name is not None:
                     self._state.object_store.delete(name)
-        self._waiting -= numbers
+        for number in numbers:
+            self._waiting.pop(number, None)
 
 
 class Link:

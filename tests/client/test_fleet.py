@@ -2,6 +2,7 @@
 
 import contextlib
 import ssl
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from support.linked import Keys, ask, echo, number_in, words
 
 from fedseal.client.fleet import (
+    PARALLEL,
     DeclinedError,
     Fleet,
     NotAdmittedError,
@@ -83,6 +85,37 @@ def test_a_clock_that_is_set_while_the_site_works_does_not_age_its_answer(
         fleet.answer(message, reply)
         (found,) = grid.pull_messages(numbers)
         assert number_in(found) == 3
+
+
+def test_a_clock_that_is_set_between_the_parts_of_an_answer_holds_none_of_them_up(
+    keys: Keys, link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four parts go at once, and all four are refused; that one of them has learned of the server's clock is enough."""
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    off, refused, believe = timedelta(), threading.Barrier(PARALLEL), fleet._signature.believe
+    pushed = fleet._client.PushMessages
+
+    def set_ahead(request: PushMessagesRequest) -> PushMessagesResponse:
+        nonlocal off
+        response = pushed(request)
+        off = HOUR
+        return response
+
+    def together(date: str | None) -> bool:
+        refused.wait(10)
+        return believe(date)
+
+    monkeypatch.setattr(fleet._signature, "_now", lambda: datetime.now(UTC) + off)
+    monkeypatch.setattr(fleet._signature, "believe", together)
+    monkeypatch.setattr(fleet._client, "PushMessages", set_ahead)
+    with link.run({}) as grid:
+        numbers = ask(grid, fleet.node, 3)
+        message = fleet.next()
+        assert message is not None
+        fleet.answer(message, Message(words(4, ArrayRecord({"x": Array(np.zeros(3))})), reply_to=message))
+        (found,) = grid.pull_messages(numbers)
+        assert number_in(found) == 4
 
 
 def test_the_same_answer_is_the_same_object_whenever_it_is_made(keys: Keys, link: Link) -> None:

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.app import Array, ArrayRecord, Message
 from flwr.common.constant import ErrorCode
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.node_pb2 import Node
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from numpy.typing import NDArray
 from support.linked import Cable, Keys, answering, ask, echo, number_in, words
@@ -252,6 +254,90 @@ def test_a_reply_that_was_cut_off_is_waited_for_and_sent_again(
     assert again is not None
     fleet.answer(again, echo(again))
     assert [number_in(reply) for reply in pulled(grid, numbers[:1])] == [1]
+
+
+@pytest.mark.parametrize("objects", [0, 1, 2])
+def test_another_answer_takes_the_place_of_one_that_was_cut_off(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch, objects: int
+) -> None:
+    """A node that answers anew may say more of its log than the time before: then it is another message to Flower."""
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    numbers = ask(grid, fleet.node, 1)
+    message = fleet.next()
+    assert message is not None
+    pushed, left = Fleet._push, iter(range(objects))
+
+    def cut_off(self: Fleet, run: int, session: str, name: str, content: bytes) -> None:
+        if next(left, None) is None:
+            raise KilledError
+        pushed(self, run, session, name, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Fleet, "_push", cut_off)
+        with pytest.raises(KilledError):
+            fleet.answer(message, Message(words(2), reply_to=message))
+    again = fleet.next()
+    assert again is not None
+    fleet.answer(again, Message(words(3), reply_to=again))
+    assert [number_in(reply) for reply in pulled(grid, numbers)] == [3]
+    assert not link.state.message_res_store
+    assert len(link.state.object_store) == 0
+
+
+def test_another_answer_does_not_take_the_place_of_a_whole_one(keys: Keys, link: Link, grid: LinkGrid) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    numbers = ask(grid, fleet.node, 1)
+    message = fleet.next()
+    assert message is not None
+    for number in (2, 3):
+        fleet.answer(message, Message(words(number), reply_to=message))
+    assert [number_in(reply) for reply in pulled(grid, numbers)] == [2]
+
+
+def test_an_answer_that_is_refused_leaves_the_one_that_was_cut_off(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    numbers = ask(grid, fleet.node, 1)
+    message = fleet.next()
+    assert message is not None
+
+    def cut_off(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Fleet, "_push", cut_off)
+        with pytest.raises(KilledError):
+            fleet.answer(message, Message(words(2), reply_to=message))
+    held = dict(link.state.message_ins_id_to_message_res_id)
+    late = Message(words(3), reply_to=message)
+    late.metadata.ttl = message.metadata.ttl + 3600
+    late.metadata.__dict__["_message_id"] = "f" * 64
+    assert link.state.store_message_res(late) is None
+    assert link.state.message_ins_id_to_message_res_id == held
+    fleet.answer(message, Message(words(2), reply_to=message))
+    assert [number_in(reply) for reply in pulled(grid, numbers)] == [2]
+
+
+def test_a_message_that_its_node_has_lost_is_not_waited_for(keys: Keys, link: Link, grid: LinkGrid) -> None:
+    """Flower's nodes say that they have a message before they work at it; one that is then killed asks again."""
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    numbers = ask(grid, fleet.node)
+    message = fleet.next()
+    assert message is not None
+    fleet._client.ConfirmMessageReceived(
+        ConfirmMessageReceivedRequest(
+            node=Node(node_id=fleet.node), run_id=grid.run.run_id, message_object_id=message.metadata.message_id
+        )
+    )
+    assert pulled(grid, numbers, 0.5) == []
+    assert fleet.next() is None
+    (reply,) = pulled(grid, numbers)
+    assert reply.error.code == ErrorCode.NODE_UNAVAILABLE
 
 
 def test_a_node_that_has_left_and_stays_away_has_answered_with_an_error(
