@@ -22,12 +22,19 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, status
 from flwr.app import Error, Message, RecordDict
 from flwr.app.message.message import remove_content_from_message
-from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.common.constant import (
+    HEARTBEAT_PATIENCE,
+    NOOP_ACCOUNT_NAME,
+    NOOP_FLWR_AID,
+    SUPERLINK_NODE_ID,
+    ErrorCode,
+    SubStatus,
+)
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.server.superlink.linkstate import InMemoryLinkState, LinkState
 from flwr.serverapp import Grid
-from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
+from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
 from flwr.supercore.error import http_error_translator
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -84,6 +91,9 @@ class SiteState(InMemoryLinkState):
     A node that asks for work while a message it was given has no complete answer has lost that message: the
     connection broke, or its process ended. It is given it again. A node's question is held until there is work, so
     that nobody has to ask often, and one whose process was killed comes back at once.
+
+    Who is there, and how long a message is kept, does not depend on the time of day, which somebody may set: Flower's
+    own state would forget all nodes, all messages and all answers when a clock is set ahead.
     """
 
     def __init__(self) -> None:
@@ -92,6 +102,8 @@ class SiteState(InMemoryLinkState):
         # How often each message was given out, and when last.
         self._given: dict[str, tuple[int, float]] = {}
         self._asking: dict[int, object] = {}
+        # Until when each node counts as being there, by the monotonic clock.
+        self._there_until: dict[int, float] = {}
         self.expelled = 0
 
     def close(self) -> None:
@@ -108,7 +120,14 @@ class SiteState(InMemoryLinkState):
         """As Flower's; a node that has not left is let in, too: it has proved to be the same one by its key."""
         with self.lock:
             self.deactivate_node(node_id)
+            self._heard(node_id, heartbeat_interval)
             return super().activate_node(node_id, heartbeat_interval)
+
+    def acknowledge_node_heartbeat(self, node_id: int, heartbeat_interval: float) -> bool:
+        """As Flower's."""
+        with self.lock:
+            self._heard(node_id, heartbeat_interval)
+            return super().acknowledge_node_heartbeat(node_id, heartbeat_interval)
 
     def get_message_ins(self, node_id: int, limit: int | None, *, run_id: int | None = None) -> list[Message]:
         """As Flower's; waits while there is no message. Of two questions of a node at once the older one gets none."""
@@ -148,6 +167,7 @@ class SiteState(InMemoryLinkState):
             del self.node_public_key_to_node_id[node.public_key]
             self.owner_to_node_ids[node.owner_aid].discard(node_id)
             self._asking.pop(node_id, None)
+            self._there_until.pop(node_id, None)
             self.expelled += 1
         self.work.ring()
 
@@ -204,6 +224,21 @@ class SiteState(InMemoryLinkState):
             times, last = self._given.get(number, (0, 0.0))
             if lost and (times < DELIVERIES or time.monotonic() - last >= AGAIN):
                 metadata.delivered_at = ""
+
+    def _heard(self, node: int, heartbeat_interval: float) -> None:
+        if node in self.nodes:
+            self._there_until[node] = time.monotonic() + HEARTBEAT_PATIENCE * heartbeat_interval
+
+    def _check_and_tag_offline_nodes(self, node_ids: list[int] | None = None) -> None:
+        now = time.monotonic()
+        with self.lock:
+            for number in node_ids or self.nodes:
+                node = self.nodes.get(number)
+                if node is not None and node.status == NodeStatus.ONLINE and self._there_until.get(number, 0.0) <= now:
+                    node.status = NodeStatus.OFFLINE
+
+    def _check_stored_messages(self, message_ids: set[str], run_id: int | None = None) -> None:
+        """Nothing: a message ends with its exchange, which has a deadline of its own."""
 
     def _cleanup_expired_task_tokens_locked(self) -> None:
         """Nothing: a task of this process ends with it, and Flower would end it if the clock were set ahead."""
@@ -315,9 +350,11 @@ class LinkGrid(Grid):
         replies = []
         # In one piece: a message whose reply has been taken and that is still there would be given out again.
         with self._state.lock:
-            # A copy: Flower empties the set.
-            for reply in self._state.get_message_res(set(ready), self._run.run_id) if ready else []:
-                number = reply.metadata.message_id
+            ready = {asked for asked in ready if self._state.answered(asked)}
+            for asked in ready:
+                # Not by Flower's `get_message_res`: to it a node that has left since has not answered.
+                number = self._state.message_ins_id_to_message_res_id[asked]
+                reply = self._state.message_res_store[number]
                 contents = None if reply.has_error() else self._state.contents(number)
                 if contents is not None:
                     reply = self._inflated(reply, contents)

@@ -5,6 +5,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from flwr.app import Array, ArrayRecord, Message
 from flwr.common.constant import ErrorCode
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.node_pb2 import Node
+from flwr.server.superlink.linkstate import in_memory_linkstate
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from flwr.supercore.corestate import in_memory_corestate
 from numpy.typing import NDArray
 from support.linked import Cable, Keys, answering, ask, echo, number_in, words
 
-from fedseal.client.fleet import DeclinedError, Fleet, UnreachableError
+from fedseal.client.fleet import HEARTBEAT_INTERVAL, DeclinedError, Fleet, UnreachableError
 from fedseal.errors import ConfigError
 from fedseal.server import link as linked
 from fedseal.server.gate import LARGEST_BODY
@@ -353,6 +356,58 @@ def test_a_node_that_has_left_and_stays_away_has_answered_with_an_error(
     monkeypatch.setattr(linked, "GRACE", 0.0)
     (reply,) = pulled(grid, numbers)
     assert reply.error.code == ErrorCode.NODE_UNAVAILABLE
+
+
+def test_an_answer_that_has_arrived_counts_though_its_node_has_left(keys: Keys, link: Link, grid: LinkGrid) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    numbers = ask(grid, fleet.node, 4)
+    message = fleet.next()
+    assert message is not None
+    fleet.answer(message, echo(message))
+    fleet.leave()
+    assert [number_in(reply) for reply in pulled(grid, numbers)] == [4]
+
+
+@pytest.mark.parametrize("days", [1, -1])
+@pytest.mark.parametrize("before", ["it is given out", "it is answered", "the answer is taken"])
+def test_nothing_depends_on_the_time_of_day(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch, days: int, before: str
+) -> None:
+    """Flower dates messages and the last sign of every node by it; somebody sets the server's clock."""
+    fleet = keys.fleet("a", link)
+    fleet.join()
+
+    def set_clock(moment: str) -> None:
+        if moment == before:
+            for module in (in_memory_corestate, in_memory_linkstate):
+                monkeypatch.setattr(module, "now", lambda: datetime.now(UTC) + timedelta(days=days))
+
+    numbers = ask(grid, fleet.node, 4)
+    set_clock("it is given out")
+    message = fleet.next()
+    assert message is not None
+    set_clock("it is answered")
+    fleet.answer(message, echo(message))
+    set_clock("the answer is taken")
+    assert [number_in(reply) for reply in pulled(grid, numbers)] == [4]
+    assert fleet.node in grid.get_node_ids()
+
+
+def test_a_node_that_says_nothing_for_too_long_is_away(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    assert "a" in link.online()
+    real = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 2 * HEARTBEAT_INTERVAL - 5)
+    assert "a" in link.online()
+    monkeypatch.setattr(time, "monotonic", lambda: real() + 2 * HEARTBEAT_INTERVAL)
+    assert "a" not in link.online()
+    # It is heard of again.
+    assert fleet.beat()
+    assert "a" in link.online()
 
 
 def test_a_node_that_is_restarted_finds_the_message_that_came_meanwhile(keys: Keys, link: Link, grid: LinkGrid) -> None:
