@@ -72,6 +72,8 @@ GRACE = 30.0
 # in so many seconds: the line may have lost all of them, and the stage's deadline may be an hour away.
 DELIVERIES = 4
 AGAIN = 60.0
+# Seconds that a message lives, as Flower is told: ten years. It ends with its exchange.
+FOREVER = 10 * 365 * 86_400.0
 # What Flower's objects and protobuf raise for bytes that are none of theirs.
 UNREADABLE = (
     ArithmeticError,
@@ -297,6 +299,8 @@ class LinkGrid(Grid):
             for message in messages:
                 # One each: Flower ends a session when what it has announced so far is there.
                 session = self._state.start_session(self._run.run_id)
+                # Flower would refuse the answer to a message that has outlived its time of day.
+                message.metadata.ttl = FOREVER
                 number = message.object_id
                 message.metadata.__dict__["_message_id"] = number
                 objects = get_all_nested_objects(message)

@@ -5,6 +5,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from flwr.common.constant import ErrorCode
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.node_pb2 import Node
 from flwr.server.superlink.linkstate import in_memory_linkstate
+from flwr.server.utils import validator
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.supercore.corestate import in_memory_corestate
 from numpy.typing import NDArray
@@ -229,6 +231,21 @@ class KilledError(Exception):
     """A process that ends here."""
 
 
+@contextmanager
+def cut_off_after(objects: int) -> Iterator[None]:
+    """Answers end after so many of their objects have been sent."""
+    pushed, left = Fleet._push, iter(range(objects))
+
+    def push(self: Fleet, run: int, session: str, name: str, content: bytes) -> None:
+        if next(left, None) is None:
+            raise KilledError
+        pushed(self, run, session, name, content)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Fleet, "_push", push)
+        yield
+
+
 def test_a_reply_that_was_cut_off_is_waited_for_and_sent_again(
     keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,13 +259,8 @@ def test_a_reply_that_was_cut_off_is_waited_for_and_sent_again(
     message, others = fleet.next(), other.next()
     assert message is not None and others is not None
 
-    def cut_off(*_: object) -> None:
-        raise KilledError
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Fleet, "_push", cut_off)
-        with pytest.raises(KilledError):
-            fleet.answer(message, echo(message))
+    with cut_off_after(0), pytest.raises(KilledError):
+        fleet.answer(message, echo(message))
     # The other's is not held up by it.
     other.answer(others, echo(others))
     assert [number_in(reply) for reply in pulled(grid, numbers[1:])] == [2]
@@ -269,17 +281,8 @@ def test_another_answer_takes_the_place_of_one_that_was_cut_off(
     numbers = ask(grid, fleet.node, 1)
     message = fleet.next()
     assert message is not None
-    pushed, left = Fleet._push, iter(range(objects))
-
-    def cut_off(self: Fleet, run: int, session: str, name: str, content: bytes) -> None:
-        if next(left, None) is None:
-            raise KilledError
-        pushed(self, run, session, name, content)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Fleet, "_push", cut_off)
-        with pytest.raises(KilledError):
-            fleet.answer(message, Message(words(2), reply_to=message))
+    with cut_off_after(objects), pytest.raises(KilledError):
+        fleet.answer(message, Message(words(2), reply_to=message))
     again = fleet.next()
     assert again is not None
     fleet.answer(again, Message(words(3), reply_to=again))
@@ -308,13 +311,8 @@ def test_an_answer_that_is_refused_leaves_the_one_that_was_cut_off(
     message = fleet.next()
     assert message is not None
 
-    def cut_off(*_: object) -> None:
-        raise KilledError
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Fleet, "_push", cut_off)
-        with pytest.raises(KilledError):
-            fleet.answer(message, Message(words(2), reply_to=message))
+    with cut_off_after(0), pytest.raises(KilledError):
+        fleet.answer(message, Message(words(2), reply_to=message))
     held = dict(link.state.message_ins_id_to_message_res_id)
     late = Message(words(3), reply_to=message)
     late.metadata.ttl = message.metadata.ttl + 3600
@@ -369,6 +367,12 @@ def test_an_answer_that_has_arrived_counts_though_its_node_has_left(keys: Keys, 
     assert [number_in(reply) for reply in pulled(grid, numbers)] == [4]
 
 
+def set_servers_clock(monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+    """For Flower's state, not for the check of signatures: that a node signs by the server's clock is tested there."""
+    for module in (in_memory_corestate, in_memory_linkstate, validator):
+        monkeypatch.setattr(module, "now", lambda: datetime.now(UTC) + timedelta(days=days))
+
+
 @pytest.mark.parametrize("days", [1, -1])
 @pytest.mark.parametrize("before", ["it is given out", "it is answered", "the answer is taken"])
 def test_nothing_depends_on_the_time_of_day(
@@ -380,8 +384,7 @@ def test_nothing_depends_on_the_time_of_day(
 
     def set_clock(moment: str) -> None:
         if moment == before:
-            for module in (in_memory_corestate, in_memory_linkstate):
-                monkeypatch.setattr(module, "now", lambda: datetime.now(UTC) + timedelta(days=days))
+            set_servers_clock(monkeypatch, days)
 
     numbers = ask(grid, fleet.node, 4)
     set_clock("it is given out")
@@ -392,6 +395,28 @@ def test_nothing_depends_on_the_time_of_day(
     set_clock("the answer is taken")
     assert [number_in(reply) for reply in pulled(grid, numbers)] == [4]
     assert fleet.node in grid.get_node_ids()
+
+
+@pytest.mark.parametrize("other", [0, 1])
+@pytest.mark.parametrize("objects", [0, 1, 2])
+def test_a_clock_that_is_set_while_an_answer_arrives_costs_no_answer(
+    keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch, objects: int, other: int
+) -> None:
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    numbers = ask(grid, fleet.node, 1)
+    message = fleet.next()
+    assert message is not None
+    with cut_off_after(objects), pytest.raises(KilledError):
+        fleet.answer(message, Message(words(2), reply_to=message))
+    set_servers_clock(monkeypatch, 1)
+    fleet = keys.fleet("a", link)
+    fleet.join()
+    again = fleet.next()
+    assert again is not None
+    assert list(grid.pull_messages(numbers)) == []
+    fleet.answer(again, Message(words(2 + other), reply_to=again))
+    assert [number_in(reply) for reply in pulled(grid, numbers)] == [2 + other]
 
 
 def test_a_node_that_says_nothing_for_too_long_is_away(
