@@ -47,6 +47,7 @@ from fedseal.privacy.membership.requests import ServerRequest, SiteRequest, chec
 from fedseal.privacy.membership.tls import (
     AUTHORITY_HOLDS,
     EARLIER,
+    UNREADABLE,
     Span,
     host_of,
     issue,
@@ -226,7 +227,7 @@ class Root:
         path = self.folder / AUTHORITY
         try:
             return x509.load_pem_x509_certificate(path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, *UNREADABLE):
             raise ConfigError(
                 f"{path} holds no certificate", next_step="Put it back from a copy of the folder."
             ) from None

@@ -25,8 +25,8 @@ from fedseal.errors import ConfigError
 # A clock that is a little behind must not find a certificate to be of the future.
 EARLIER = timedelta(hours=1)
 AUTHORITY_HOLDS = timedelta(days=20 * 365)
-# What reading a peer's certificate or request raises, by kinds that are no ValueError too.
-_UNREADABLE = (
+# What reading a certificate or a request for one raises, by kinds that are no ValueError too.
+UNREADABLE = (
     *(ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm),
     *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
 )
@@ -111,7 +111,7 @@ def read_csr(raw: bytes) -> ec.EllipticCurvePublicKey:
     try:
         request = x509.load_der_x509_csr(raw)
         key, holds = request.public_key(), request.is_signature_valid
-    except _UNREADABLE:
+    except UNREADABLE:
         raise ConfigError("a request for a certificate that cannot be read") from None
     if not holds or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ConfigError("a request for a certificate that its own key, on P-256, has not signed")
@@ -122,7 +122,7 @@ def read_certificate(raw: bytes, what: str) -> x509.Certificate:
     """A certificate from DER; ConfigError if it is none."""
     try:
         return x509.load_der_x509_certificate(raw)
-    except _UNREADABLE:
+    except UNREADABLE:
         raise ConfigError(f"{what} cannot be read") from None
 
 
@@ -140,7 +140,7 @@ def certified_key(der: bytes) -> ec.EllipticCurvePublicKey:
     """The key that a server's certificate is for; ConfigError if it is none on an elliptic curve."""
     try:
         key = read_certificate(der, "the server's certificate").public_key()
-    except _UNREADABLE:
+    except UNREADABLE:
         raise ConfigError("the server's certificate is for a key that cannot be read") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise ConfigError("the server's certificate is for no key on P-256")
@@ -173,7 +173,7 @@ def check_server_certificate(authority: bytes, certificate: bytes, host: str, no
             )
     try:
         shown.verify_directly_issued_by(trusted)
-    except _UNREADABLE:
+    except UNREADABLE:
         raise ConfigError(
             "the server's certificate is not of the federation's TLS authority",
             next_step="Ask the federation's root for the bundle once more.",
@@ -189,7 +189,7 @@ def names_host(certificate: x509.Certificate, host: str) -> bool:
     """Whether a certificate is for a host."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (*_UNREADABLE, x509.ExtensionNotFound):
+    except (*UNREADABLE, x509.ExtensionNotFound):
         return False
     return _general_name(host) in list(names)
 

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from support.enrolled import settled
 from support.flower import Federation, Script, make_federation
+from support.spoilt import of_version
 from support.watched import Watched, site_of
 
 from fedseal.client.site_config import read_site
@@ -259,3 +260,7 @@ def test_a_file_without_a_certificate_has_no_expiry(tmp_path: Path) -> None:
     (tmp_path / "none.pem").write_text("nothing")
     assert certificate_expiry("certificate", tmp_path / "none.pem") is None
     assert certificate_expiry("certificate", tmp_path / "missing.pem") is None
+    made = make_server_certificate(tmp_path)
+    assert certificate_expiry("certificate", made.certificate) is not None
+    (tmp_path / "other.pem").write_bytes(of_version(5, made.certificate.read_bytes()))
+    assert certificate_expiry("certificate", tmp_path / "other.pem") is None

@@ -29,7 +29,7 @@ def certificate_expiry(what: str, path: Path) -> Expiry | None:
     """When the first certificate of a PEM file that expires does so; None where there is none that can be read."""
     try:
         found = x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, x509.InvalidVersion):
         return None
     return Expiry(what, min(c.not_valid_after_utc.timestamp() for c in found)) if found else None
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from support.enrolled import Seats, settled
 from support.keys import key
+from support.spoilt import of_version
 
 from fedseal.compliance.enrolment.files import read_bundle, write_request
-from fedseal.compliance.enrolment.root import FederationPart, Root
+from fedseal.compliance.enrolment.root import AUTHORITY, FederationPart, Root
 from fedseal.errors import ConfigError
 from fedseal.privacy.membership.documents import KeyKind, Reason
 from fedseal.privacy.membership.requests import Applicant, SiteKeys, ask_as_site
@@ -138,6 +139,13 @@ def test_a_roots_folder_says_what_is_wrong_with_it(tmp_path: Path) -> None:
         Root.open(file.parent)
     file.write_text(text.replace("4711", "4712"), encoding="utf-8")
     assert read_bundle(seats.admit()).membership.address == "127.0.0.1:4712"
+    authority = file.with_name(AUTHORITY)
+    whole = authority.read_bytes()
+    for spoilt in (b"nothing", of_version(5, whole)):
+        authority.write_bytes(spoilt)
+        with pytest.raises(ConfigError, match="holds no certificate"):
+            seats.admit()
+    authority.write_bytes(whole)
     (file.parent / "root.key").chmod(0o640)
     with pytest.raises(ConfigError, match="others may read"):
         seats.admit()
