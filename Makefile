@@ -6,6 +6,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# Without compiling all of torch: Python compiles what is used when it is used.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 
 # torch goes first and alone: its exact version keeps pip from fetching several GB of CUDA packages.
 TORCH := $(shell sed -n 's/^torch==/torch==/p' constraints.txt)
@@ -52,15 +54,15 @@ setup-dev: $(VENV)/.dev
 
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(PIP) $(TORCH)
 	touch $@
 
 $(VENV)/.simulation: $(VENV)/.torch pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[simulation]"
+	$(PIP) --constraint constraints.txt --editable ".[simulation]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(PIP) --constraint constraints.txt --editable ".[dev]"
 	touch $@ $(VENV)/.simulation
 
 clean:

@@ -17,7 +17,7 @@ from fedseal.errors import ConfigError
 from fedseal.operation.config import OperationPart
 from fedseal.privacy.membership.documents import Epoch
 from fedseal.privacy.membership.standing import SERVER_MOVES, warning_at_start
-from fedseal.privacy.membership.tls import as_pem, read_openssh
+from fedseal.privacy.membership.tls import UNREADABLE_KEY, as_pem, read_openssh
 from fedseal.server.listening import Listener
 from fedseal.server.store import ServerStore
 
@@ -172,7 +172,7 @@ def public_key(path: Path) -> bytes:
     """A node's public key as PEM; ConfigError if the file holds none on P-256 or P-384."""
     try:
         key = load_ssh_public_key(readable(path).read_bytes())
-    except ValueError:
+    except UNREADABLE_KEY:
         raise ConfigError(f"{path} holds no public key in OpenSSH's form") from None
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise ConfigError(f"{path} is no key on P-256 or P-384", next_step="ssh-keygen -t ecdsa -b 256 -N '' -f FILE")

@@ -30,6 +30,8 @@ UNREADABLE = (
     *(ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm),
     *(x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType),
 )
+# The same for a key in OpenSSH's form, of which there are some that nobody has written code for.
+UNREADABLE_KEY = (ValueError, UnsupportedAlgorithm, NotImplementedError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def read_openssh(line: str) -> ec.EllipticCurvePublicKey:
     """A node's public key; ConfigError unless it is one on P-256, written as `openssh_line` does."""
     try:
         key = load_ssh_public_key(line.encode("utf-8"))
-    except (ValueError, UnsupportedAlgorithm):
+    except UNREADABLE_KEY:
         raise ConfigError("a node's key that is none in OpenSSH's form") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise ConfigError("a node's key that is not on P-256")

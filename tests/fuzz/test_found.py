@@ -19,8 +19,10 @@ from fedseal.client.records import arrays_of, views_of
 from fedseal.client.serving.tables import open_table
 from fedseal.config import parse_toml
 from fedseal.errors import ConfigError, DataError, PeerError
+from fedseal.privacy.membership.tls import read_openssh
 from fedseal.privacy.npy import bytes_npy, view_npy
 from fedseal.server.coordination import ORDER, read_order
+from fedseal.server.server_config import public_key
 
 
 @pytest.mark.parametrize("text", ["a = " + 5000 * "9", "a = " + 5000 * "[", "a = " + 5000 * "{b="])
@@ -28,6 +30,18 @@ def test_a_toml_file_beyond_pythons_own_limits(text: str) -> None:
     """tomllib let ValueError and RecursionError through."""
     with pytest.raises(ConfigError, match="too long, or tables"):
         parse_toml(text, "site.toml")
+
+
+def test_a_nodes_key_whose_point_is_compressed(tmp_path: Path) -> None:
+    """`cryptography` raises NotImplementedError for it, at enrolment and at a server with a folder of keys."""
+    name, point = b"ecdsa-sha2-nistp256", b"\x02" + bytes(32)
+    parts = (name, b"nistp256", point)
+    line = name + b" " + b64encode(b"".join(len(part).to_bytes(4, "big") + part for part in parts))
+    with pytest.raises(ConfigError, match="none in OpenSSH's form"):
+        read_openssh(line.decode("ascii"))
+    (tmp_path / "node.pub").write_bytes(line)
+    with pytest.raises(ConfigError, match="no public key in OpenSSH's form"):
+        public_key(tmp_path / "node.pub")
 
 
 def header(text: bytes) -> bytes:
