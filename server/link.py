@@ -53,12 +53,13 @@ from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 from flwr.superlink.routers.fleet.router import router as fleet_router
 from google.protobuf.message import DecodeError
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.types import Receive, Scope, Send
 
 from fedseal.errors import ConfigError, LocalError
 from fedseal.server.bell import Bell
 from fedseal.server.gate import PATHS, Gate
 from fedseal.server.listening import Listener, Listening
+from fedseal.server.one_pass import OnePass
 
 Setting = bool | int | float | str
 
@@ -522,9 +523,14 @@ def site_app(state: SiteState, sites: int) -> FastAPI:
         lifespan=lifespan,
         middleware=[
             Middleware(Gate, knows=state.knows),
-            Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
-            Middleware(ProtobufTranslationMiddleware),
-            Middleware(NodeAuthMiddleware),
+            Middleware(
+                OnePass,
+                dispatches=(
+                    http_error_translator,
+                    ProtobufTranslationMiddleware(_nowhere).dispatch,
+                    NodeAuthMiddleware(_nowhere).dispatch,
+                ),
+            ),
         ],
     )
     app.state.linkstate_factory = _Shared(state)
@@ -533,6 +539,10 @@ def site_app(state: SiteState, sites: int) -> FastAPI:
     selected.routes.extend(route for route in fleet_router.routes if getattr(route, "path", "") in PATHS)
     app.include_router(selected, dependencies=[Depends(speaks_for_itself)])
     return app
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    """What Flower's middlewares are told stands behind them. Only their `dispatch` is used, which does not look."""
 
 
 def speaks_for_itself(request: Request) -> None:

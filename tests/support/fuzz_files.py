@@ -1,10 +1,12 @@
 """Fuzz targets: files that an operator is handed, and what stands before the server's calls."""
 
 import asyncio
+import atexit
 import io
 import json
 import logging
 import os
+import shutil
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Sequence
@@ -80,7 +82,14 @@ FILE = (ConfigError, DataError)
 def scratch() -> Path:
     """A folder for a file at a time, in memory where there is one."""
     memory = Path("/dev/shm")  # noqa: S108
-    return Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory if os.access(memory, os.W_OK) else None))
+    return folder_for_now("fuzz-", memory if os.access(memory, os.W_OK) else None)
+
+
+def folder_for_now(prefix: str, where: Path | None = None) -> Path:
+    """A folder that goes with this process."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=where))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def in_file(name: str, parse: Callable[[Path], object]) -> Callable[[bytes], object]:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from flwr.app import Message
 from support.consoles import HERE, Place, csrf_of, make_place
 from support.enrolled import NOW, Seats
-from support.fuzz_files import FILE, asked, in_file
+from support.fuzz_files import FILE, asked, folder_for_now, in_file
 from support.fuzz_wire import flower_message
 from support.fuzzing import ContractError, Target
 from support.keys import key
@@ -168,7 +168,7 @@ def questions() -> Sequence[bytes]:
 @cache
 def place() -> Place:
     """A console."""
-    return make_place(Path(tempfile.mkdtemp(prefix="fuzz-console-")))
+    return make_place(folder_for_now("fuzz-console-"))
 
 
 @cache
