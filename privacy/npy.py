@@ -19,7 +19,7 @@ LONGEST_HEAD = 1024
 # A plain number's type, and a shape.
 _HEAD = re.compile(
     rb"\{'descr': '([<>|][biufc][0-9]{1,2})', 'fortran_order': False, "
-    rb"'shape': \(([0-9]{1,15},(?: [0-9]{1,15},?){0,31}|)\), \} *\n"
+    rb"'shape': \(([0-9]{1,15},(?: [0-9]{1,15}(?:, [0-9]{1,15}){0,30})?|)\), \} *\n"
 )
 
 

@@ -55,6 +55,7 @@ HEADS = {
     "sizes below 0": b"{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -3), }",
     "numbers without bytes": b"{'descr': '|S0', 'fortran_order': False, 'shape': (6,), }",
     "nesting": b"{'descr': '<f4', 'fortran_order': False, 'shape': " + 900 * b"(" + b"}",
+    "sizes without a comma": b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2 2), }",
     "an unknown type": b"{'descr': '<f3', 'fortran_order': False, 'shape': (6,), }",
 }
 

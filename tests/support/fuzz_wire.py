@@ -223,7 +223,8 @@ LOG = (
     ),
     Target(
         "signature-line",
-        lambda raw: parse_signature(raw.decode("utf-8", "surrogateescape")),
+        # The parser takes a line with its newline and without; here one without gets one.
+        lambda raw: parse_signature(raw.decode("utf-8", "surrogateescape") + "\n"),
         (MalformedError,),
         lambda: [note().splitlines()[-1].encode()],
         lambda value: cast(Any, value).line.encode(),
