@@ -89,7 +89,8 @@ def _label_studio_label(source: Source, place: int, result: object) -> str:
     """The one label of an annotation."""
     if not isinstance(result, list) or not all(isinstance(region, dict) for region in result):
         raise source.wrong(place, "an annotation whose result is no list of objects")
-    regions = [r for r in result if r.get("type") in _VALUES and source.control in ("", r.get("from_name"))]
+    # A file may have anything for a type, a list or an object too.
+    regions = [r for r in result if str(r.get("type")) in _VALUES and source.control in ("", r.get("from_name"))]
     if len(regions) != 1:
         raise source.wrong(
             place,

@@ -1,6 +1,7 @@
 """What fuzzing has found, each with the input that showed it."""
 
 import io
+import json
 from base64 import b64encode
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,8 @@ from support.fuzzing import judge
 
 from fedseal.client.records import arrays_of, views_of
 from fedseal.client.serving.tables import open_table
+from fedseal.compliance.labels.formats import Format, Source
+from fedseal.compliance.labels.platforms import read_annotations
 from fedseal.config import parse_toml
 from fedseal.errors import ConfigError, DataError, PeerError
 from fedseal.privacy.membership.tls import read_openssh
@@ -42,6 +45,16 @@ def test_a_nodes_key_whose_point_is_compressed(tmp_path: Path) -> None:
     (tmp_path / "node.pub").write_bytes(line)
     with pytest.raises(ConfigError, match="no public key in OpenSSH's form"):
         public_key(tmp_path / "node.pub")
+
+
+@pytest.mark.parametrize("kind", [{}, [], None, 3, "text"])
+def test_a_label_studio_result_whose_type_is_no_word(tmp_path: Path, kind: object) -> None:
+    """An object or a list was looked up as a word."""
+    result = {"from_name": "grade", "type": kind, "value": {"choices": ["low"]}}
+    task = {"id": 1, "annotations": [{"completed_by": 1, "result": [result]}]}
+    (tmp_path / "tasks.json").write_text(json.dumps([task]), encoding="utf-8")
+    with pytest.raises(DataError, match="an annotation with 0 results"):
+        read_annotations(Source(tmp_path / "tasks.json", Format.LABEL_STUDIO))
 
 
 def header(text: bytes) -> bytes:
