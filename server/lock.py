@@ -38,19 +38,13 @@ def holder(runs: Path) -> int | None:
     Raises:
         ConfigError: somebody holds it and does not say who, as while it starts.
     """
-    try:
-        with (runs / NAME).open("r", encoding="ascii") as lock:
-            if _held_by_us(lock, fcntl.LOCK_SH):
-                return None
-            number = lock.read().strip()
-    except FileNotFoundError:
-        return None
-    if not number.isdigit():
+    held, number = _look(runs)
+    if held and number is None:
         raise ConfigError(
             f"the server that works in {runs} does not say its process number",
             next_step="It may be starting: try again in a moment.",
         )
-    return int(number)
+    return number if held else None
 
 
 def stop_holder(
@@ -86,13 +80,26 @@ def stop_holder(
             f"this account may not stop process {number}", next_step="Use the account that the server runs under."
         ) from None
     end = clock() + patience
-    while holder(runs) == number:
+    # Before it gives the folder back it takes its number out.
+    while _look(runs) in ((True, number), (True, None)):
         if clock() > end:
             raise ConfigError(
                 f"the server (process {number}) was asked to end and has not in {patience:g} seconds",
                 next_step="Wait, or look at its log. A kill by force loses nothing that is on disk: kill -9.",
             )
         sleep(LOOK)
+
+
+def _look(runs: Path) -> tuple[bool, int | None]:
+    """Whether somebody holds a folder of runs, and the number that stands there."""
+    try:
+        with (runs / NAME).open("r", encoding="ascii") as lock:
+            if _held_by_us(lock, fcntl.LOCK_SH):
+                return False, None
+            number = lock.read().strip()
+    except FileNotFoundError:
+        return False, None
+    return True, int(number) if number.isdigit() else None
 
 
 def _terminate(runs: Path, number: int) -> None:

@@ -60,6 +60,21 @@ def test_the_holder_is_asked_and_waited_for(tmp_path: Path) -> None:
         assert holder(tmp_path) is None
 
 
+def test_a_holder_that_is_ending_may_say_nothing_any_more(tmp_path: Path) -> None:
+    """It takes its number out of the file before it gives it back."""
+    with worker(tmp_path) as number:
+
+        def ending(_: float) -> None:
+            if (tmp_path / NAME).read_text():
+                (tmp_path / NAME).write_text("")
+            else:
+                os.kill(number, signal.SIGCONT)
+
+        os.kill(number, signal.SIGSTOP)
+        stop_holder(tmp_path, number, 10, sleep=ending)
+        assert holder(tmp_path) is None
+
+
 def test_one_that_does_not_end_is_said(tmp_path: Path) -> None:
     with worker(tmp_path, deaf=True) as number:
         with pytest.raises(ConfigError, match=f"process {number}. was asked to end and has not"):

@@ -20,6 +20,8 @@ from fedseal.simulation.deployed.guard import send, with_descendants
 MAIN = "from fedseal.cli.main import main; main()"
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
 LIGHT = [sys.executable, "-m", "support.trials.light"]
+# Where the nodes' program is found.
+TESTS = Path(__file__).resolve().parents[2]
 SERVER, FORKED = "server", "forked"
 LOOK = 0.05
 
@@ -172,7 +174,7 @@ class Keeper:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**environment, **QUIET, **service.environment},
+                env={**environment, **QUIET, "PYTHONPATH": str(TESTS), **service.environment},
                 start_new_session=True,
             )
         self._tell_guard(f"+{service.process.pid}")
