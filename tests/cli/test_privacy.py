@@ -14,6 +14,7 @@ from fedseal.errors import ExitCode
 QUICK = ("--rounds", "1", "--canaries", "400", "--seed", "5")
 
 
+@pytest.mark.slow
 def test_an_audit_that_finds_nothing_says_so_and_what_it_could_have_found(fedseal: Run) -> None:
     done = fedseal("privacy", "audit", *QUICK)
     assert done.returncode == ExitCode.OK, done
@@ -41,6 +42,7 @@ def test_a_falsified_claim_has_an_exit_code_of_its_own(fedseal: Run) -> None:
     assert "of the variance that the plan states" in " ".join(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_a_self_test_that_is_caught_ends_well(fedseal: Run) -> None:
     done = fedseal("privacy", "audit", *QUICK, "--self-test", "--json")
     assert done.returncode == ExitCode.OK, done

@@ -17,7 +17,7 @@ from fedseal.simulation.deployed.processes import free_ports
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = 15
+ROUNDS = 40
 
 
 def fedseal(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":

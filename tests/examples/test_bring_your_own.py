@@ -57,6 +57,7 @@ def page_blocks() -> tuple[dict[str, str], list[str]]:
     return {"make_visits.py": script, "visits/task.py": task, "visits/pyproject.toml": contract}, commands
 
 
+@pytest.mark.slow
 def test_the_page_from_a_csv_to_a_federation_runs_to_the_letter(tmp_path: Path) -> None:
     files, commands = page_blocks()
     assert [shlex.split(c)[:2] for c in commands] == [

@@ -91,6 +91,7 @@ def test_private_training_leaves_the_backbone_alone_and_full_training_does_not(t
     assert any(not np.array_equal(found[n], first[n]) for n in found if n.startswith("backbone."))
 
 
+@pytest.mark.slow
 def test_only_what_is_trained_is_in_what_leaves_a_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = changed("frozen-backbone", "task:Head", training={"rounds": 1, "local_steps": 1})
     material = small_material(study, tmp_path / "data", 40)

@@ -152,6 +152,7 @@ def test_an_aborted_attempt_is_rolled_back(tmp_path: Path) -> None:
     assert_follows(planes, how)
 
 
+@pytest.mark.slow
 def test_after_a_crash_of_the_server_sites_go_on_from_their_own(tmp_path: Path) -> None:
     planes, how = Planes(tmp_path, UNEQUAL), training("ditto", **HOW)
     with pytest.raises(KeyboardInterrupt):

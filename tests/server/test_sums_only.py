@@ -86,7 +86,7 @@ def test_scaffold_sends_no_longer_a_vector_up_than_fedavg(tmp_path: Path) -> Non
     assert len(lengths[0]) == 1
 
 
-@pytest.mark.quick("scaffold")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_run_goes_on_after_a_crash_as_if_there_had_been_none(name: str, tmp_path: Path) -> None:
     """To the last bit: the strategy's memory and the sites' own are those of the last finished round."""

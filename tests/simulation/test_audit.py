@@ -102,6 +102,7 @@ def test_an_audit_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Monk
 # Noise in shares
 
 
+@pytest.mark.slow
 def test_under_plan_distributed_the_auditor_knows_one_share_and_the_claim_stands() -> None:
     claim = changed_claim(short(), plan="distributed")
     target = prepare(claim, 1000)
@@ -119,6 +120,7 @@ def test_under_plan_distributed_the_auditor_knows_one_share_and_the_claim_stands
     assert found.reach.high > 0.9
 
 
+@pytest.mark.slow
 def test_under_plan_distributed_nothing_is_hidden_without_noise() -> None:
     with noise_off():
         found = audit(changed_claim(short(), plan="distributed"), replace(CHEAP, canaries=2000))

@@ -36,6 +36,7 @@ class References(HTMLParser):
         self.targets += [value or "" for name, value in attrs if name in fetched]
 
 
+@pytest.mark.quick("plain_run")
 @pytest.mark.parametrize("kind", ["private_run", "plain_run"])
 def test_the_report_is_one_file_that_fetches_nothing_and_runs_nothing(
     kind: str, request: pytest.FixtureRequest

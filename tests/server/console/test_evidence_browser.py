@@ -47,10 +47,11 @@ def place(chronicle: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     "looks",
     [
         {"color_scheme": "light", "viewport": {"width": 360, "height": 800}},
-        pytest.param({"color_scheme": "dark", "viewport": {"width": 1280, "height": 900}}, marks=pytest.mark.slow),
+        {"color_scheme": "dark", "viewport": {"width": 1280, "height": 900}},
     ],
     ids=["light-narrow", "dark-wide"],
 )
+@pytest.mark.slow
 def test_pages_keep_to_the_policy_and_to_their_width_and_are_accessible(
     chromium: Any, place: Place, address: str, looks: dict[str, Any]
 ) -> None:
