@@ -53,15 +53,8 @@ def has_ended(process: Process) -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGINT,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
-    ],
-    ids=["SIGINT", "SIGTERM", "SIGHUP"],
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.slow
 def test_a_run_that_is_interrupted_leaves_nothing_but_the_runs_before(
     number: signal.Signals, start: Start, tmp_path: Path
 ) -> None:
