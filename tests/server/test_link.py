@@ -271,6 +271,16 @@ def test_a_reply_that_was_cut_off_is_waited_for_and_sent_again(
     assert [number_in(reply) for reply in pulled(grid, numbers[:1])] == [1]
 
 
+def half_answered(fleet: Fleet, grid: LinkGrid, objects: int) -> tuple[list[str], Message]:
+    """The number of a message and the message, to which a node has begun to answer with 2 and sent so many objects."""
+    numbers = ask(grid, fleet.node, 1)
+    message = fleet.next()
+    assert message is not None
+    with cut_off_after(objects), pytest.raises(KilledError):
+        fleet.answer(message, Message(words(2), reply_to=message))
+    return numbers, message
+
+
 @pytest.mark.parametrize("objects", [0, 1, 2])
 def test_another_answer_takes_the_place_of_one_that_was_cut_off(
     keys: Keys, link: Link, grid: LinkGrid, monkeypatch: pytest.MonkeyPatch, objects: int
@@ -278,11 +288,7 @@ def test_another_answer_takes_the_place_of_one_that_was_cut_off(
     """A node that answers anew may say more of its log than the time before: then it is another message to Flower."""
     fleet = keys.fleet("a", link)
     fleet.join()
-    numbers = ask(grid, fleet.node, 1)
-    message = fleet.next()
-    assert message is not None
-    with cut_off_after(objects), pytest.raises(KilledError):
-        fleet.answer(message, Message(words(2), reply_to=message))
+    numbers, _ = half_answered(fleet, grid, objects)
     again = fleet.next()
     assert again is not None
     fleet.answer(again, Message(words(3), reply_to=again))
@@ -307,12 +313,7 @@ def test_an_answer_that_is_refused_leaves_the_one_that_was_cut_off(
 ) -> None:
     fleet = keys.fleet("a", link)
     fleet.join()
-    numbers = ask(grid, fleet.node, 1)
-    message = fleet.next()
-    assert message is not None
-
-    with cut_off_after(0), pytest.raises(KilledError):
-        fleet.answer(message, Message(words(2), reply_to=message))
+    numbers, message = half_answered(fleet, grid, 0)
     held = dict(link.state.message_ins_id_to_message_res_id)
     late = Message(words(3), reply_to=message)
     late.metadata.ttl = message.metadata.ttl + 3600
@@ -404,11 +405,7 @@ def test_a_clock_that_is_set_while_an_answer_arrives_costs_no_answer(
 ) -> None:
     fleet = keys.fleet("a", link)
     fleet.join()
-    numbers = ask(grid, fleet.node, 1)
-    message = fleet.next()
-    assert message is not None
-    with cut_off_after(objects), pytest.raises(KilledError):
-        fleet.answer(message, Message(words(2), reply_to=message))
+    numbers, _ = half_answered(fleet, grid, objects)
     set_servers_clock(monkeypatch, 1)
     fleet = keys.fleet("a", link)
     fleet.join()
