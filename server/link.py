@@ -325,10 +325,12 @@ class LinkGrid(Grid):
         found: list[Message] = []
 
         def complete() -> bool:
-            ready = {number for number in wanted if self._state.answered(number)}
-            gone = self._gone(wanted - ready)
-            found.extend(self._taken(ready))
-            found.extend(gone)
+            # In one piece: a message whose reply has been taken and that is still there would be given out again.
+            with self._state.lock:
+                ready = {number for number in wanted if self._state.answered(number)}
+                gone = self._gone(wanted - ready)
+                found.extend(self._taken(ready))
+                found.extend(gone)
             return bool(found)
 
         if wanted:
@@ -353,18 +355,15 @@ class LinkGrid(Grid):
 
     def _taken(self, ready: set[str]) -> list[Message]:
         replies = []
-        # In one piece: a message whose reply has been taken and that is still there would be given out again.
-        with self._state.lock:
-            ready = {asked for asked in ready if self._state.answered(asked)}
-            for asked in ready:
-                # Not by Flower's `get_message_res`: to it a node that has left since has not answered.
-                number = self._state.message_ins_id_to_message_res_id[asked]
-                reply = self._state.message_res_store[number]
-                contents = None if reply.has_error() else self._state.contents(number)
-                if contents is not None:
-                    reply = self._inflated(reply, contents)
-                replies.append(reply)
-            self._drop(ready)
+        for asked in ready:
+            # Not by Flower's `get_message_res`: to it a node that has left since has not answered.
+            number = self._state.message_ins_id_to_message_res_id[asked]
+            reply = self._state.message_res_store[number]
+            contents = None if reply.has_error() else self._state.contents(number)
+            if contents is not None:
+                reply = self._inflated(reply, contents)
+            replies.append(reply)
+        self._drop(ready)
         return replies
 
     def _connected(self) -> list[int]:

@@ -4,7 +4,6 @@ import asyncio
 
 import httpx
 import pytest
-from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -45,8 +44,7 @@ async def inner(request: Request, call_next: Handler) -> Response:
 def starlettes(app: ASGIApp, dispatches: list[Dispatch]) -> ASGIApp:
     """The twin: as Starlette nests them."""
     for dispatch in reversed(dispatches):
-        made = Middleware(BaseHTTPMiddleware, dispatch=dispatch)
-        app = made.cls(app, *made.args, **made.kwargs)
+        app = BaseHTTPMiddleware(app, dispatch)
     return app
 
 
